@@ -1,0 +1,22 @@
+"""The smallest run that goes through everything: about a minute, for tests. Not for pictures."""
+
+from ml_collections import ConfigDict
+
+from vaegan_jax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.data.image_size = 16
+    config.model.base_width = 4
+    config.model.latent_size = 8
+    config.vae.steps = 12
+    config.vae.batch_size = 16
+    config.gan.steps = 12
+    config.gan.batch_size = 16
+    config.gan.discriminator_warmup_steps = 4
+    config.training.log_every = 4
+    config.training.picture_every = 8
+    config.training.checkpoint_every = 6
+    config.training.picture_columns = 4
+    return config

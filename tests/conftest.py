@@ -1,0 +1,61 @@
+"""What all tests share: strictness, a prepared data set, tiny configs."""
+
+import fcntl
+import os
+import pathlib
+
+import jax
+import pytest
+
+from vaegan_jax import config as configuration
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_directory(tmp_path_factory):
+    """One prepared data set for all workers of a test session."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    directory = base / "tensorflow_datasets"
+    directory.mkdir(exist_ok=True)
+    os.environ["TFDS_DATA_DIR"] = str(directory)
+    from vaegan_jax.data.comic_faces import comic_faces_dataset_builder
+
+    with (base / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        builder = comic_faces_dataset_builder.Builder(
+            data_dir=directory, file_format="array_record"
+        )
+        builder.download_and_prepare()
+    return directory
+
+
+@pytest.fixture
+def config():
+    """A config whose networks compile in a second."""
+    config = configuration.default_config()
+    config.data.image_size = (16, 32)
+    config.model.base_width = 4
+    config.model.latent_size = 5
+    config.vae.batch_size = config.gan.batch_size = 4
+    config.vae.steps = config.gan.steps = 7
+    config.gan.discriminator_warmup_steps = 2
+    config.training.log_every = 4
+    config.training.checkpoint_every = 3
+    config.training.picture_every = 5
+    config.training.picture_columns = 2
+    return config
+
+
+def assert_trees_equal(a, b):
+    """Asserts that two trees of arrays hold the same bits under the same names."""
+    import numpy as np
+
+    a, b = (jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b))
+    assert [path for path, _ in a] == [path for path, _ in b]
+    for (path, x), (_, y) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))

@@ -1,0 +1,339 @@
+"""The real command line, as a person types it, on configs/smoke.py."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, assert_trees_equal
+
+TIMES = ("seconds", "steps_per_second", "images_per_second")
+
+
+def command(workdir, *flags, config="configs/smoke.py"):
+    return [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}", *flags]
+
+
+def launch(workdir, *flags, config="configs/smoke.py", **env):
+    return subprocess.run(
+        command(workdir, *flags, config=config),
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refused(result):
+    """The message of a run that was refused as it should be: one sentence, no traceback."""
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, result.stderr
+    return errors[0]
+
+
+def state(workdir, stage, step):
+    path = pathlib.Path(workdir, "checkpoints", stage, str(step), "state").absolute()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path)
+
+
+def metrics(workdir):
+    lines = pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def pictures(workdir):
+    return {
+        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(pathlib.Path(workdir).rglob("*.png"))
+    }
+
+
+def assert_same_run(a, b):
+    for stage in ("vae", "gan"):
+        assert_trees_equal(state(a, stage, 12), state(b, stage, 12))
+    assert metrics(a) == metrics(b)
+    assert pictures(a) == pictures(b)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that nobody disturbed; tests that use it leave it as it is."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    result = launch(workdir)
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def snapshot(workdir):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in pathlib.Path(workdir).rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_run_leaves_the_files_it_promises(finished):
+    workdir, result = finished
+    config = json.loads((workdir / "config.json").read_text())
+    assert (config["vae.steps"], config["gan.steps"], config["seed"]) == (12, 12, 0)
+    lines = metrics(workdir)
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        (stage, step) for stage in ("vae", "gan") for step in (4, 8, 12)
+    ]
+    for line in lines:
+        assert all(np.isfinite(v) for v in line.values() if isinstance(v, float))
+    expected = {
+        f"images/{stage}/{name}_{step:06d}.png"
+        for stage, names in {
+            "vae": ("samples", "interpolations", "reconstructions"),
+            "gan": ("samples", "interpolations"),
+        }.items()
+        for name in names
+        for step in (0, 8, 12)
+    }
+    assert set(pictures(workdir)) == expected
+    samples = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
+    assert samples.shape == (4 * 18 - 2, 4 * 18 - 2, 3)
+    for stage in ("vae", "gan"):
+        assert list((workdir / "tensorboard" / stage).glob("events.out.tfevents.*"))
+    # The summary names files, and they are there.
+    named = [
+        pathlib.Path(line.strip()) for line in result.stdout.splitlines() if line.endswith(".png")
+    ]
+    assert len(named) == 5
+    assert all(path.is_file() for path in named)
+
+
+def test_the_generator_begins_as_the_decoder(finished):
+    workdir, _ = finished
+    # Frozen for the first four steps, so the picture of step 0 is the decoder's last.
+    begin = np.asarray(Image.open(workdir / "images/gan/samples_000000.png"))
+    decoder = np.asarray(Image.open(workdir / "images/vae/samples_000012.png"))
+    np.testing.assert_array_equal(begin, decoder)
+    end = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
+    assert (end != decoder).any()
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished):
+    workdir, _ = finished
+    before = snapshot(workdir)
+    result = launch(workdir)
+    assert result.returncode == 0
+    assert "nothing is left to do" in result.stdout
+    assert snapshot(workdir) == before
+
+
+def test_the_same_command_gives_the_same_bits(finished, tmp_path):
+    assert launch(tmp_path / "run", "--config.training.seconds_per_call=0.001").returncode == 0
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["training.seconds_per_call"] == 0.001
+    assert_same_run(tmp_path / "run", finished[0])
+
+
+def test_another_seed_gives_other_bits(finished, tmp_path):
+    assert launch(tmp_path / "run", "--config.seed=1").returncode == 0
+    for stage in ("vae", "gan"):
+        part = {"vae": ("params", "decoder"), "gan": ("generator",)}[stage]
+        ours, theirs = state(tmp_path / "run", stage, 12), state(finished[0], stage, 12)
+        for name in part:
+            ours, theirs = ours[name], theirs[name]
+        assert not np.array_equal(ours["dense"]["kernel"], theirs["dense"]["kernel"])
+    assert metrics(tmp_path / "run") != metrics(finished[0])
+    a, b = pictures(tmp_path / "run"), pictures(finished[0])
+    assert a.keys() == b.keys()
+    assert all(a[name] != b[name] for name in a)
+
+
+def test_more_devices_than_are_used_change_nothing(finished, tmp_path):
+    result = launch(tmp_path / "run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path / "run", finished[0])
+
+
+def test_from_scratch_all_else_is_equal(finished, tmp_path):
+    flags = ("--config.transfer.generator=scratch", "--config.training.checkpoint_every=1",
+             "--config.training.keep_checkpoints=12")  # fmt: skip
+    assert launch(tmp_path / "scratch", *flags).returncode == 0
+    assert launch(tmp_path / "warm", *flags[1:]).returncode == 0
+    assert not (tmp_path / "scratch/checkpoints/vae").exists()
+    scratch, warm = (state(tmp_path / name, "gan", 1) for name in ("scratch", "warm"))
+    # One step in, the generator is still frozen as it began: random here, the decoder there.
+    decoder = state(tmp_path / "warm", "vae", 12)["params"]["decoder"]
+    assert_trees_equal(warm["generator"], decoder)
+    assert not np.array_equal(scratch["generator"]["dense"]["kernel"], decoder["dense"]["kernel"])
+    assert jax.tree.structure(scratch) == jax.tree.structure(warm)
+    assert_trees_equal(scratch["generator_optimizer"], warm["generator_optimizer"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_by_signal_saves_and_the_next_run_goes_on(finished, tmp_path, number, code):
+    # The flags change no result, but give the signal time to arrive.
+    flags = ("--config.training.seconds_per_call=0.001", "--config.training.log_every=1")
+    process = subprocess.Popen(
+        command(tmp_path / "run", *flags, "--config.vae.steps=100000"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("vae 5/"):
+            break
+    process.send_signal(number)
+    process.stdout.read()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert "run the same command again" in errors
+    steps = sorted(int(path.name) for path in (tmp_path / "run/checkpoints/vae").iterdir())
+    assert steps
+    assert steps[-1] >= 5
+    # What was saved is what any run of this seed has at that step.
+    assert metrics(tmp_path / "run")[-1]["step"] == steps[-1]
+
+
+def test_a_run_killed_again_and_again_equals_one_never_stopped(finished, tmp_path):
+    workdir = tmp_path / "run"
+    kills, generator = 0, random.Random(0)
+    for attempt in range(40):
+        process = subprocess.Popen(
+            command(workdir, "--config.training.seconds_per_call=0.001"),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Longer and longer, so that it ends at last, wherever the run spends its time.
+        patience = generator.uniform(2, 4) + 1.5 * attempt
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            kills += 1
+        elif process.returncode == 0:
+            break
+        else:
+            pytest.fail(f"A resumed run failed with {process.returncode}.")
+    assert process.returncode == 0
+    assert kills >= 2
+    assert_same_run(workdir, finished[0])
+
+
+def test_two_processes_on_one_workdir(tmp_path):
+    first = subprocess.Popen(
+        command(tmp_path / "run", "--config.vae.steps=100000"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stdout.readline().startswith("vae 4/")
+        assert "in use by another process" in refused(
+            launch(tmp_path / "run", "--config.vae.steps=100000")
+        )
+    finally:
+        first.kill()
+        first.wait()
+
+
+BAD = {
+    "unknown field": (["--config.gan.stepz=3"], r"no field gan.stepz: did you mean gan.steps"),
+    "unknown section": (["--config.gam.steps=3"], r"no field gam.steps: did you mean gan.steps"),
+    "wrong type": (["--config.gan.steps=many"], r"config.gan.steps=many"),
+    "bad value": (["--config.gan.objective=hinge?"], r"gan.objective must be one of minimax"),
+    "image size": (["--config.data.image_size=60"], r"data.image_size must be a multiple of 16"),
+    "inconsistent": (["--config.gan.discriminator_warmup_steps=12"], r"must be below gan.steps"),
+    "batch size": (
+        ["--config.vae.batch_size=9000"],
+        r"vae.batch_size \(9000\) is larger than the training",
+    ),
+    "unknown flag": (["--wurkdir=x"], r"wurkdir"),
+    "no flag": (["gan.steps=3"], r"gan.steps=3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_writes_nothing(name, tmp_path):
+    flags, pattern = BAD[name]
+    message = refused(launch(tmp_path / "run", *flags))
+    assert re.search(pattern, message), message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        (None, "cannot be loaded"),
+        ("def get_config(): return 3", "must define get_config"),
+        ("raise ValueError('oh no')", "cannot be loaded: .*oh no"),
+        (
+            "from vaegan_jax.config import default_config\n"
+            "def get_config():\n"
+            "    config = default_config()\n"
+            "    config.gan.stepz = 3\n"
+            "    return config",
+            "cannot be loaded: .*steps",
+        ),
+    ],
+)
+def test_a_config_file_that_is_none(tmp_path, text, pattern):
+    path = tmp_path / "mine.py"
+    if text:
+        path.write_text(text)
+    message = refused(launch(tmp_path / "run", config=str(path)))
+    assert re.search(pattern, message), message
+
+
+def test_missing_flags_are_asked_for():
+    for arguments, pattern in (
+        ([], "--config is missing"),
+        (["--config=configs/smoke.py"], "--workdir is missing"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "launch.py", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert pattern in refused(result)
+
+
+def test_a_workdir_of_another_run_is_left_alone(finished):
+    workdir, _ = finished
+    before = snapshot(workdir)
+    message = refused(launch(workdir, "--config.vae.kl_weight=2.0"))
+    assert "vae.kl_weight was 1.0 and is 2.0" in message
+    assert snapshot(workdir) == before
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(launch(tmp_path / "file" / "run"))
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path):
+    flags = ("--config.vae.learning_rate=1e30", "--config.training.checkpoint_every=1")
+    message = refused(launch(tmp_path / "run", *flags))
+    assert "The vae stage stopped at step" in message
+    assert "is not finite" in message
+    kept = [int(path.name) for path in (tmp_path / "run/checkpoints/vae").iterdir()]
+    for step in kept:
+        leaves = jax.tree.leaves(state(tmp_path / "run", "vae", step))
+        assert all(np.isfinite(leaf).all() for leaf in leaves)

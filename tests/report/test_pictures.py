@@ -1,0 +1,83 @@
+import jax
+import numpy as np
+import pytest
+from scipy.spatial import geometric_slerp
+
+from vaegan_jax import networks, vae
+from vaegan_jax.report import pictures
+
+SHAPE = (16, 32, 3)
+
+
+def test_a_grid_holds_every_image_in_its_place():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 3), np.uint8)
+    picture = pictures.grid(images, 2)
+    assert picture.shape == (3 * 3 + 2 * 2, 4 * 2 + 2, 3)
+    expected = np.full(picture.shape, 255, np.uint8)
+    for i, (top, left) in enumerate([(0, 0), (0, 6), (5, 0), (5, 6), (10, 0)]):
+        expected[top : top + 3, left : left + 4] = i
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_slerp_follows_the_great_circle():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 6))
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    t = np.linspace(0, 1, 9)
+    expected = geometric_slerp(a, b, t)
+    ours = pictures.slerp(a.astype(np.float32), b.astype(np.float32), t.astype(np.float32))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_slerp_ends_at_its_ends_whatever_their_lengths():
+    a, b = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+    path = pictures.slerp(a, 3 * b, np.array([0, 1], np.float32))
+    np.testing.assert_allclose(path, [a, 3 * b], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_slerp_between_parallel_latents_is_a_straight_line(scale):
+    a = np.random.default_rng(0).standard_normal(6).astype(np.float32)
+    path = pictures.slerp(a, scale * a, np.array([0, 0.5, 1], np.float32))
+    np.testing.assert_allclose(path, [a, (1 + scale) / 2 * a, scale * a], rtol=1e-3)
+
+
+def test_pictures_show_what_the_networks_make(config):
+    params = vae.init(config, SHAPE).params
+    made = pictures.make_decoder_pictures(config, SHAPE, "normal")(params["decoder"])
+    z = pictures.fixed_latents(config, 4, "normal")
+    logits = networks.make_decoder(config.model, SHAPE).apply({"params": params["decoder"]}, z)
+    images = np.clip(np.round((np.tanh(np.asarray(logits, np.float64)) + 1) * 127.5), 0, 255)
+    difference = made["samples"].astype(int) - pictures.grid(images.astype(np.uint8), 2)
+    assert np.abs(difference).max() <= 1  # a rounding apart
+    # A row of two goes from the first latent to the second.
+    first_row = made["interpolations"][: SHAPE[0]].astype(int) - made["samples"][: SHAPE[0]]
+    assert np.abs(first_row).max() <= 1
+    assert made["interpolations"].shape == (16, 2 * 32 + 2, 3)
+
+
+def test_the_latents_of_the_pictures_are_those_of_the_seed(config):
+    first = pictures.fixed_latents(config, 4, "normal")
+    np.testing.assert_array_equal(first, pictures.fixed_latents(config, 4, "normal"))
+    config.seed = 1
+    assert not np.array_equal(first, pictures.fixed_latents(config, 4, "normal"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_reconstructions_stand_below_their_originals(config, count):
+    config.training.picture_columns = 4
+    params = jax.jit(lambda: vae.init(config, SHAPE).params)()
+    images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
+    picture = pictures.make_reconstruction_picture(config, images)(params)
+    shown = min(count, 8)
+    rows = -(-shown // 4)
+    assert picture.shape == (2 * rows * 18 - 2, 4 * 34 - 2, 3)
+    encoder = networks.make_encoder(config.model, SHAPE)
+    decoder = networks.make_decoder(config.model, SHAPE)
+    for i in range(shown):
+        top, left = 36 * (i // 4), 34 * (i % 4)
+        np.testing.assert_array_equal(picture[top : top + 16, left : left + 32], images[i])
+        mean, _ = encoder.apply({"params": params["encoder"]}, images[i : i + 1] / 127.5 - 1)
+        image = np.tanh(decoder.apply({"params": params["decoder"]}, mean))[0]
+        below = picture[top + 18 : top + 34, left : left + 32]
+        assert np.abs(below - (image + 1) * 127.5).max() <= 1.1

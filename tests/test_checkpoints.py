@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import assert_trees_equal
+from vaegan_jax import vae
+from vaegan_jax.checkpoints import Checkpoints, leaves, require_equal_leaves
+from vaegan_jax.errors import UserError
+
+SHAPE = (16, 32, 3)
+
+
+@pytest.fixture
+def state(config):
+    return jax.jit(lambda: vae.init(config, SHAPE))()
+
+
+def template(state):
+    return jax.eval_shape(lambda: state)
+
+
+def test_what_is_saved_is_restored_bit_for_bit(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path, 3)
+    assert checkpoints.latest() is None
+    progress = {"seconds": 0.1 + 0.2, "window": {"count": 3, "sums": {"loss": 1 / 3}}}
+    checkpoints.save(5, state, progress)
+    checkpoints.finish()
+    checkpoints.close()
+    again = Checkpoints(tmp_path, 3)
+    assert again.latest() == 5
+    restored, restored_progress = again.restore(5, template(state))
+    assert_trees_equal(restored, state)
+    assert restored_progress == progress
+    again.close()
+
+
+def test_a_donated_state_is_saved_as_it_was(tmp_path, state):
+    expected = jax.tree.map(np.array, state)
+    checkpoints = Checkpoints(tmp_path, 3)
+    scramble = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    checkpoints.save(1, state, {})
+    for _ in range(3):
+        state = scramble(state)
+    jax.block_until_ready(state)
+    checkpoints.finish()
+    restored, _ = checkpoints.restore(1, template(state))
+    assert_trees_equal(restored, expected)
+    checkpoints.close()
+
+
+def test_the_last_few_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(step, {"a": jnp.full((2,), step)}, {})
+        checkpoints.finish()
+    checkpoints.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [3, 4]
+
+
+def test_another_network_is_refused_with_both_sides(tmp_path, state, config):
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(1, state, {})
+    checkpoints.finish()
+    config.model.latent_size += 1
+    other = jax.eval_shape(lambda: vae.init(config, SHAPE))
+    with pytest.raises(UserError) as caught:
+        checkpoints.restore(1, other)
+    message = str(caught.value)
+    assert (
+        "params.decoder.dense.kernel is saved as float32[5,64] and wanted as float32[6,64]"
+        in message
+    )
+    assert "\n" not in message
+    checkpoints.close()
+
+
+def test_every_way_to_differ_is_listed():
+    saved = {
+        "a": ((2,), "float32"),
+        "b": ((3,), "float32"),
+        "c": ((), "int32"),
+        "d": ((1,), "int32"),
+    }
+    wanted = {
+        "a": ((2,), "float32"),
+        "b": ((4,), "float32"),
+        "c": ((), "float32"),
+        "e": ((), "int32"),
+    }
+    with pytest.raises(UserError) as caught:
+        require_equal_leaves(saved, wanted, "the file", "the network")
+    message = str(caught.value)
+    for phrase in (
+        "the file does not fit the network",
+        "only saved: d int32[1]",
+        "only wanted: e int32[]",
+        "b is saved as float32[3] and wanted as float32[4]",
+        "c is saved as int32[] and wanted as float32[]",
+    ):
+        assert phrase in message
+    assert " a " not in message.partition("(")[2]
+    require_equal_leaves(saved, dict(saved), "the file", "the network")
+
+
+def test_leaves_are_named_by_their_path(state):
+    described = leaves(state)
+    assert described["step"] == ((), "int32")
+    assert described["params.encoder.trunk.down_0.kernel"] == ((4, 4, 3, 4), "float32")
+    assert "optimizer.0.mu.decoder.dense.kernel" in described
+
+
+def test_a_folder_that_refuses_a_save_is_named_and_keeps_the_earlier_ones(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(1, {"a": jnp.ones(2)}, {})
+    checkpoints.finish()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(UserError, match=r"No space left on device.*make room"):
+            checkpoints.save(2, {"a": jnp.ones(2)}, {})
+    restored, _ = checkpoints.restore(1, jax.eval_shape(lambda: {"a": jnp.ones(2)}))
+    np.testing.assert_array_equal(restored["a"], np.ones(2))
+    checkpoints.close()

@@ -1,0 +1,183 @@
+import json
+
+import pytest
+from absl import flags
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import ConfigDict, config_flags
+
+from tests.conftest import ROOT
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def load(path, *overrides):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(["test", f"--config={path}", *overrides])
+    return values.config
+
+
+def override(config, name, value):
+    section, _, last = name.rpartition(".")
+    with config.ignore_type():
+        setattr(config[section] if section else config, last, value)
+    return config
+
+
+def test_the_default_passes():
+    configuration.check(configuration.default_config())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_passes_and_only_overrides(path):
+    config = load(path)
+    configuration.check(config)
+    assert configuration.flatten(config).keys() == configuration.FIELDS.keys()
+    assert configuration.flatten(config) != configuration.flatten(configuration.default_config())
+
+
+def test_the_command_line_overrides_any_field():
+    for name, field in configuration.FIELDS.items():
+        assert name in configuration.flatten(load(CONFIGS[0], f"--config.{name}={field.default}"))
+    config = load(CONFIGS[0], "--config.gan.steps=2000", "--config.data.image_size=(32, 48)")
+    assert config.gan.steps == 2000
+    assert configuration.flatten(config)["data.image_size"] == [32, 48]
+
+
+BAD = {
+    "seed": [-1, 1.5, 2**32, True],
+    "data.name": ["cats", ""],
+    "data.directory": [3],
+    "data.image_size": [0, 60, -16, (64,), (64, 60), (64, 64, 3), "64", 64.0, True],
+    "model.base_width": [0, 1.5],
+    "model.latent_size": [0, "128"],
+    "model.norm": ["batch"],
+    "model.discriminator_norm": ["batch"],
+    "model.dtype": ["float16"],
+    "vae.steps": [0, 1.5],
+    "vae.batch_size": [0],
+    "vae.learning_rate": [0, -1.0, float("nan"), float("inf"), "fast"],
+    "vae.b1": [1.0, -0.1, float("nan")],
+    "vae.b2": [1.0, -0.1],
+    "vae.reconstruction": ["l2"],
+    "vae.kl_weight": [-1.0, float("nan"), float("inf")],
+    "transfer.generator": ["encoder"],
+    "gan.steps": [0],
+    "gan.batch_size": [0],
+    "gan.objective": ["hinge!"],
+    "gan.r1_weight": [-0.5, float("nan")],
+    "gan.noise": ["laplace"],
+    "gan.generator_learning_rate": [0],
+    "gan.discriminator_learning_rate": [0],
+    "gan.b1": [1.0],
+    "gan.b2": [1.0],
+    "gan.discriminator_warmup_steps": [-1],
+    "gan.ema_half_life": [0],
+    "training.log_every": [0],
+    "training.picture_every": [0],
+    "training.checkpoint_every": [0],
+    "training.keep_checkpoints": [0],
+    "training.seconds_per_call": [0, -1],
+    "training.picture_columns": [1],
+}
+
+
+def test_the_bad_values_cover_every_field():
+    assert BAD.keys() == configuration.FIELDS.keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
+def test_a_bad_value_is_refused_by_name(name, value):
+    config = override(configuration.default_config(), name, value)
+    with pytest.raises(UserError) as caught:
+        configuration.check(config)
+    assert str(caught.value).startswith(f"{name} must be ")
+    assert repr(value) in str(caught.value) or str(list(value)) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [16, 64, (64, 96), [32, 16]])
+def test_any_multiple_of_sixteen_is_a_size(size):
+    config = configuration.default_config()
+    config.data.image_size = size
+    configuration.check(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("gan.stepz", "gan.steps"), ("gan.kl_weight", "vae.kl_weight"), ("sead", "seed")],
+)
+def test_an_unknown_field_is_refused_with_the_nearest_known(name, near):
+    config = configuration.default_config()
+    with config.unlocked():
+        override(config, name, 3)
+    with pytest.raises(UserError, match=f"no field {name}: did you mean .*{near}"):
+        configuration.check(config)
+
+
+def test_a_missing_field_is_named():
+    config = configuration.default_config()
+    with config.unlocked():
+        del config.gan.noise
+    with pytest.raises(UserError, match=r"lacks gan\.noise"):
+        configuration.check(config)
+
+
+def test_a_warm_up_as_long_as_the_stage_is_refused():
+    config = configuration.default_config()
+    config.gan.steps = config.gan.discriminator_warmup_steps = 50
+    with pytest.raises(UserError, match=r"gan\.discriminator_warmup_steps \(50\) must be below"):
+        configuration.check(config)
+
+
+def test_a_config_with_no_fields_at_all_is_refused():
+    with pytest.raises(UserError, match="lacks seed"):
+        configuration.check(ConfigDict())
+
+
+def test_json_reads_back_as_the_same_values():
+    config = configuration.default_config()
+    config.data.image_size = (32, 48)
+    assert json.loads(configuration.to_json(config)) == configuration.flatten(config)
+    assert (
+        configuration.differences(
+            json.loads(configuration.to_json(config)), configuration.flatten(config)
+        )
+        == []
+    )
+
+
+@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(201, 10**9), rate=st.floats(1e-30, 1e30))
+def test_differences_name_exactly_what_changed(seed, steps, rate):
+    before, after = configuration.default_config(), configuration.default_config()
+    after.seed, after.gan.steps, after.vae.learning_rate = seed, steps, rate
+    configuration.check(after)
+    before, after = configuration.flatten(before), configuration.flatten(after)
+    named = {phrase.partition(" ")[0] for phrase in configuration.differences(before, after)}
+    assert named == {name for name in before if before[name] != after[name]}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(configuration.FIELDS)),
+        st.one_of(st.integers(), st.floats(), st.text(), st.booleans(), st.none()),
+        max_size=4,
+    )
+)
+def test_any_value_passes_or_is_refused_by_name_in_one_sentence(values):
+    config = configuration.default_config()
+    for name, value in values.items():
+        override(config, name, value)
+    allowed = all(
+        configuration.FIELDS[name].allowed(value)
+        for name, value in configuration.flatten(config).items()
+    )
+    if allowed and config.gan.discriminator_warmup_steps < config.gan.steps:
+        configuration.check(config)
+    else:
+        with pytest.raises(UserError) as caught:
+            configuration.check(config)
+        assert any(name in str(caught.value) for name in values)
+        assert "\n" not in str(caught.value)

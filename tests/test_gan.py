@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.conftest import assert_trees_equal
+from vaegan_jax import gan, networks
+from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
+
+SHAPE = (16, 32, 3)
+KEY = step_key(0, Stage.GAN, 0, 0)
+
+
+@pytest.fixture
+def real():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.uniform(-1, 1, (4, *SHAPE)), jnp.float32)
+
+
+def first_state(config, **changes):
+    generator = jax.jit(lambda: gan.random_generator(config, SHAPE))()
+    state = jax.jit(lambda generator: gan.init(config, SHAPE, generator))(generator)
+    return state.replace(**changes)
+
+
+def one_step(config, state, real):
+    return jax.jit(gan.make_train_step(config, SHAPE))(state, real, KEY)
+
+
+def assert_close_where_clear(new, expected, gradient, rate):
+    """Compares two first Adam steps where the gradient is more than rounding error."""
+    for a, b, g in zip(*(jax.tree.leaves(tree) for tree in (new, expected, gradient)), strict=True):
+        clear = np.abs(g) > 1e-3 * np.abs(g).max() + 1e-6
+        assert clear.any()
+        np.testing.assert_allclose(np.asarray(a)[clear], np.asarray(b)[clear], atol=0.05 * rate)
+
+
+@pytest.mark.parametrize("objective", ["minimax", "non_saturating"])
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+@pytest.mark.parametrize("r1_weight", [0.0, 2.0])
+def test_a_step_is_the_algorithm_written_out(config, real, objective, noise, r1_weight):
+    config.gan.objective, config.gan.noise, config.gan.r1_weight = objective, noise, r1_weight
+    config.gan.discriminator_warmup_steps = 0
+    generator = networks.make_decoder(config.model, SHAPE)
+    discriminator = networks.make_discriminator(config.model, SHAPE)
+    state = first_state(config)
+    z = latents(draw_key(KEY, Purpose.LATENT), (4, config.model.latent_size), noise)
+
+    def generate(params):
+        return jnp.tanh(generator.apply({"params": params}, z))
+
+    def probability(params, images):
+        return jax.nn.sigmoid(discriminator.apply({"params": params}, images))
+
+    def discriminator_loss(params):
+        fake = jax.lax.stop_gradient(generate(state.generator))
+        loss = -jnp.log(probability(params, real)).mean()
+        loss -= jnp.log(1 - probability(params, fake)).mean()
+        for image in real:
+            slope = jax.grad(lambda x: discriminator.apply({"params": params}, x[None])[0])(image)
+            loss += r1_weight / 2 * jnp.sum(slope**2) / len(real)
+        return loss
+
+    adam = optax.adam(2e-4, 0.5, 0.999)
+    gradient = jax.jit(jax.grad(discriminator_loss))(state.discriminator)
+    updates, _ = adam.update(gradient, state.discriminator_optimizer)
+    discriminator_params = optax.apply_updates(state.discriminator, updates)
+
+    def generator_loss(params):
+        caught = 1 - probability(discriminator_params, generate(params))
+        return jnp.log(caught).mean() if objective == "minimax" else -jnp.log(1 - caught).mean()
+
+    value, generator_gradient = jax.jit(jax.value_and_grad(generator_loss))(state.generator)
+    updates, _ = adam.update(generator_gradient, state.generator_optimizer)
+    generator_params = optax.apply_updates(state.generator, updates)
+
+    new, scalars = one_step(config, state, real)
+    assert_close_where_clear(new.discriminator, discriminator_params, gradient, 2e-4)
+    assert_close_where_clear(new.generator, generator_params, generator_gradient, 2e-4)
+    np.testing.assert_allclose(scalars["generator_loss"], value, rtol=1e-3)
+    r1 = float(scalars["r1"]) if r1_weight else 0.0
+    assert ("r1" in scalars) == bool(r1_weight)
+    np.testing.assert_allclose(
+        scalars["discriminator_loss"] + r1_weight / 2 * r1,
+        discriminator_loss(state.discriminator),
+        rtol=1e-3,
+    )
+    np.testing.assert_allclose(
+        scalars["generator_gradient_norm"], optax.tree.norm(generator_gradient), rtol=1e-2
+    )
+    judged = discriminator.apply({"params": state.discriminator}, real)
+    np.testing.assert_allclose(scalars["real_logit"], judged.mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_during_the_warm_up_only_the_discriminator_moves(config, real):
+    config.gan.discriminator_warmup_steps = 2
+    step = jax.jit(gan.make_train_step(config, SHAPE))
+    states = [first_state(config)]
+    for i in range(3):
+        state, scalars = step(states[-1], real, step_key(0, Stage.GAN, 0, i))
+        states.append(state)
+        assert (float(scalars["generator_gradient_norm"]) == 0) == (i < 2)
+        assert not np.array_equal(
+            states[-2].discriminator["head"]["kernel"], states[-1].discriminator["head"]["kernel"]
+        )
+    for state in states[1:3]:
+        assert_trees_equal(state.generator, states[0].generator)
+        assert_trees_equal(state.generator_optimizer, states[0].generator_optimizer)
+        assert_trees_equal(state.ema, states[0].ema)
+    for before, after in zip(
+        jax.tree.leaves(states[2].generator), jax.tree.leaves(states[3].generator), strict=True
+    ):
+        assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("half_life", [4.0, 1000.0])
+def test_the_average_forgets_half_in_its_half_life(config, real, half_life):
+    config.gan.ema_half_life, config.gan.discriminator_warmup_steps = half_life, 0
+    zeros = jax.tree.map(jnp.zeros_like, first_state(config).ema)
+    new, _ = one_step(config, first_state(config, ema=zeros), real)
+    kept = 0.5 ** (4 / half_life)  # four images a step
+    for average, params in zip(
+        jax.tree.leaves(new.ema), jax.tree.leaves(new.generator), strict=True
+    ):
+        np.testing.assert_allclose(average, (1 - kept) * params, rtol=1e-3, atol=1e-7)
+
+
+def test_given_generator_parameters_change_nothing_else(config):
+    scratch = first_state(config)
+    given = jax.tree.map(lambda leaf: leaf + 1, scratch.generator)
+    warm = jax.jit(lambda generator: gan.init(config, SHAPE, generator))(given)
+    assert_trees_equal(warm.generator, given)
+    assert_trees_equal(warm.ema, given)
+    assert_trees_equal(warm.discriminator, scratch.discriminator)
+    assert_trees_equal(warm.discriminator_optimizer, scratch.discriminator_optimizer)
+    assert_trees_equal(warm.generator_optimizer, scratch.generator_optimizer)
+
+
+def test_a_step_is_a_function_of_state_batch_and_key(config, real):
+    config.gan.discriminator_warmup_steps = 0
+    step = jax.jit(gan.make_train_step(config, SHAPE))
+    state = first_state(config)
+    assert_trees_equal(step(state, real, KEY), step(state, real, KEY))
+    other, _ = step(state, real, step_key(1, Stage.GAN, 0, 0))
+    kernel = step(state, real, KEY)[0].generator["dense"]["kernel"]
+    assert not np.array_equal(kernel, other.generator["dense"]["kernel"])

@@ -1,0 +1,180 @@
+"""The closed family against `lax` and against loops written out in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vaegan_jax import layers
+
+# (batch, height, width, channels, outputs): odd and even counts, rectangles, the smallest map,
+# and maps on both sides of the size at which `correlate` changes its form.
+SHAPES = [
+    (1, 2, 2, 1, 1),
+    (2, 4, 6, 3, 5),
+    (3, 8, 4, 5, 3),
+    (4, 16, 16, 4, 8),
+    (8, 20, 16, 3, 7),
+    (6, 32, 12, 2, 4),
+    (5, 18, 22, 1, 2),
+]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def draw(shape, seed=0):
+    b, h, w, c, o = shape
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.standard_normal((b, h, w, c)))
+    k = jnp.asarray(rng.standard_normal((4, 4, c, o)))
+    g = jnp.asarray(rng.standard_normal((b, h // 2, w // 2, o)))
+    return x, k, g
+
+
+def lax_down(x, k):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, k, (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers)
+
+
+def lax_up(g, k):
+    """The transposed convolution as lax has it: lhs-dilated, with the kernel turned round."""
+    numbers = ("NHWC", "HWOI", "NHWC")
+    return lax.conv_general_dilated(
+        g, k[::-1, ::-1], (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=numbers
+    )
+
+
+def lax_correlate(x, g):
+    zero = jnp.zeros((4, 4, x.shape[-1], g.shape[-1]))
+    return jax.vjp(lambda k: lax_down(x, k), zero)[1](g)[0]
+
+
+def test_down_and_up_as_sums_written_out():
+    x, k, g = (np.asarray(each) for each in draw((2, 4, 6, 3, 5)))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    down = np.zeros_like(g)
+    up = np.zeros_like(padded)
+    correlation = np.zeros_like(k)
+    for i in range(2):
+        for j in range(3):
+            patch = padded[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+            down[:, i, j] = np.einsum("bklc,klco->bo", patch, k)
+            up[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += np.einsum("bo,klco->bklc", g[:, i, j], k)
+            correlation += np.einsum("bklc,bo->klco", patch, g[:, i, j])
+    np.testing.assert_allclose(layers.down(x, k), down, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(layers.up(g, k), up[:, 1:-1, 1:-1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(layers.correlate(x, g), correlation, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_equal_lax(shape):
+    x, k, g = draw(shape)
+    np.testing.assert_allclose(layers.down(x, k), lax_down(x, k), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(layers.up(g, k), lax_up(g, k), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(layers.correlate(x, g), lax_correlate(x, g), rtol=1e-9, atol=1e-9)
+
+
+PAIRS = {
+    "down": (layers.down, lax_down, (0, 1)),
+    "up": (layers.up, lax_up, (2, 1)),
+    "correlate": (layers.correlate, lax_correlate, (0, 2)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_equal_lax(name, shape):
+    ours, theirs, chosen = PAIRS[name]
+    arguments = [draw(shape)[i] for i in chosen]
+
+    def gradient(function):
+        return jax.grad(lambda a, b: jnp.sum(jnp.sin(function(a, b))), argnums=(0, 1))(*arguments)
+
+    for mine, reference in zip(gradient(ours), gradient(theirs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_of_gradients_equal_lax(name, shape):
+    ours, theirs, chosen = PAIRS[name]
+    arguments = [draw(shape)[i] for i in chosen]
+
+    def second(function):
+        def loss(a, b):
+            return jnp.mean(jnp.sin(function(a, b)))
+
+        def penalty(a, b):
+            first = jax.grad(loss, argnums=(0, 1))(a, b)
+            return sum(jnp.sum(jnp.square(each)) for each in first)
+
+        return jax.grad(penalty, argnums=(0, 1))(*arguments)
+
+    for mine, reference in zip(second(ours), second(theirs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-7, atol=1e-10)
+
+
+def test_a_third_derivative_equals_lax():
+    x, k, _ = draw((2, 4, 4, 2, 3))
+
+    def third(function):
+        def loss(x):
+            return jnp.sum(jnp.sin(function(x, k)) ** 3)
+
+        first = jax.grad(loss)
+        second = jax.grad(lambda x: jnp.sum(first(x) ** 2))
+        return jax.grad(lambda x: jnp.sum(second(x) ** 2))(x)
+
+    np.testing.assert_allclose(third(layers.down), third(lax_down), rtol=1e-7, atol=1e-6)
+
+
+def test_inside_a_scan_the_values_are_the_same():
+    x, k, g = draw((8, 20, 16, 3, 7))
+
+    def body(carry, _):
+        return carry, (layers.down(x, k), layers.up(g, k), layers.correlate(x, g))
+
+    _, scanned = jax.jit(lambda: lax.scan(body, 0, None, length=2))()
+    for outputs, alone in zip(
+        scanned, (lax_down(x, k), lax_up(g, k), lax_correlate(x, g)), strict=True
+    ):
+        np.testing.assert_allclose(outputs[1], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_dtype_is_kept(dtype):
+    x, k, g = (each.astype(dtype) for each in draw((2, 4, 4, 2, 3)))
+    assert layers.down(x, k).dtype == layers.up(g, k).dtype == layers.correlate(x, g).dtype == dtype
+
+
+def test_nothing_is_an_lhs_dilated_convolution():
+    # That is what makes the usual transposed convolution slow, forward or backward.
+    x, k, _ = draw((4, 32, 32, 3, 4))
+
+    def penalty(x, k):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(layers.down(x, k))))(x) ** 2)
+
+    def loss(g, k):
+        return jnp.sum(jnp.sin(layers.up(g, k)))
+
+    g = layers.down(x, k)
+    text = str(jax.make_jaxpr(jax.grad(penalty, argnums=(0, 1)))(x, k))
+    text += str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(g, k))
+    assert "conv_general_dilated" in text
+    assert text.count("lhs_dilation=") == text.count("lhs_dilation=(1, 1)")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(layers.Down(96), (8, 16, 16, 48)), (layers.Up(48), (8, 16, 16, 96))]
+)
+def test_initialisation_keeps_the_variance_through_a_leaky_unit(layer, shape):
+    x = jax.random.normal(jax.random.key(0), shape, jnp.float32)
+    y = layer.init_with_output(jax.random.key(1), x)[0]
+    inner = y[:, 1:-1, 1:-1]  # away from the padding
+    after = jnp.mean(jnp.square(jax.nn.leaky_relu(inner, 0.2)))
+    assert abs(float(after) - 1) < 0.05

@@ -1,0 +1,103 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaegan_jax import networks
+
+SHAPE = (32, 48, 3)
+
+
+class Normalise(nn.Module):
+    """Group normalisation alone: linen layers are made inside a module."""
+
+    @nn.compact
+    def __call__(self, x):
+        return networks.normalise(x, "group")
+
+
+def describe(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def init(module, shape):
+    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (32, 48, 3), (64, 16, 1)])
+def test_shapes_and_dtypes(shape):
+    key = jax.random.key(0)
+    images = jax.random.uniform(key, (2, *shape), minval=-1)
+    z = jax.random.normal(key, (2, 7))
+    (mean, log_variance), variables = networks.Encoder(4, 7, shape).init_with_output(key, images)
+    assert set(variables) == {"params"}  # no running statistics to carry over
+    assert mean.shape == log_variance.shape == (2, 7)
+    logits, variables = networks.Decoder(4, 7, shape).init_with_output(key, z)
+    assert set(variables) == {"params"}
+    assert logits.shape == (2, *shape)
+    judged, variables = networks.Discriminator(4, shape).init_with_output(key, images)
+    assert set(variables) == {"params"}
+    assert judged.shape == (2,)
+    assert {mean.dtype, logits.dtype, judged.dtype} == {jnp.dtype("float32")}
+
+
+def test_encoder_and_discriminator_trunks_have_the_same_tree():
+    images = (1, *SHAPE)
+    encoder = init(networks.Encoder(4, 7, SHAPE, norm="group"), images)["params"]
+    discriminator = init(networks.Discriminator(4, SHAPE, norm="none"), images)["params"]
+    assert describe(encoder["trunk"]) == describe(discriminator["trunk"])
+    assert set(encoder) == set(discriminator) == {"trunk", "head"}
+
+
+def test_each_example_is_judged_by_itself():
+    key = jax.random.key(0)
+    images = jax.random.uniform(key, (3, *SHAPE), minval=-1)
+    z = jax.random.normal(key, (3, 7))
+    for module, x in (
+        (networks.Encoder(4, 7, SHAPE), images),
+        (networks.Decoder(4, 7, SHAPE), z),
+        (networks.Discriminator(4, SHAPE, norm="group"), images),
+    ):
+        together, variables = module.init_with_output(key, x)
+        alone = module.apply(variables, x[1:2])
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5)
+
+
+def test_group_normalisation_is_the_formula():
+    x = np.random.default_rng(0).normal(3, 2, (2, 4, 6, 16)).astype(np.float32)
+    groups = x.astype(np.float64).reshape(2, 4, 6, 8, 2)
+    mean = groups.mean((1, 2, 4), keepdims=True)
+    variance = groups.var((1, 2, 4), keepdims=True)
+    expected = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape)
+    ours, variables = Normalise().init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    assert not variables
+    assert networks.normalise(x, "none") is x
+
+
+def test_bfloat16_keeps_parameters_and_outputs_in_float32():
+    module = networks.Discriminator(4, SHAPE, dtype=jnp.bfloat16)
+    images = jax.random.uniform(jax.random.key(0), (2, *SHAPE), minval=-1)
+    exact, variables = networks.Discriminator(4, SHAPE).init_with_output(jax.random.key(1), images)
+    rough = module.apply(variables, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert rough.dtype == jnp.float32
+    assert not np.array_equal(rough, exact)  # it did compute in bfloat16
+    np.testing.assert_allclose(rough, exact, atol=0.05 * (1 + np.abs(exact).max()))
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "message"),
+    [
+        (networks.Encoder(4, 7, (20, 16, 3)), (1, 20, 16, 3), "multiples of 16"),
+        (networks.Decoder(4, 7, (16, 20, 3)), (1, 7), "multiples of 16"),
+        (networks.Decoder(4, 7, SHAPE), (1, 8), r"latents \[B, 7\]"),
+        (networks.Discriminator(4, SHAPE), (1, 48, 32, 3), "Expected images"),
+        (networks.Encoder(4, 7, SHAPE), (1, 32, 48, 1), "Expected images"),
+    ],
+)
+def test_other_shapes_are_refused(module, x, message):
+    with pytest.raises(ValueError, match=message):
+        init(module, x)

@@ -1,0 +1,70 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, order, step_key
+
+
+def test_the_numbers_of_stages_and_purposes_are_fixed():
+    # Changing one silently changes every run ever made.
+    assert {stage.name: stage.value for stage in Stage} == {"VAE": 0, "GAN": 1, "PICTURES": 2}
+    assert {purpose.name: purpose.value for purpose in Purpose} == {
+        "ENCODER": 0,
+        "DECODER": 1,
+        "DISCRIMINATOR": 2,
+        "ORDER": 3,
+        "POSTERIOR": 4,
+        "LATENT": 5,
+        "PENALTY": 6,
+    }
+
+
+def test_a_key_is_the_documented_chain_of_fold_ins():
+    expected = jax.random.key(11, impl="threefry2x32")
+    for number in (1, 3, 500, 5):  # stage, attempt, step, purpose
+        expected = jax.random.fold_in(expected, number)
+    key = draw_key(step_key(11, Stage.GAN, 3, 500), Purpose.LATENT)
+    np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
+
+
+def test_every_draw_has_a_key_of_its_own():
+    keys = {
+        tuple(jax.random.key_data(draw_key(step_key(seed, stage, attempt, step), purpose)).tolist())
+        for seed, stage, attempt, step, purpose in itertools.product(
+            (0, 1), Stage, (0, 1), (0, 1, 2), Purpose
+        )
+    }
+    assert len(keys) == 2 * len(Stage) * 2 * 3 * len(Purpose)
+
+
+def test_an_order_is_a_permutation_that_only_seed_stage_and_epoch_decide():
+    first = order(0, Stage.VAE, 0, 101)
+    assert first.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(first), np.arange(101))
+    np.testing.assert_array_equal(first, order(0, Stage.VAE, 0, 101))
+    for other in (
+        order(1, Stage.VAE, 0, 101),
+        order(0, Stage.GAN, 0, 101),
+        order(0, Stage.VAE, 1, 101),
+    ):
+        assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_latents_have_zero_mean_and_unit_variance(distribution):
+    z = np.asarray(latents(jax.random.key(0), (200_000,), distribution), np.float64)
+    # Four standard errors; the variance of the square is at most 2 for either distribution.
+    assert abs(z.mean()) < 4 / np.sqrt(z.size)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
+    if distribution == "uniform":
+        assert np.abs(z).max() <= np.sqrt(3) + 1e-6
+        assert np.abs(z).max() > 1.73
+    else:
+        assert np.abs(z).max() > 3
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(KeyError):
+        latents(jax.random.key(0), (1,), "cauchy")

@@ -1,0 +1,222 @@
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import assert_trees_equal
+from vaegan_jax import randomness, training, vae, workdir
+from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.data import preprocessing
+from vaegan_jax.errors import Stopped, UserError
+from vaegan_jax.signals import StopRequest
+
+SHAPE = (16, 32, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, *SHAPE)).astype(np.uint8)
+
+
+def make_stage(config, **changes):
+    def init():
+        return vae.init(config, SHAPE)
+
+    fields = {
+        "number": randomness.Stage.VAE,
+        "steps": config.vae.steps,
+        "batch_size": config.vae.batch_size,
+        "template": jax.eval_shape(init),
+        "init": jax.jit(init),
+        "step": vae.make_train_step(config, SHAPE),
+        "pictures": lambda state: {"step": np.full((2, 2, 3), int(state.step), np.uint8)},
+        "shown": ("kl",),
+    }
+    return training.Stage(**(fields | changes))
+
+
+def train(stage, config, path, stop=None):
+    with workdir.open_workdir(path, config) as folder:
+        return training.train(stage, IMAGES, config, folder, stop or StopRequest())
+
+
+def final_state(stage, config, path):
+    checkpoints = Checkpoints(path / "checkpoints" / "vae", config.training.keep_checkpoints)
+    state, _ = checkpoints.restore(checkpoints.latest(), stage.template)
+    checkpoints.close()
+    return state
+
+
+def metrics(path):
+    """The lines of metrics.jsonl without the times."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "steps_per_second", "images_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+
+
+class StopAt(StopRequest):
+    """Asks to stop after so many looks, as a signal would."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def signal(self):
+        self.looks -= 0.5  # the loop looks twice a call: to save, and to leave
+        return signal.SIGTERM if self.looks <= 0 else None
+
+
+def test_the_loop_is_the_steps_one_by_one(tmp_path, config):
+    stage = make_stage(config)
+    assert train(stage, config, tmp_path) is True
+
+    step = jax.jit(stage.step)
+    state = stage.init()
+    rows = []
+    for i in range(7):
+        epoch, position = divmod(i, 2)  # eleven images hold two batches of four
+        order = randomness.order(0, randomness.Stage.VAE, epoch, 11)
+        images = preprocessing.to_network(IMAGES[order[4 * position : 4 * position + 4]])
+        key = randomness.step_key(0, randomness.Stage.VAE, 0, i)
+        state, scalars = step(state, images, key)
+        rows.append({name: float(value) for name, value in scalars.items()})
+    saved = final_state(stage, config, tmp_path)
+    assert int(saved.step) == 7
+    for a, b in zip(jax.tree.leaves(saved.params), jax.tree.leaves(state.params), strict=True):
+        # Adam moves a parameter by up to 1e-3 a step, whatever the size of its gradient.
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines] == [4, 7]
+    assert [line["images"] for line in lines] == [16, 28]
+    for line, part in zip(lines, (rows[:4], rows[4:]), strict=True):
+        for name in ("loss", "reconstruction", "kl", "gradient_norm"):
+            mean = np.mean([row[name] for row in part])
+            np.testing.assert_allclose(line[name], mean, rtol=1e-3)
+
+
+def test_the_length_of_a_call_changes_no_bit(config):
+    stage = make_stage(config)
+    call = training.make_call(stage, config.seed, 8)
+    batches = training.Batches(config.seed, stage, len(IMAGES))
+
+    def go(*lengths):
+        state, first, rows = stage.init(), 0, []
+        for length in lengths:
+            indices = np.zeros((8, 4), np.int32)
+            indices[:length] = [batches.indices(first + i) for i in range(length)]
+            state, scalars = call(state, IMAGES, indices, np.int32(length))
+            rows.append(np.asarray(scalars["loss"][:length]))
+            first += length
+        return state, np.concatenate(rows)
+
+    whole = go(7)
+    for lengths in ([1] * 7, [3, 4], [6, 1]):
+        assert_trees_equal(go(*lengths), whole)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_run_stopped_and_resumed_equals_one_never_stopped(tmp_path, config, looks):
+    stage = make_stage(config)
+    train(stage, config, tmp_path / "whole")
+    with pytest.raises(Stopped, match="run the same command again") as caught:
+        train(stage, config, tmp_path / "parts", StopAt(looks))
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    with pytest.raises(Stopped):
+        train(stage, config, tmp_path / "parts", StopAt(1))
+    train(stage, config, tmp_path / "parts")
+    assert_trees_equal(
+        final_state(stage, config, tmp_path / "parts"),
+        final_state(stage, config, tmp_path / "whole"),
+    )
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    names = [
+        sorted(p.name for p in (tmp_path / d / "images/vae").iterdir()) for d in ("parts", "whole")
+    ]
+    assert names[0] == names[1] == [f"step_{step:06d}.png" for step in (0, 5, 7)]
+
+
+def test_a_finished_stage_is_left_alone(tmp_path, config):
+    stage = make_stage(config)
+    train(stage, config, tmp_path)
+    before = {
+        p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"
+    }
+    assert train(stage, config, tmp_path) is False
+    after = {
+        p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"
+    }
+    assert after == before
+
+
+def test_a_scalar_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, config
+):
+    sound = vae.make_train_step(config, SHAPE)
+
+    def step(state, images, key):
+        state, scalars = sound(state, images, key)
+        kl = jnp.where(state.step >= 5, jnp.inf, scalars["kl"])
+        return state, scalars | {"kl": kl}
+
+    stage = make_stage(config, step=step)
+    with pytest.raises(UserError) as caught:
+        train(stage, config, tmp_path)
+    message = str(caught.value)
+    assert (
+        "vae stage stopped at step 5: kl is not finite; the checkpoint of step 3 is kept" in message
+    )
+    assert int(final_state(stage, config, tmp_path).step) == 3
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
+    sound = vae.make_train_step(config, SHAPE)
+
+    def step(state, images, key):
+        state, scalars = sound(state, images, key)
+        spoil = jnp.where(state.step == 5, jnp.nan, 0.0)
+        params = jax.tree.map(lambda leaf: leaf + spoil, state.params)
+        # The scalars stay finite, as when only an average has overflowed.
+        scalars = {name: jnp.nan_to_num(value) for name, value in scalars.items()}
+        return state.replace(params=params), scalars
+
+    stage = make_stage(config, step=step)
+    with pytest.raises(UserError, match="a parameter is not finite; the checkpoint of step 3"):
+        train(stage, config, tmp_path)
+    assert int(final_state(stage, config, tmp_path).step) == 3
+
+
+def test_batches_are_the_epochs_order_in_whole_batches(config):
+    batches = training.Batches(3, make_stage(config), 11)
+    for epoch in (0, 1, 2):
+        expected = randomness.order(3, randomness.Stage.VAE, epoch, 11)[:8]
+        seen = np.concatenate([batches.indices(2 * epoch), batches.indices(2 * epoch + 1)])
+        np.testing.assert_array_equal(seen, expected)
+    # Jumping back gives the same as going forward.
+    np.testing.assert_array_equal(
+        batches.indices(1), randomness.order(3, randomness.Stage.VAE, 0, 11)[4:8]
+    )
+
+
+def test_a_window_goes_on_from_what_was_saved():
+    rows = {"a": np.array([0.1, 0.2, 0.7], np.float32)}
+    whole, first = training.Window(), training.Window()
+    whole.add(rows)
+    first.add({"a": rows["a"][:2]})
+    second = training.Window(json.loads(json.dumps(first.saved())))
+    second.add({"a": rows["a"][2:]})
+    assert second.means() == whole.means()
+    np.testing.assert_allclose(whole.means()["a"], rows["a"].astype(np.float64).mean(), rtol=1e-15)
+
+
+def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):
+    sound = vae.make_train_step(config, SHAPE)
+    stage = make_stage(config, step=sound)
+    real_make_call = training.make_call
+
+    def careless(stage, seed, most):
+        call = real_make_call(stage, seed, most)
+        return lambda state, images, indices, count: call(state, images, np.asarray(indices), count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_call", careless)
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
+            train(stage, config, tmp_path)

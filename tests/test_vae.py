@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.conftest import assert_trees_equal
+from vaegan_jax import networks, vae
+from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
+
+SHAPE = (16, 32, 3)
+KEY = step_key(0, Stage.VAE, 0, 0)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.uniform(-1, 1, (4, *SHAPE)), jnp.float32)
+
+
+def plain_loss(config, params, images, eps):
+    """The loss written out again, for one image at a time."""
+    encoder = networks.make_encoder(config.model, SHAPE)
+    decoder = networks.make_decoder(config.model, SHAPE)
+    total = 0.0
+    for x, e in zip(images, eps, strict=True):
+        mean, log_variance = encoder.apply({"params": params["encoder"]}, x[None])
+        variance = jnp.exp(log_variance)
+        z = mean + jnp.sqrt(variance) * e[None]
+        image = jnp.tanh(decoder.apply({"params": params["decoder"]}, z))
+        kl = -0.5 * jnp.sum(1 + log_variance - mean**2 - variance)
+        total += jnp.sum((x[None] - image) ** 2) + config.vae.kl_weight * kl
+    return total / len(images)
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 1.0, 3.5])
+def test_a_step_is_adam_on_the_plain_loss(config, batch, kl_weight):
+    config.vae.kl_weight = kl_weight
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    eps = jax.random.normal(draw_key(KEY, Purpose.POSTERIOR), (4, config.model.latent_size))
+    plain = jax.jit(jax.value_and_grad(lambda p: plain_loss(config, p, batch, eps)))
+    value, gradient = plain(state.params)
+    updates, _ = optax.adam(1e-3, 0.9, 0.999).update(gradient, state.optimizer)
+    expected = optax.apply_updates(state.params, updates)
+
+    new, scalars = jax.jit(vae.make_train_step(config, SHAPE))(state, batch, KEY)
+    np.testing.assert_allclose(scalars["loss"], value, rtol=1e-4)
+    np.testing.assert_allclose(
+        scalars["loss"], scalars["reconstruction"] + kl_weight * scalars["kl"], rtol=1e-5
+    )
+    np.testing.assert_allclose(scalars["gradient_norm"], optax.tree.norm(gradient), rtol=1e-3)
+    assert int(new.step) == 1
+    # Adam's first step has length 1e-3 wherever the gradient is more than rounding error.
+    for a, b, g in zip(
+        *(jax.tree.leaves(tree) for tree in (new.params, expected, gradient)), strict=True
+    ):
+        clear = np.abs(g) > 1e-2
+        np.testing.assert_allclose(np.asarray(a)[clear], np.asarray(b)[clear], atol=2e-5)
+
+
+def test_a_step_is_a_function_of_state_batch_and_key(config, batch):
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    step = jax.jit(vae.make_train_step(config, SHAPE))
+    once, again = step(state, batch, KEY), step(state, batch, KEY)
+    assert_trees_equal(once, again)
+    other, _ = step(state, batch, step_key(0, Stage.VAE, 0, 1))
+    assert not np.array_equal(
+        once[0].params["decoder"]["dense"]["kernel"], other.params["decoder"]["dense"]["kernel"]
+    )
+
+
+def test_another_seed_gives_other_parameters(config):
+    def init():
+        return jax.jit(lambda: vae.init(config, SHAPE))()
+
+    first = init()
+    assert_trees_equal(first, init())
+    config.seed = 1
+    second = init()
+    for part in ("encoder", "decoder"):
+        kernels = [
+            s.params[part]["head" if part == "encoder" else "dense"]["kernel"]
+            for s in (first, second)
+        ]
+        assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize("reconstruction", ["squared_error", "cross_entropy"])
+def test_training_lowers_the_loss(config, batch, reconstruction):
+    config.vae.reconstruction = reconstruction
+    step = jax.jit(vae.make_train_step(config, SHAPE))
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    losses = []
+    for i in range(60):
+        state, scalars = step(state, batch, step_key(0, Stage.VAE, 0, i))
+        losses.append(float(scalars["loss"]))
+    # The entropy of the pixels is what cross entropy cannot go below.
+    t = (np.asarray(batch, np.float64) + 1) / 2
+    floor = -(t * np.log(t) + (1 - t) * np.log(1 - t)).sum() / len(batch)
+    floor = floor if reconstruction == "cross_entropy" else 0
+    assert losses[-1] - floor < 0.8 * (losses[0] - floor)
+
+
+def test_reparameterize_is_mean_plus_sigma_eps():
+    mean, variance, eps = np.random.default_rng(0).uniform(0.1, 2, (3, 4, 5)).astype(np.float32)
+    expected = mean + np.sqrt(variance) * eps
+    z = vae.reparameterize(mean, np.log(variance), eps)
+    np.testing.assert_allclose(z, expected, rtol=1e-5)
+    gradient = jax.grad(lambda m, v: vae.reparameterize(m, v, eps).sum(), argnums=(0, 1))(
+        mean, np.log(variance)
+    )
+    np.testing.assert_allclose(gradient[0], np.ones_like(mean))
+    np.testing.assert_allclose(gradient[1], 0.5 * np.sqrt(variance) * eps, rtol=1e-5)

@@ -1,0 +1,141 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+from vaegan_jax.workdir import open_workdir
+
+
+@pytest.fixture
+def config():
+    return configuration.default_config()
+
+
+def test_the_config_is_written_once(tmp_path, config):
+    path = tmp_path / "new" / "run"
+    with open_workdir(path, config):
+        assert json.loads((path / "config.json").read_text()) == configuration.flatten(config)
+    before = (path / "config.json").stat().st_mtime_ns
+    with open_workdir(path, config):
+        pass
+    assert (path / "config.json").stat().st_mtime_ns == before
+
+
+def test_another_config_is_refused_and_nothing_written(tmp_path, config):
+    with open_workdir(tmp_path, config):
+        pass
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    config.gan.steps, config.seed = 5000, 3
+    with (
+        pytest.raises(UserError, match=r"gan\.steps was 20000 and is 5000; seed was 0 and is 3"),
+        open_workdir(tmp_path, config),
+    ):
+        pass
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, config):
+    (tmp_path / "holiday.jpg").write_bytes(b"...")
+    with pytest.raises(UserError, match="holds no run"), open_workdir(tmp_path, config):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path, config):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with (
+        pytest.raises(UserError, match=r"config\.json cannot be read"),
+        open_workdir(tmp_path, config),
+    ):
+        pass
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "run", tmp_path / "file", pathlib.Path("/proc/run")):
+        with (
+            pytest.raises(UserError, match=f"{path} cannot be written"),
+            open_workdir(path, config),
+        ):
+            pass
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path, config):
+    program = (
+        "import sys, pathlib; from vaegan_jax.workdir import open_workdir;"
+        "from vaegan_jax.config import default_config;"
+        "context = open_workdir(pathlib.Path(sys.argv[1]), default_config()); context.__enter__();"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert owner.stdout.readline() == b"open\n"
+    with (
+        pytest.raises(UserError, match="in use by another process"),
+        open_workdir(tmp_path, config),
+    ):
+        pass
+    owner.kill()
+    owner.communicate()
+    with open_workdir(tmp_path, config):
+        pass
+
+
+def test_metrics_read_back_exactly(tmp_path, config):
+    values = {
+        "a": 0.1 + 0.2,
+        "b": float(np.float32(1 / 3)),
+        "c": 5e-324,
+        "d": -1.7976931348623157e308,
+    }
+    with open_workdir(tmp_path, config) as workdir:
+        workdir.rewind("vae", 0)
+        workdir.write_metrics("vae", 3, values)
+        assert workdir.metrics() == [{"stage": "vae", "step": 3} | values]
+
+
+def test_rewinding_cuts_what_lies_beyond_the_step_of_one_stage(tmp_path, config):
+    picture = np.zeros((2, 3, 3), np.uint8)
+    with open_workdir(tmp_path, config) as workdir:
+        for stage in ("vae", "gan"):
+            workdir.rewind(stage, 0)
+            for step in (2, 4, 6):
+                workdir.write_metrics(stage, step, {"loss": 1.0})
+                workdir.write_picture(stage, "samples", step, picture)
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"stage": "gan", "step": 8, "lo')  # killed while writing
+        workdir.rewind("gan", 4)
+        kept = [(line["stage"], line["step"]) for line in workdir.metrics()]
+        workdir.write_metrics("gan", 6, {"loss": 2.0})
+        text = (tmp_path / "metrics.jsonl").read_text()
+    assert kept == [("vae", 2), ("vae", 4), ("vae", 6), ("gan", 2), ("gan", 4)]
+    assert json.loads(text.splitlines()[-1]) == {"stage": "gan", "step": 6, "loss": 2.0}
+    names = {
+        stage: sorted(p.name for p in (tmp_path / "images" / stage).iterdir())
+        for stage in ("vae", "gan")
+    }
+    assert names == {
+        "vae": [f"samples_{step:06d}.png" for step in (2, 4, 6)],
+        "gan": [f"samples_{step:06d}.png" for step in (2, 4)],
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_is_written_pixel_for_pixel(tmp_path, config, channels):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
+    with open_workdir(tmp_path, config) as workdir:
+        workdir.rewind("gan", 0)
+        path = workdir.write_picture("gan", "samples", 12, picture)
+    assert path == tmp_path / "images/gan/samples_000012.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(picture.shape), picture)

@@ -1,0 +1,196 @@
+"""Orbax checkpoints: saved without waiting, restored whole or in part. Nothing else knows Orbax."""
+
+import pathlib
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from vaegan_jax.errors import UserError
+
+State = TypeVar("State")
+
+Progress = dict[str, Any]
+Leaves = dict[str, tuple[tuple[int, ...], str]]
+
+_STATE = "state"
+_PROGRESS = "progress"
+
+
+class Checkpoints:
+    """The checkpoints of one stage: a folder with one folder a step, the last few kept.
+
+    Each holds the stage's state and its progress, which is JSON: what the loop knows beside the
+    state, such as the seconds spent.
+    """
+
+    def __init__(self, directory: pathlib.Path, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._directory, item_names=(_STATE, _PROGRESS), options=options
+        )
+
+    def latest(self) -> int | None:
+        """Returns the newest step saved, or None."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, step: int, state: Any, progress: Progress) -> None:
+        """Saves in the background; a save still under way is finished first.
+
+        Raises:
+          UserError: where a save fails, this one or the one before; earlier ones are untouched.
+        """
+        # The state's own buffers are donated to the next step while this one is being written.
+        state = jax.tree.map(jnp.copy, state)
+        arguments = ocp.args.Composite(
+            **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
+        )
+        try:
+            self._manager.save(step, args=arguments)
+        except (OSError, ValueError) as error:
+            raise self._not_saved(error) from error
+
+    def finish(self) -> None:
+        """Waits for the save under way.
+
+        Raises:
+          UserError: where it fails; earlier ones are untouched.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._not_saved(error) from error
+
+    def close(self) -> None:
+        """Lets go of the folder; call `finish` first."""
+        self._manager.close()
+
+    def restore(self, step: int, template: State) -> tuple[State, Progress]:
+        """Returns the state and the progress saved at a step.
+
+        Args:
+          step: one that was saved.
+          template: a state of `jax.ShapeDtypeStruct`, of the shapes to expect.
+
+        Raises:
+          UserError: where the checkpoint holds other leaves than the template.
+        """
+        require_equal_leaves(
+            leaves(_saved_tree(self._directory, step)),
+            leaves(template),
+            f"The checkpoint {self._directory / str(step)}",
+            "the networks of this config",
+        )
+        arguments = ocp.args.Composite(
+            **{
+                _STATE: ocp.args.StandardRestore(jax.tree.map(_on_first_device, template)),
+                _PROGRESS: ocp.args.JsonRestore(),
+            }
+        )
+        restored = self._manager.restore(step, args=arguments)
+        return restored[_STATE], restored[_PROGRESS]
+
+    def _not_saved(self, error: Exception) -> UserError:
+        first_line = str(error).partition("\n")[0]
+        return UserError(
+            f"A checkpoint could not be written to {self._directory} ({first_line}): make room or "
+            "give write access there, then run the same command again; what was saved is kept."
+        )
+
+
+def restore_part(
+    directory: pathlib.Path, step: int, path: tuple[str, ...], template: State
+) -> State:
+    """Restores one part of a saved state, reading nothing else.
+
+    Args:
+      directory: the folder of a stage's checkpoints.
+      step: one that was saved.
+      path: the names that lead to the part, such as ("params", "decoder").
+      template: a tree of `jax.ShapeDtypeStruct`, of the shapes to expect.
+
+    Raises:
+      UserError: where the part is absent or its leaves differ from the template's in any way.
+    """
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        saved = _saved_tree(directory, step)
+        for name in path:
+            saved = saved.get(name, {})
+        require_equal_leaves(
+            leaves(saved),
+            leaves(template),
+            f"{'.'.join(path)} in the checkpoint {directory / str(step)}",
+            "the network that is to take it",
+        )
+        wanted: Any = jax.tree.map(_on_first_device, template)
+        for name in reversed(path):
+            wanted = {name: wanted}
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        restored = checkpointer.restore(_folder(directory, step), args=arguments)
+    for name in path:
+        restored = restored[name]
+    part: State = restored
+    return part
+
+
+def _folder(directory: pathlib.Path, step: int) -> pathlib.Path:
+    return directory.absolute() / str(step) / _STATE
+
+
+def _saved_tree(directory: pathlib.Path, step: int) -> Any:
+    """Returns the tree of a saved state, with descriptions in the place of arrays."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.metadata(_folder(directory, step)).item_metadata.tree
+
+
+def _on_first_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def leaves(tree: Any) -> Leaves:
+    """Returns ``{"a.b": (shape, dtype)}`` for a tree of arrays or of their descriptions."""
+    return {
+        ".".join(
+            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+        ): (
+            tuple(leaf.shape),
+            str(jnp.dtype(leaf.dtype)),
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def require_equal_leaves(saved: Leaves, wanted: Leaves, saved_name: str, wanted_name: str) -> None:
+    """Compares two sides leaf by leaf: names, shapes and dtypes.
+
+    Raises:
+      UserError: listing what only one side has, and what both have in different shapes.
+    """
+    complaints = [
+        f"only saved: {name} {_shape(*saved[name])}" for name in saved.keys() - wanted.keys()
+    ]
+    complaints += [
+        f"only wanted: {name} {_shape(*wanted[name])}" for name in wanted.keys() - saved.keys()
+    ]
+    complaints += [
+        f"{name} is saved as {_shape(*saved[name])} and wanted as {_shape(*wanted[name])}"
+        for name in saved.keys() & wanted.keys()
+        if saved[name] != wanted[name]
+    ]
+    if complaints:
+        raise UserError(
+            f"{saved_name} does not fit {wanted_name} ({'; '.join(sorted(complaints))}): use the "
+            "config that it was saved with, or another --workdir."
+        )
+
+
+def _shape(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"

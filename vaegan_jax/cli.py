@@ -1,0 +1,95 @@
+"""What stands between the command line and the pipeline: flags, settings, exit codes."""
+
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from vaegan_jax import config as configuration
+from vaegan_jax import pipeline
+from vaegan_jax.errors import Stopped, UserError
+
+_EXIT_ERROR = 1
+_EXIT_INTERRUPTED = 130
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the flags for `app.run`; an unusable one ends the program with one sentence.
+
+    Args:
+      argv: the command line, the program's name first.
+
+    Returns:
+      What was not a flag, the program's name first.
+    """
+    try:
+        try:
+            rest = list(flags.FLAGS(argv))
+        except flags.Error as error:
+            # absl names the flag and what is wrong with it, sometimes over several lines.
+            raise UserError(f"{_one_line(str(error))} (--help lists the flags.)") from error
+        except (AttributeError, KeyError) as error:
+            raise _unknown_override(argv, error) from error
+        if len(rest) > 1:
+            raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
+        _require_flags()
+    except UserError as error:
+        _fail(error)
+    return rest
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the config in the workdir, both from the flags."""
+    del argv
+    # Orbax and TFDS say much that is of no use here; what matters is raised.
+    logging.set_verbosity(logging.ERROR)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    try:
+        pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
+    except UserError as error:
+        _fail(error)
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(stopped.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted before training began; nothing is lost.\n")
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+def _require_flags() -> None:
+    if not flags.FLAGS["config"].present:
+        raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
+    if not flags.FLAGS.workdir:
+        raise UserError("--workdir is missing: name a folder, such as --workdir runs/quickstart.")
+    path = flags.FLAGS["config"].config_filename  # type: ignore[attr-defined]
+    try:
+        config = flags.FLAGS.config
+        is_config = isinstance(config, ConfigDict)
+        # A file that cannot be loaded comes as an object that raises when it is looked at.
+        _ = config.seed
+    except Exception as error:
+        reason = _one_line(str(error).strip().rpartition("\n\n")[2])
+        raise UserError(f"The config {path} cannot be loaded: {reason}") from error
+    if not is_config:
+        raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
+
+
+def _unknown_override(argv: Sequence[str], error: Exception) -> UserError:
+    for argument in argv:
+        match = re.match(r"--config\.([\w.]+)", argument)
+        if match and match[1] not in configuration.FIELDS:
+            return configuration.unknown_field(match[1])
+    return UserError(_one_line(str(error)))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fail(error: UserError) -> None:
+    sys.stderr.write(f"Error: {error}\n")
+    sys.exit(_EXIT_ERROR)

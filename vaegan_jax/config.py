@@ -1,0 +1,208 @@
+"""Every field of a config, once: its default, what it means, and what it may be.
+
+Files in configs/ start from `default_config` and override; the command line overrides those; and
+`check` is the one gate that every config passes before anything else happens.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict, FieldReference
+
+from vaegan_jax import networks, randomness
+from vaegan_jax.errors import UserError
+from vaegan_jax.losses import gan as gan_losses
+from vaegan_jax.losses import vae as vae_losses
+
+Check = Callable[[Any], bool]
+
+
+class Field(NamedTuple):
+    """One field of the config.
+
+    Attributes:
+      default: its value where nothing overrides it.
+      allowed: whether a value may be used.
+      wanted: what `allowed` asks for, to follow "must be".
+      comment: what the field means.
+    """
+
+    default: Any
+    allowed: Check
+    wanted: str
+    comment: str
+
+
+def _field(default: Any, rule: tuple[Check, str], comment: str) -> Field:
+    return Field(default, *rule, comment)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(least: int) -> tuple[Check, str]:
+    return lambda value: _is_int(value) and value >= least, f"a whole number of at least {least}"
+
+
+def _one_of(names: Iterable[str]) -> tuple[Check, str]:
+    names = tuple(names)
+    return lambda value: value in names, "one of " + ", ".join(names)
+
+
+def _is_size(value: Any) -> bool:
+    sizes = (value, value) if _is_int(value) else value
+    return (
+        isinstance(sizes, tuple | list)
+        and len(sizes) == 2
+        and all(_is_int(size) and size > 0 and size % networks.SIZE_MULTIPLE == 0 for size in sizes)
+    )
+
+
+_SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
+_POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
+_NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
+_BELOW_ONE = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+_TEXT = (lambda value: isinstance(value, str), "text")
+_SIZE = (
+    _is_size,
+    f"a multiple of {networks.SIZE_MULTIPLE}, or two of them as (height, width)",
+)
+
+FIELDS: dict[str, Field] = {
+    "seed": _field(0, _SEED, "every random draw of the run follows from it"),
+    # Data.
+    "data.name": _field("comic_faces", _one_of(["comic_faces"]), "which images to learn from"),
+    "data.directory": _field("", _TEXT, "where prepared data is kept; TFDS's own folder if empty"),
+    "data.image_size": _field(64, _SIZE, "one number, or (height, width), in pixels"),
+    # Networks, common to both stages.
+    "model.base_width": _field(64, _whole(1), "channels of the first level; each level doubles"),
+    "model.latent_size": _field(128, _whole(1), "dimensions of the latent"),
+    "model.norm": _field("group", _one_of(networks.NORMS), "in encoder, decoder and generator"),
+    "model.discriminator_norm": _field("none", _one_of(networks.NORMS), "in the discriminator"),
+    "model.dtype": _field(
+        "float32", _one_of(["float32", "bfloat16"]), "of the computation; parameters are float32"
+    ),
+    # The VAE stage.
+    "vae.steps": _field(10_000, _whole(1), "train steps"),
+    "vae.batch_size": _field(64, _whole(1), "images a step"),
+    "vae.learning_rate": _field(1e-3, _POSITIVE, "of Adam"),
+    "vae.b1": _field(0.9, _BELOW_ONE, "Adam's decay of the gradient's mean"),
+    "vae.b2": _field(0.999, _BELOW_ONE, "Adam's decay of the gradient's square"),
+    "vae.reconstruction": _field(
+        "squared_error", _one_of(vae_losses.RECONSTRUCTIONS), "the reconstruction term of the loss"
+    ),
+    "vae.kl_weight": _field(
+        1.0, _NOT_NEGATIVE, "with squared_error, twice the variance of a Gaussian decoder"
+    ),
+    # The hand-over.
+    "transfer.generator": _field(
+        "vae",
+        _one_of(["vae", "scratch"]),
+        "begin as the VAE's decoder, or with random weights; scratch runs no VAE stage",
+    ),
+    # The GAN stage.
+    "gan.steps": _field(20_000, _whole(1), "train steps, those of the warm-up included"),
+    "gan.batch_size": _field(64, _whole(1), "real images a step, and as many fakes"),
+    "gan.objective": _field(
+        "non_saturating",
+        _one_of(gan_losses.OBJECTIVES),
+        "what generator and discriminator minimise",
+    ),
+    "gan.r1_weight": _field(0.5, _NOT_NEGATIVE, "gamma of the R1 penalty; 0 leaves it out"),
+    "gan.noise": _field("normal", _one_of(randomness.DISTRIBUTIONS), "the latents' distribution"),
+    "gan.generator_learning_rate": _field(2e-4, _POSITIVE, "of the generator's Adam"),
+    "gan.discriminator_learning_rate": _field(2e-4, _POSITIVE, "of the discriminator's Adam"),
+    "gan.b1": _field(0.5, _BELOW_ONE, "both Adams' decay of the gradient's mean"),
+    "gan.b2": _field(0.999, _BELOW_ONE, "both Adams' decay of the gradient's square"),
+    "gan.discriminator_warmup_steps": _field(
+        200, _whole(0), "first steps, in which the discriminator trains alone"
+    ),
+    "gan.ema_half_life": _field(
+        10_000.0, _POSITIVE, "images after which the generator's average has forgotten half"
+    ),
+    # The loop of both stages.
+    "training.log_every": _field(100, _whole(1), "steps between lines of metrics"),
+    "training.picture_every": _field(1_000, _whole(1), "steps between pictures"),
+    "training.checkpoint_every": _field(1_000, _whole(1), "steps between checkpoints"),
+    "training.keep_checkpoints": _field(3, _whole(1), "newest checkpoints kept, a stage"),
+    "training.seconds_per_call": _field(
+        2.0, _POSITIVE, "about how long the device works before the host looks; changes no result"
+    ),
+    "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
+}
+
+
+def default_config() -> ConfigDict:
+    """Returns the default config; fields can be set, but none added."""
+    values = {name: field.default for name, field in FIELDS.items()}
+    # This one may hold a number or a pair; the others keep the type of their default.
+    values["data.image_size"] = FieldReference(values["data.image_size"], field_type=object)
+    return ConfigDict(unflatten_dict(values, sep=".")).lock()
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns ``{"gan.steps": 20000, ...}``, tuples as lists, in the order of the names."""
+    values = flatten_dict(config.to_dict(), sep=".")
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sorted(values.items())
+    }
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as JSON, one field a line, the same text for the same config."""
+    return json.dumps(flatten(config), indent=2) + "\n"
+
+
+def unknown_field(name: str) -> UserError:
+    """Returns the error for a field that does not exist, naming those most like it."""
+    last = {field.rpartition(".")[2]: field for field in FIELDS}
+    near = difflib.get_close_matches(name, FIELDS, n=3)
+    near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]
+    near = list(dict.fromkeys(near))[:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "vaegan_jax/config.py lists them all."
+    return UserError(f"The config has no field {name}: {hint}")
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every field, and that they go together.
+
+    Raises:
+      UserError: for the first field that is unknown, missing or not allowed, by name.
+    """
+    values = flatten(config)
+    for name in values:
+        if name not in FIELDS:
+            raise unknown_field(name)
+    for name, field in FIELDS.items():
+        if name not in values:
+            raise UserError(
+                f"The config lacks {name}: start from vaegan_jax.config.default_config()."
+            )
+        if not field.allowed(values[name]):
+            raise UserError(f"{name} must be {field.wanted}, and is {values[name]!r}.")
+    warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
+    if warmup >= steps:
+        raise UserError(
+            f"gan.discriminator_warmup_steps ({warmup}) must be below gan.steps ({steps}), "
+            "or the generator never trains."
+        )
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns a phrase for each field that differs between two flattened configs."""
+    names = sorted(before.keys() | now.keys())
+    missing = "absent"
+    return [
+        f"{name} was {before.get(name, missing)!r} and is {now.get(name, missing)!r}"
+        for name in names
+        if before.get(name, missing) != now.get(name, missing)
+    ]

@@ -1,0 +1,1 @@
+"""Where images come from, and the one way that they are prepared."""

@@ -1,0 +1,1 @@
+"""The embedded data set: 8,300 drawn comic faces, 64x64."""

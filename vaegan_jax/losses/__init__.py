@@ -1,0 +1,1 @@
+"""Losses as pure functions: VAE terms in nats per image, GAN objectives and penalties."""

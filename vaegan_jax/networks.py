@@ -1,0 +1,213 @@
+"""Encoder, decoder and discriminator, as Flax linen modules over four levels of stride 2.
+
+Images are float [B, H, W, C] in [-1, 1] with H and W multiples of 16. The encoder's and the
+discriminator's trunks have one tree of parameters, and the generator *is* a `Decoder`, so that
+parameters can be carried from the VAE to the GAN without renaming anything.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from vaegan_jax.layers import Bias, Down, Up
+
+LEVELS = 4
+SIZE_MULTIPLE = 2**LEVELS
+NORMS = ("group", "none")
+
+_LEAK = 0.2
+_MOST_GROUPS = 8
+
+
+def normalise(x: jax.Array, norm: str) -> jax.Array:
+    """Normalises each example by itself: [B, H, W, C] -> [B, H, W, C].
+
+    "group" is group normalisation (Wu and He 2018, arXiv 1803.08494, equations 1 and 7) without
+    learned scale and bias; "none" does nothing. There are no running statistics and no
+    parameters, so trunks with and without it have the same tree. A bias added afterwards takes
+    the place of the learned one; the next kernel, that of the learned scale.
+    """
+    if norm == "none":
+        return x
+    groups = math.gcd(_MOST_GROUPS, x.shape[-1])
+    group_norm = nn.GroupNorm(num_groups=groups, use_bias=False, use_scale=False, dtype=x.dtype)
+    normalised: jax.Array = group_norm(x)
+    return normalised
+
+
+class Trunk(nn.Module):
+    """Four strided levels: images [B, H, W, C] -> features [B, H/16, W/16, 8 base_width].
+
+    Attributes:
+      base_width: channels after the first level; each further level doubles them.
+      norm: see `normalise`; the first level has none.
+      dtype: of the computation.
+    """
+
+    base_width: int
+    norm: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the trunk."""
+        for level in range(LEVELS):
+            x = Down(self.base_width * 2**level, self.dtype, name=f"down_{level}")(x)
+            x = normalise(x, self.norm if level else "none")
+            x = nn.leaky_relu(Bias(name=f"bias_{level}")(x), _LEAK)
+        return x
+
+
+class Encoder(nn.Module):
+    """The posterior of a VAE: images -> (mean, log variance), both float32 [B, latent_size].
+
+    Attributes:
+      base_width: see `Trunk`.
+      latent_size: the number of latent dimensions.
+      image_shape: (height, width, channels) of the images it takes.
+      norm: see `normalise`.
+      dtype: of the computation.
+    """
+
+    base_width: int
+    latent_size: int
+    image_shape: tuple[int, int, int]
+    norm: str = "group"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Encodes images.
+
+        Raises:
+          ValueError: for images of another shape than `image_shape`.
+        """
+        _check_shape(images, self.image_shape)
+        x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
+        x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
+        mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Latents [B, latent_size] -> logits, float32 [B, height, width, channels].
+
+    The image is ``tanh(logits)``; seen as a Bernoulli mean on [0, 1] its logits are twice as
+    large, since (tanh a + 1) / 2 = sigmoid(2 a).
+
+    Attributes:
+      base_width: channels before the last level, as in `Trunk`.
+      latent_size: the number of latent dimensions.
+      image_shape: (height, width, channels) of the images it makes.
+      norm: see `normalise`.
+      dtype: of the computation.
+    """
+
+    base_width: int
+    latent_size: int
+    image_shape: tuple[int, int, int]
+    norm: str = "group"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        """Decodes latents.
+
+        Raises:
+          ValueError: for latents of another size than `latent_size`, or an image size that is
+            not a multiple of 16.
+        """
+        height, width, channels = self.image_shape
+        _check_size(height, width)
+        if latents.shape[1:] != (self.latent_size,):
+            raise ValueError(f"Expected latents [B, {self.latent_size}], got {latents.shape}.")
+        h, w, c = (
+            height // SIZE_MULTIPLE,
+            width // SIZE_MULTIPLE,
+            self.base_width * 2 ** (LEVELS - 1),
+        )
+        x = nn.Dense(
+            h * w * c,
+            use_bias=False,
+            kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype,
+            name="dense",
+        )(latents)
+        x = x.reshape(-1, h, w, c)
+        for level in range(LEVELS):
+            x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
+            last = level == LEVELS - 1
+            features = channels if last else c // 2 ** (level + 1)
+            x = Up(features, self.dtype, name=f"up_{level}")(x)
+        return Bias(name="bias_out")(x).astype(jnp.float32)
+
+
+class Discriminator(nn.Module):
+    """Images -> logits of being real, float32 [B].
+
+    Attributes:
+      base_width: see `Trunk`.
+      image_shape: (height, width, channels) of the images it takes.
+      norm: see `normalise`.
+      dtype: of the computation.
+    """
+
+    base_width: int
+    image_shape: tuple[int, int, int]
+    norm: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Judges images.
+
+        Raises:
+          ValueError: for images of another shape than `image_shape`.
+        """
+        _check_shape(images, self.image_shape)
+        x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
+        x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(x))
+        return x.astype(jnp.float32).squeeze(-1)
+
+
+def apply(module: nn.Module, params: optax.Params, x: jax.Array) -> Any:
+    """Returns what a network with these parameters makes of its input."""
+    return module.apply({"params": params}, x)
+
+
+def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
+    """Returns the encoder that ``config.model`` describes."""
+    dtype = jnp.dtype(model.dtype)
+    return Encoder(model.base_width, model.latent_size, image_shape, model.norm, dtype)
+
+
+def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decoder:
+    """Returns the decoder, or the generator, that ``config.model`` describes."""
+    dtype = jnp.dtype(model.dtype)
+    return Decoder(model.base_width, model.latent_size, image_shape, model.norm, dtype)
+
+
+def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:
+    """Returns the discriminator that ``config.model`` describes."""
+    dtype = jnp.dtype(model.dtype)
+    return Discriminator(model.base_width, image_shape, model.discriminator_norm, dtype)
+
+
+def _flatten(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1)
+
+
+def _check_shape(images: jax.Array, image_shape: tuple[int, int, int]) -> None:
+    _check_size(*image_shape[:2])
+    if images.shape[1:] != image_shape:
+        raise ValueError(f"Expected images [B, {image_shape}], got {images.shape}.")
+
+
+def _check_size(height: int, width: int) -> None:
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        raise ValueError(f"Image sizes must be multiples of {SIZE_MULTIPLE}, got {height}x{width}.")

@@ -1,0 +1,95 @@
+"""Every key that the project uses, derived from ``(seed, stage, attempt, step, purpose)``.
+
+There is no stored generator: any noise and any batch of any step can be recomputed from the seed
+and the step alone, which is what makes resuming exact and runs comparable step by step. The
+numbers below are part of that promise; changing one changes every run.
+"""
+
+import enum
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Stage(enum.IntEnum):
+    """The parts of a run that draw random numbers."""
+
+    VAE = 0
+    GAN = 1
+    PICTURES = 2
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for."""
+
+    ENCODER = 0
+    DECODER = 1
+    DISCRIMINATOR = 2
+    ORDER = 3
+    POSTERIOR = 4
+    LATENT = 5
+    PENALTY = 6
+
+
+def step_key(
+    seed: int, stage: Stage, attempt: jax.typing.ArrayLike, step: jax.typing.ArrayLike
+) -> jax.Array:
+    """Returns the key of one step, a scalar; `draw_key` makes the keys of its draws.
+
+    Args:
+      seed: the run's seed.
+      stage: the part of the run.
+      attempt: int32 scalar, 0 unless the run was rolled back.
+      step: int32 scalar, the step's number from 0 (or the epoch's, for the data order).
+    """
+    key = jax.random.key(seed, impl="threefry2x32")
+    for number in (int(stage), attempt, step):
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def draw_key(key: jax.Array, purpose: Purpose) -> jax.Array:
+    """Returns the key of one draw from the key of its step."""
+    return jax.random.fold_in(key, int(purpose))
+
+
+def order(seed: int, stage: Stage, epoch: int, size: int) -> np.ndarray:
+    """Returns the order in which an epoch visits the data: a permutation, int32 [size]."""
+    key = draw_key(step_key(seed, stage, 0, epoch), Purpose.ORDER)
+    return np.asarray(jax.device_get(_permutation(key, size)))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _permutation(key: jax.Array, size: int) -> jax.Array:
+    return jax.random.permutation(key, jnp.arange(size, dtype=jnp.int32))
+
+
+def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal") -> jax.Array:
+    """Draws latents of zero mean and unit variance.
+
+    Args:
+      key: used once, here.
+      shape: usually [batch, latent size].
+      distribution: "normal", or "uniform" on [-sqrt 3, sqrt 3], whose variance is 1 too, so that
+        a generator grown from a decoder sees the scale that the decoder was trained on.
+
+    Returns:
+      float32 of the given shape.
+
+    Raises:
+      KeyError: for another distribution.
+    """
+    return DISTRIBUTIONS[distribution](key, shape)
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.normal(key, shape, jnp.float32)
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.uniform(key, shape, jnp.float32, -(3.0**0.5), 3.0**0.5)
+
+
+DISTRIBUTIONS = {"normal": _normal, "uniform": _uniform}

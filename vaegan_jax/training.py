@@ -1,0 +1,308 @@
+"""The one loop that both stages share: many steps a call, then log, draw, save."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vaegan_jax import randomness
+from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.data import preprocessing
+from vaegan_jax.errors import Stopped, UserError
+from vaegan_jax.signals import StopRequest
+from vaegan_jax.workdir import Workdir
+
+
+class StageState(Protocol):
+    """What the loop asks of a stage's state."""
+
+    @property
+    def step(self) -> jax.Array:
+        """int32 scalar, steps taken."""
+
+    @property
+    def attempt(self) -> jax.Array:
+        """int32 scalar, 0 unless rolled back."""
+
+
+State = TypeVar("State", bound=StageState)
+Scalars = dict[str, jax.Array]
+Step = Callable[[State, jax.Array, jax.Array], tuple[State, Scalars]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(Generic[State]):
+    """What the loop needs to know of a stage.
+
+    Attributes:
+      number: its number in the derivation of keys; its name names its files.
+      steps: how many it takes in all.
+      batch_size: images a step.
+      template: its state as `jax.ShapeDtypeStruct`, to restore a checkpoint into.
+      init: () -> its first state; called only where nothing is saved.
+      step: (state, images in [-1, 1], key) -> (state, scalars).
+      pictures: state -> pictures by name, uint8 [H, W, C].
+      shown: the scalars that the progress line shows.
+    """
+
+    number: randomness.Stage
+    steps: int
+    batch_size: int
+    template: State
+    init: Callable[[], State]
+    step: Step[State]
+    pictures: Callable[[State], dict[str, np.ndarray]]
+    shown: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in files and messages."""
+        return self.number.name.lower()
+
+
+class Window:
+    """The sums of the scalars since the last line of metrics.
+
+    They travel with every checkpoint, so that a resumed run writes the same lines.
+    """
+
+    def __init__(self, saved: dict[str, Any] | None = None) -> None:
+        self.count: int = saved["count"] if saved else 0
+        self.sums: dict[str, float] = dict(saved["sums"]) if saved else {}
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Adds scalars, one row a step, in the order of the steps."""
+        for name, values in rows.items():
+            for value in values.tolist():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += len(next(iter(rows.values())))
+
+    def means(self) -> dict[str, float]:
+        """Returns the mean of each scalar."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what `Window(saved)` takes."""
+        return {"count": self.count, "sums": self.sums}
+
+
+def train(
+    stage: Stage[State], images: np.ndarray, config: ConfigDict, workdir: Workdir, stop: StopRequest
+) -> bool:
+    """Trains a stage from where it stands to its last step.
+
+    Args:
+      stage: what to train.
+      images: uint8 [N, H, W, C], N no less than a batch.
+      config: the run's config.
+      workdir: where metrics, pictures and checkpoints go.
+      stop: asked after every call.
+
+    Returns:
+      Whether there was anything left to do.
+
+    Raises:
+      Stopped: after saving, where a signal asked for it.
+      UserError: for a checkpoint that does not fit or cannot be written, and for a scalar that is
+        not finite, naming it and the step.
+    """
+    checkpoints = Checkpoints(workdir.checkpoints(stage.name), config.training.keep_checkpoints)
+    try:
+        if checkpoints.latest() == stage.steps:
+            return False
+        _train(stage, images, config, workdir, checkpoints, stop)
+        return True
+    finally:
+        checkpoints.close()
+
+
+def _train(
+    stage: Stage[State],
+    images: np.ndarray,
+    config: ConfigDict,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+) -> None:
+    every = config.training
+    resumed_at = checkpoints.latest()
+    if resumed_at is None:
+        step, seconds_before, window = 0, 0.0, Window()
+        state = stage.init()
+    else:
+        state, progress = checkpoints.restore(resumed_at, stage.template)
+        step, seconds_before, window = (
+            resumed_at,
+            progress["seconds"],
+            Window(progress["window"]),
+        )
+    began = time.perf_counter()
+    workdir.rewind(stage.name, step)
+
+    call = make_call(stage, config.seed, every.log_every)
+    resident = jax.device_put(images)
+    batches = Batches(config.seed, stage, len(images))
+    bar = tqdm(total=stage.steps, initial=step, desc=stage.name, unit=" steps", disable=None)
+
+    def seconds() -> float:
+        return seconds_before + time.perf_counter() - began
+
+    logged_step, logged_seconds = step, seconds()
+
+    def draw() -> None:
+        for name, picture in stage.pictures(state).items():
+            workdir.write_picture(stage.name, name, step, picture)
+
+    def log() -> None:
+        nonlocal window, logged_step, logged_seconds
+        means = window.means()
+        now = seconds()
+        rate = (step - logged_step) / (now - logged_seconds)
+        window, logged_step, logged_seconds = Window(), step, now
+        rates = {
+            "seconds": now,
+            "images": step * stage.batch_size,
+            "steps_per_second": rate,
+            "images_per_second": rate * stage.batch_size,
+        }
+        workdir.write_metrics(stage.name, step, rates | means)
+        shown = {name: f"{means[name]:.3g}" for name in stage.shown}
+        bar.set_postfix({"images/s": f"{rate * stage.batch_size:.0f}"} | shown)
+        if bar.disable:  # no terminal: a line instead of a bar
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+            left = (stage.steps - step) / rate
+            print(
+                f"{stage.name} {step}/{stage.steps}: {numbers}, {rate:.2f} steps/s, "
+                f"{rate * stage.batch_size:.0f} images/s, {left:.0f} s left",
+                flush=True,
+            )
+
+    def save() -> None:
+        if not all_finite(state):
+            raise _not_finite(stage, step, "a parameter", checkpoints.latest())
+        checkpoints.save(step, state, {"seconds": seconds(), "window": window.saved()})
+
+    if step == 0:
+        draw()
+    allowed = 1  # the first call also compiles, so it says little about the speed
+    while step < stage.steps:
+        count = min(allowed, _steps_to_next(step, stage.steps, every))
+        indices = np.zeros((every.log_every, stage.batch_size), np.int32)
+        indices[:count] = [batches.indices(step + i) for i in range(count)]
+        call_began = time.perf_counter()
+        with jax.transfer_guard("disallow"):
+            state, scalars = call(state, resident, *jax.device_put((indices, np.int32(count))))
+            rows = {name: row[:count] for name, row in jax.device_get(scalars).items()}
+        elapsed = time.perf_counter() - call_began
+        allowed = max(1, int(every.seconds_per_call * count / elapsed))
+
+        for i in range(count):
+            bad = [name for name, row in rows.items() if not np.isfinite(row[i])]
+            if bad:
+                raise _not_finite(stage, step + i + 1, " and ".join(bad), checkpoints.latest())
+        window.add(rows)
+        step += count
+        bar.update(count)
+
+        last = step == stage.steps
+        if last or step % every.log_every == 0:
+            log()
+        if last or step % every.picture_every == 0:
+            draw()
+        if last or step % every.checkpoint_every == 0 or stop.signal:
+            save()
+        if stop.signal and not last:
+            checkpoints.finish()
+            bar.close()
+            raise Stopped(
+                f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
+                "command again to go on.",
+                128 + stop.signal,
+            )
+    bar.close()
+    checkpoints.finish()
+
+
+def make_call(stage: Stage[State], seed: int, most: int) -> Callable[..., tuple[State, Scalars]]:
+    """Returns the jitted ``call(state, images, indices, count) -> (state, rows)``.
+
+    It takes `count` <= `most` steps over batches gathered on the device from the resident uint8
+    images [N, H, W, C] by `indices`, int32 [most, B], and returns each scalar as float32 [most],
+    of which the first `count` are set. The state is donated. The number of steps is an argument
+    of one compiled program, so the length of a call cannot change a bit of its result.
+    """
+
+    def take_step(state: State, images: jax.Array, indices: jax.Array) -> tuple[State, Scalars]:
+        key = randomness.step_key(seed, stage.number, state.attempt, state.step)
+        return stage.step(state, preprocessing.to_network(images[indices]), key)
+
+    def call(
+        state: State, images: jax.Array, indices: jax.Array, count: jax.Array
+    ) -> tuple[State, Scalars]:
+        _, scalars = jax.eval_shape(take_step, state, images, indices[0])
+        rows = {name: jnp.zeros((most,), jnp.float32) for name in scalars}
+
+        def body(i: jax.Array, carry: tuple[State, Scalars]) -> tuple[State, Scalars]:
+            state, rows = carry
+            state, scalars = take_step(state, images, indices[i])
+            return state, {name: rows[name].at[i].set(scalars[name]) for name in rows}
+
+        result: tuple[State, Scalars] = jax.lax.fori_loop(0, count, body, (state, rows))
+        return result
+
+    return jax.jit(call, donate_argnums=0)
+
+
+class Batches:
+    """Which images each step sees: every epoch a new order, in whole batches.
+
+    What is left over at an epoch's end differs from epoch to epoch, as the order does.
+    """
+
+    def __init__(self, seed: int, stage: Stage[Any], size: int) -> None:
+        self._seed, self._stage, self._size = seed, stage, size
+        self._per_epoch = size // stage.batch_size
+        self._epoch = -1
+        self._order = np.zeros(0, np.int32)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the indices of a step's images, int32 [B]."""
+        epoch, position = divmod(step, self._per_epoch)
+        if epoch != self._epoch:
+            self._order = randomness.order(self._seed, self._stage.number, epoch, self._size)
+            self._epoch = epoch
+        first = position * self._stage.batch_size
+        return self._order[first : first + self._stage.batch_size]
+
+
+def all_finite(state: Any) -> bool:
+    """Whether every float of a state is finite."""
+    return bool(jax.device_get(_all_finite(state)))
+
+
+@jax.jit
+def _all_finite(state: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
+
+
+def _steps_to_next(step: int, last: int, every: ConfigDict) -> int:
+    intervals: tuple[int, ...] = (every.log_every, every.picture_every, every.checkpoint_every)
+    return min(last - step, *(interval - step % interval for interval in intervals))
+
+
+def _not_finite(stage: Stage[Any], step: int, what: str, saved: int | None) -> UserError:
+    kept = (
+        "no checkpoint was saved before"
+        if saved is None
+        else f"the checkpoint of step {saved} is kept"
+    )
+    return UserError(
+        f"The {stage.name} stage stopped at step {step}: {what} is not finite; {kept}. Try lower "
+        f"learning rates in config.{stage.name}, in another --workdir."
+    )

@@ -1,0 +1,100 @@
+"""The VAE stage: its state, its first state and its train step; pure functions."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from vaegan_jax import networks
+from vaegan_jax.losses import vae as losses
+from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
+
+Scalars = dict[str, jax.Array]
+
+
+class VAEState(flax.struct.PyTreeNode):
+    """Everything that a step of the VAE changes.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      attempt: int32 scalar, raised by a rollback so that other noise is drawn.
+      params: ``{"encoder": ..., "decoder": ...}``, float32.
+      optimizer: the state of Adam.
+    """
+
+    step: jax.Array
+    attempt: jax.Array
+    params: dict[str, optax.Params]
+    optimizer: optax.OptState
+
+
+def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
+    """Returns the state of a VAE before its first step."""
+    key = step_key(config.seed, Stage.VAE, 0, 0)
+    encoder = networks.make_encoder(config.model, image_shape)
+    decoder = networks.make_decoder(config.model, image_shape)
+    images = jnp.zeros((1, *image_shape))
+    latents = jnp.zeros((1, config.model.latent_size))
+    params = {
+        "encoder": encoder.init(draw_key(key, Purpose.ENCODER), images)["params"],
+        "decoder": decoder.init(draw_key(key, Purpose.DECODER), latents)["params"],
+    }
+    return VAEState(
+        step=jnp.zeros((), jnp.int32),
+        attempt=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=_optimizer(config).init(params),
+    )
+
+
+def reparameterize(mean: jax.Array, log_variance: jax.Array, eps: jax.Array) -> jax.Array:
+    """Returns ``z = mu + sigma * eps``, all [B, L] (Kingma and Welling 2013, section 2.4)."""
+    return mean + jnp.exp(0.5 * log_variance) * eps
+
+
+def make_train_step(
+    config: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[VAEState, jax.Array, jax.Array], tuple[VAEState, Scalars]]:
+    """Returns ``step(state, images, key) -> (state, scalars)``.
+
+    The step takes images float32 [B, H, W, C] in [-1, 1] and the key of this step, and descends
+    on ``mean(reconstruction + kl_weight * KL)``. Its scalars are `loss`, `reconstruction` and
+    `kl`, in nats per image (up to the reconstruction's constant), and the `gradient_norm`.
+    """
+    encoder = networks.make_encoder(config.model, image_shape)
+    decoder = networks.make_decoder(config.model, image_shape)
+    reconstruction_term = losses.RECONSTRUCTIONS[config.vae.reconstruction]
+    optimizer = _optimizer(config)
+
+    def loss(
+        params: dict[str, optax.Params], images: jax.Array, eps: jax.Array
+    ) -> tuple[jax.Array, Scalars]:
+        mean, log_variance = networks.apply(encoder, params["encoder"], images)
+        z = reparameterize(mean, log_variance, eps)
+        logits = networks.apply(decoder, params["decoder"], z)
+        reconstruction = jnp.mean(reconstruction_term(images, logits))
+        kl = jnp.mean(jnp.sum(losses.kl(mean, log_variance), axis=-1))
+        # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
+        total = reconstruction + config.vae.kl_weight * kl
+        return total, {"loss": total, "reconstruction": reconstruction, "kl": kl}
+
+    def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:
+        shape = (images.shape[0], config.model.latent_size)
+        eps = jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape)
+        gradient, scalars = jax.grad(loss, has_aux=True)(state.params, images, eps)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        scalars["gradient_norm"] = optax.tree.norm(gradient)
+        return state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            optimizer=optimizer_state,
+        ), scalars
+
+    return step
+
+
+def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    return optax.adam(config.vae.learning_rate, config.vae.b1, config.vae.b2)

@@ -1,0 +1,176 @@
+"""A run's folder: its lock, its config, its metrics and its pictures.
+
+config.json          the resolved config, every field
+metrics.jsonl        a line of numbers every few steps, both stages
+images/STAGE/        PNG pictures, named by what they show and the step
+tensorboard/STAGE/   the same metrics and pictures, for TensorBoard
+checkpoints/STAGE/   Orbax checkpoints
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+
+_CONFIG = "config.json"
+_METRICS = "metrics.jsonl"
+_LOCK = ".lock"
+
+
+class Workdir:
+    """The open folder of a run; see `open_workdir`."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self._tensorboards: dict[str, SummaryWriter] = {}
+
+    def checkpoints(self, stage: str) -> pathlib.Path:
+        """Returns the folder of a stage's checkpoints."""
+        return self.path / "checkpoints" / stage
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Drops a stage's metrics and pictures beyond a step, and a line cut off in the middle.
+
+        What follows a restored checkpoint is written again.
+        """
+        kept = [
+            json.dumps(line)
+            for line in self.metrics()
+            if line["stage"] != stage or line["step"] <= step
+        ]
+        _write_whole(self.path / _METRICS, "".join(f"{line}\n" for line in kept))
+        for picture in (self.path / "images" / stage).glob("*.png"):
+            match = re.fullmatch(r".*_(\d+)", picture.stem)
+            if match and int(match[1]) > step:
+                picture.unlink()
+        self._tensorboards[stage] = SummaryWriter(
+            str(self.path / "tensorboard" / stage), purge_step=step + 1
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl, whole ones only."""
+        try:
+            text = (self.path / _METRICS).read_text()
+        except FileNotFoundError:
+            return []
+        lines = []
+        for line in text.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+        return lines
+
+    def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line; floats are written so that they read back exactly."""
+        line = json.dumps({"stage": stage, "step": step} | scalars)
+        with (self.path / _METRICS).open("a") as file:
+            file.write(f"{line}\n")
+        for name, value in scalars.items():
+            self._tensorboards[stage].add_scalar(name, value, step)
+        self._tensorboards[stage].flush()
+
+    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> pathlib.Path:
+        """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
+        path = self.path / "images" / stage / f"{name}_{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
+        self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
+        return path
+
+    def close(self) -> None:
+        """Closes what is open."""
+        for writer in self._tensorboards.values():
+            writer.close()
+
+
+def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
+    """Checks, without writing, that a folder can hold the run or holds its beginning.
+
+    Raises:
+      UserError: where it holds a run with another config, or something else altogether.
+    """
+    try:
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if not names:
+        return
+    if _CONFIG not in names:
+        raise UserError(
+            f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
+        )
+    try:
+        saved = json.loads((path / _CONFIG).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path / _CONFIG} cannot be read ({error}): restore it, or name another --workdir."
+        ) from error
+    changed = configuration.differences(saved, configuration.flatten(config))
+    if changed:
+        raise UserError(
+            f"The workdir {path} holds a run with another config ({'; '.join(changed)}): name "
+            "another --workdir, or set these fields back to go on with that run."
+        )
+
+
+@contextlib.contextmanager
+def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
+    """Opens the folder of a run, creating it where needed, and holds its lock meanwhile.
+
+    Raises:
+      UserError: where the folder cannot be written, belongs to another run, or is in use.
+    """
+    require_usable(path, config)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / _LOCK).open("a+")
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    with lock:
+        try:
+            # The kernel lets go of it when this process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"The workdir {path} is in use by another process: wait for it, or name another."
+            ) from error
+        require_usable(path, config)
+        try:
+            if not (path / _CONFIG).exists():
+                _write_whole(path / _CONFIG, configuration.to_json(config))
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        workdir = Workdir(path)
+        try:
+            yield workdir
+        finally:
+            workdir.close()
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _not_writable(path: pathlib.Path, error: OSError) -> UserError:
+    return UserError(
+        f"The workdir {path} cannot be written ({error.strerror}): name another with --workdir."
+    )
