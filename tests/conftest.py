@@ -23,6 +23,8 @@ def data_directory(tmp_path_factory):
     directory = base / "tensorflow_datasets"
     directory.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(directory)
+    # What two tests compile alike is compiled once; the programs that tests launch do not share it.
+    jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
     from vaegan_jax.data.comic_faces import comic_faces_dataset_builder
 
     with (base / "lock").open("w") as lock:

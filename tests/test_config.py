@@ -1,4 +1,5 @@
 import json
+from unittest import mock
 
 import pytest
 from absl import flags
@@ -16,7 +17,9 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 def load(path, *overrides):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
-    values(["test", f"--config={path}", *overrides])
+    argv = ["test", f"--config={path}", *overrides]
+    with mock.patch("sys.argv", argv):  # where config_flags looks for overrides
+        values(argv)
     return values.config
 
 

@@ -61,7 +61,7 @@ class StopAt(StopRequest):
 
     @property
     def signal(self):
-        self.looks -= 0.5  # the loop looks twice a call: to save, and to leave
+        self.looks -= 1  # the loop looks once a call
         return signal.SIGTERM if self.looks <= 0 else None
 
 
@@ -196,15 +196,29 @@ def test_batches_are_the_epochs_order_in_whole_batches(config):
     )
 
 
-def test_a_window_goes_on_from_what_was_saved():
-    rows = {"a": np.array([0.1, 0.2, 0.7], np.float32)}
-    whole, first = training.Window(), training.Window()
-    whole.add(rows)
-    first.add({"a": rows["a"][:2]})
-    second = training.Window(json.loads(json.dumps(first.saved())))
-    second.add({"a": rows["a"][2:]})
-    assert second.means() == whole.means()
-    np.testing.assert_allclose(whole.means()["a"], rows["a"].astype(np.float64).mean(), rtol=1e-15)
+def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
+    rows = {"kl": np.array([0.1, 0.2, 0.7], np.float32)}
+    stage = make_stage(config)
+    for parts in ([3], [2, 1], [1, 1, 1]):
+        with workdir.open_workdir(tmp_path / str(parts), config) as folder:
+            folder.rewind("vae", 0)
+            progress, first = None, 0
+            for part in parts:
+                log = training.Log(stage, folder, first, progress)
+                log.add({"kl": rows["kl"][first : first + part]})
+                progress, first = json.loads(json.dumps(log.progress())), first + part
+            log.write(3)
+    lines = [metrics(tmp_path / name)[0] for name in ("[3]", "[2, 1]", "[1, 1, 1]")]
+    assert lines[0] == lines[1] == lines[2]
+    np.testing.assert_allclose(lines[0]["kl"], rows["kl"].astype(np.float64).mean(), rtol=1e-15)
+
+
+def test_the_first_row_that_is_not_finite_is_found_with_its_names():
+    fine = np.arange(4.0)
+    bad = np.array([0, 1, np.nan, np.inf])
+    assert training.first_not_finite({"a": fine, "b": fine}) is None
+    assert training.first_not_finite({"a": fine, "b": bad}) == (2, "b")
+    assert training.first_not_finite({"a": -bad, "b": bad, "c": fine}) == (2, "a and b")
 
 
 def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):

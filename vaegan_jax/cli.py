@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
       What was not a flag, the program's name first.
     """
     try:
+        _require_config(argv)
         try:
             rest = list(flags.FLAGS(argv))
         except flags.Error as error:
@@ -36,7 +38,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise _unknown_override(argv, error) from error
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
-        _require_flags()
+        if not flags.FLAGS.workdir:
+            raise UserError(
+                "--workdir is missing: name a folder, such as --workdir runs/quickstart."
+            )
     except UserError as error:
         _fail(error)
     return rest
@@ -52,6 +57,13 @@ def main(argv: Sequence[str]) -> None:
         pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
     except UserError as error:
         _fail(error)
+    except OSError as error:
+        _fail(
+            UserError(
+                f"A file could not be read or written ({error}): put that right and run the same "
+                "command again; what was saved is kept."
+            )
+        )
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         sys.exit(stopped.exit_code)
@@ -60,21 +72,21 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(_EXIT_INTERRUPTED)
 
 
-def _require_flags() -> None:
-    if not flags.FLAGS["config"].present:
+def _require_config(argv: Sequence[str]) -> None:
+    """Loads the config file once by itself, since a fault in it is lost among the flags."""
+    match = re.search(r"(?:^|\0)--?config(?:=|\0)([^\0]+)", "\0".join(argv))
+    if not match:
+        if any(re.match(r"--?help", argument) for argument in argv):
+            return
         raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
-    if not flags.FLAGS.workdir:
-        raise UserError("--workdir is missing: name a folder, such as --workdir runs/quickstart.")
-    path = flags.FLAGS["config"].config_filename  # type: ignore[attr-defined]
+    path = match[1].partition(":")[0]
     try:
-        config = flags.FLAGS.config
-        is_config = isinstance(config, ConfigDict)
-        # A file that cannot be loaded comes as an object that raises when it is looked at.
-        _ = config.seed
+        config = runpy.run_path(path)["get_config"]()
     except Exception as error:
-        reason = _one_line(str(error).strip().rpartition("\n\n")[2])
+        unknown = re.search(r'Key \\?"(\w+)\\?" does not exist', str(error))
+        reason = configuration.unknown_field(unknown[1]) if unknown else _one_line(repr(error))
         raise UserError(f"The config {path} cannot be loaded: {reason}") from error
-    if not is_config:
+    if not isinstance(config, ConfigDict):
         raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
 
 

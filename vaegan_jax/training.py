@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vaegan_jax import randomness
-from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.signals import StopRequest
@@ -66,32 +66,6 @@ class Stage(Generic[State]):
         return self.number.name.lower()
 
 
-class Window:
-    """The sums of the scalars since the last line of metrics.
-
-    They travel with every checkpoint, so that a resumed run writes the same lines.
-    """
-
-    def __init__(self, saved: dict[str, Any] | None = None) -> None:
-        self.count: int = saved["count"] if saved else 0
-        self.sums: dict[str, float] = dict(saved["sums"]) if saved else {}
-
-    def add(self, rows: dict[str, np.ndarray]) -> None:
-        """Adds scalars, one row a step, in the order of the steps."""
-        for name, values in rows.items():
-            for value in values.tolist():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += len(next(iter(rows.values())))
-
-    def means(self) -> dict[str, float]:
-        """Returns the mean of each scalar."""
-        return {name: total / self.count for name, total in self.sums.items()}
-
-    def saved(self) -> dict[str, Any]:
-        """Returns what `Window(saved)` takes."""
-        return {"count": self.count, "sums": self.sums}
-
-
 def train(
     stage: Stage[State], images: np.ndarray, config: ConfigDict, workdir: Workdir, stop: StopRequest
 ) -> bool:
@@ -131,102 +105,125 @@ def _train(
     stop: StopRequest,
 ) -> None:
     every = config.training
-    resumed_at = checkpoints.latest()
-    if resumed_at is None:
-        step, seconds_before, window = 0, 0.0, Window()
-        state = stage.init()
+    step, progress = checkpoints.latest(), None
+    if step is None:
+        step, state = 0, stage.init()
     else:
-        state, progress = checkpoints.restore(resumed_at, stage.template)
-        step, seconds_before, window = (
-            resumed_at,
-            progress["seconds"],
-            Window(progress["window"]),
-        )
-    began = time.perf_counter()
+        state, progress = checkpoints.restore(step, stage.template)
     workdir.rewind(stage.name, step)
+    if step == 0:
+        _draw(stage, state, workdir, step)
 
+    log = Log(stage, workdir, step, progress)
     call = make_call(stage, config.seed, every.log_every)
     resident = jax.device_put(images)
     batches = Batches(config.seed, stage, len(images))
-    bar = tqdm(total=stage.steps, initial=step, desc=stage.name, unit=" steps", disable=None)
-
-    def seconds() -> float:
-        return seconds_before + time.perf_counter() - began
-
-    logged_step, logged_seconds = step, seconds()
-
-    def draw() -> None:
-        for name, picture in stage.pictures(state).items():
-            workdir.write_picture(stage.name, name, step, picture)
-
-    def log() -> None:
-        nonlocal window, logged_step, logged_seconds
-        means = window.means()
-        now = seconds()
-        rate = (step - logged_step) / (now - logged_seconds)
-        window, logged_step, logged_seconds = Window(), step, now
-        rates = {
-            "seconds": now,
-            "images": step * stage.batch_size,
-            "steps_per_second": rate,
-            "images_per_second": rate * stage.batch_size,
-        }
-        workdir.write_metrics(stage.name, step, rates | means)
-        shown = {name: f"{means[name]:.3g}" for name in stage.shown}
-        bar.set_postfix({"images/s": f"{rate * stage.batch_size:.0f}"} | shown)
-        if bar.disable:  # no terminal: a line instead of a bar
-            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
-            left = (stage.steps - step) / rate
-            print(
-                f"{stage.name} {step}/{stage.steps}: {numbers}, {rate:.2f} steps/s, "
-                f"{rate * stage.batch_size:.0f} images/s, {left:.0f} s left",
-                flush=True,
-            )
-
-    def save() -> None:
-        if not all_finite(state):
-            raise _not_finite(stage, step, "a parameter", checkpoints.latest())
-        checkpoints.save(step, state, {"seconds": seconds(), "window": window.saved()})
-
-    if step == 0:
-        draw()
+    stopping: int | None = None
     allowed = 1  # the first call also compiles, so it says little about the speed
     while step < stage.steps:
         count = min(allowed, _steps_to_next(step, stage.steps, every))
         indices = np.zeros((every.log_every, stage.batch_size), np.int32)
         indices[:count] = [batches.indices(step + i) for i in range(count)]
-        call_began = time.perf_counter()
+        began = time.perf_counter()
         with jax.transfer_guard("disallow"):
             state, scalars = call(state, resident, *jax.device_put((indices, np.int32(count))))
             rows = {name: row[:count] for name, row in jax.device_get(scalars).items()}
-        elapsed = time.perf_counter() - call_began
-        allowed = max(1, int(every.seconds_per_call * count / elapsed))
+        allowed = max(1, int(every.seconds_per_call * count / (time.perf_counter() - began)))
 
-        for i in range(count):
-            bad = [name for name, row in rows.items() if not np.isfinite(row[i])]
-            if bad:
-                raise _not_finite(stage, step + i + 1, " and ".join(bad), checkpoints.latest())
-        window.add(rows)
+        bad = first_not_finite(rows)
+        if bad is not None:
+            raise _not_finite(stage, step + bad[0] + 1, bad[1], checkpoints.latest())
         step += count
-        bar.update(count)
-
-        last = step == stage.steps
+        log.add(rows)
+        last, stopping = step == stage.steps, stop.signal
         if last or step % every.log_every == 0:
-            log()
+            log.write(step)
         if last or step % every.picture_every == 0:
-            draw()
-        if last or step % every.checkpoint_every == 0 or stop.signal:
-            save()
-        if stop.signal and not last:
-            checkpoints.finish()
-            bar.close()
-            raise Stopped(
-                f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
-                "command again to go on.",
-                128 + stop.signal,
-            )
-    bar.close()
+            _draw(stage, state, workdir, step)
+        if last or step % every.checkpoint_every == 0 or stopping:
+            if not all_finite(state):
+                raise _not_finite(stage, step, "a parameter", checkpoints.latest())
+            checkpoints.save(step, state, log.progress())
+        if stopping and not last:
+            break
+    log.close()
     checkpoints.finish()
+    if stopping and step < stage.steps:
+        raise Stopped(
+            f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
+            "command again to go on.",
+            128 + stopping,
+        )
+
+
+class Log:
+    """The progress line and the metrics of a stage: means over the steps since the last line.
+
+    What it has summed up travels with every checkpoint, so that a resumed run writes the same
+    lines as one that was never stopped.
+    """
+
+    def __init__(
+        self, stage: Stage[Any], workdir: Workdir, step: int, progress: Progress | None = None
+    ) -> None:
+        """Begins at a step, with what `progress` returned when that step was saved."""
+        progress = progress or {"seconds": 0.0, "count": 0, "sums": {}}
+        self._stage, self._workdir = stage, workdir
+        self._count: int = progress["count"]
+        self._sums: dict[str, float] = dict(progress["sums"])
+        self._began: float = time.perf_counter() - progress["seconds"]
+        self._written = (step, progress["seconds"])
+        self._bar = tqdm(
+            total=stage.steps, initial=step, desc=stage.name, unit=" steps", disable=None
+        )
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Adds scalars, float32 [steps] each, in the order of the steps."""
+        for name, values in rows.items():
+            for value in values.tolist():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        steps = len(next(iter(rows.values())))
+        self._count += steps
+        self._bar.update(steps)
+
+    def write(self, step: int) -> None:
+        """Writes a line of means and rates, and begins the next."""
+        seconds = self._seconds()
+        before, seconds_before = self._written
+        rate = (step - before) / (seconds - seconds_before)
+        batch_size = self._stage.batch_size
+        rates = {
+            "seconds": seconds,
+            "images": step * batch_size,
+            "steps_per_second": rate,
+            "images_per_second": rate * batch_size,
+        }
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._workdir.write_metrics(self._stage.name, step, rates | means)
+        self._count, self._sums, self._written = 0, {}, (step, seconds)
+
+        shown = {name: f"{means[name]:.3g}" for name in self._stage.shown}
+        shown["images/s"] = f"{rate * batch_size:.0f}"
+        self._bar.set_postfix(shown)
+        if self._bar.disable:  # no terminal: a line instead of a bar
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+            left = (self._stage.steps - step) / rate
+            print(
+                f"{self._stage.name} {step}/{self._stage.steps}: {numbers}, {rate:.2f} steps/s, "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+
+    def progress(self) -> Progress:
+        """Returns what has been summed up, to be saved with a checkpoint."""
+        return {"seconds": self._seconds(), "count": self._count, "sums": self._sums}
+
+    def close(self) -> None:
+        """Leaves the progress line as it is."""
+        self._bar.close()
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
 
 
 def make_call(stage: Stage[State], seed: int, most: int) -> Callable[..., tuple[State, Scalars]]:
@@ -281,6 +278,24 @@ class Batches:
         return self._order[first : first + self._stage.batch_size]
 
 
+def first_not_finite(rows: dict[str, np.ndarray]) -> tuple[int, str] | None:
+    """Returns the first row that holds a number that is not finite, and the names of all such.
+
+    Args:
+      rows: float32 [steps] by name.
+
+    Returns:
+      For example ``(3, "kl and loss")``, or None.
+    """
+    finite = np.stack([np.isfinite(values) for values in rows.values()])
+    if finite.all():
+        return None
+    row = int(np.argmin(finite.all(axis=0)))
+    return row, " and ".join(
+        name for name, fine in zip(rows, finite[:, row], strict=True) if not fine
+    )
+
+
 def all_finite(state: Any) -> bool:
     """Whether every float of a state is finite."""
     return bool(jax.device_get(_all_finite(state)))
@@ -289,6 +304,11 @@ def all_finite(state: Any) -> bool:
 @jax.jit
 def _all_finite(state: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
+
+
+def _draw(stage: Stage[State], state: State, workdir: Workdir, step: int) -> None:
+    for name, picture in stage.pictures(state).items():
+        workdir.write_picture(stage.name, name, step, picture)
 
 
 def _steps_to_next(step: int, last: int, every: ConfigDict) -> int:
