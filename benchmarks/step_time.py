@@ -4,8 +4,10 @@
 
 The three take turns, so that a drift of the machine's speed touches all alike, and the medians
 are compared. Stock Flax is this package with `nn.Conv` and `nn.ConvTranspose` in place of its own
-strided layers, in the same jitted loop; PyTorch (2.x, installed by hand: no dependency) is the
-same networks, losses and optimizer in channels_last, and is left out where it is absent.
+strided layers, one jitted step a call, which is its best form on CPU (`--stock_in_loop` takes the
+steps in a jitted loop, as training does and as ours are timed). PyTorch (2.x, installed by hand:
+no dependency) is the same networks, losses and optimizer in channels_last, and is left out where
+it is absent.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import numpy as np
 
 from vaegan_jax import config as configuration
 from vaegan_jax import gan, networks, randomness, training, vae
+from vaegan_jax.data import preprocessing
 
 try:
     import torch
@@ -60,8 +63,10 @@ class StockUp(nn.Module):
         return nn.ConvTranspose(self.features, (4, 4), (2, 2), use_bias=False, dtype=self.dtype)(x)
 
 
-def jax_steps(stage: str, base_width: int, batch: int, down: Any, up: Any) -> Callable[[int], None]:
-    """Returns a function that takes so many steps in one jitted call, compiled already."""
+def jax_steps(
+    stage: str, base_width: int, batch: int, down: Any, up: Any, in_loop: bool = True
+) -> Callable[[int], None]:
+    """Returns a function that takes so many steps, in one jitted call or in one each."""
     networks.Down, networks.Up = down, up
     config = configuration.default_config()
     config.model.base_width = base_width
@@ -75,16 +80,24 @@ def jax_steps(stage: str, base_width: int, batch: int, down: Any, up: Any) -> Ca
         # Past the warm-up, so that the generator is updated too.
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN
-    most = 16
+    most = 16 if in_loop else 1
     loop = training.make_call(
         training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), 0, most
     )
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (512, *SHAPE)), jnp.uint8)
+    alone = jax.jit(step, donate_argnums=0)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
     indices = jnp.arange(most * batch, dtype=jnp.int32).reshape(most, batch) % len(images)
+    chosen = preprocessing.to_network(images[indices[0]])
 
     def run(steps: int) -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(loop(state, images, indices, jnp.int32(steps)))
+        if in_loop:
+            state, _ = jax.block_until_ready(loop(state, images, indices, jnp.int32(steps)))
+        else:
+            for _ in range(steps):
+                key = randomness.step_key(0, number, 0, 0)
+                state, _ = jax.block_until_ready(alone(state, chosen, key))
 
     run(1)
     return run
@@ -179,6 +192,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without_stock", action="store_true")
+    parser.add_argument("--stock_in_loop", action="store_true")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     versions = f"jax {jax.__version__}" + (f", torch {torch.__version__}" if torch else "")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {versions}")
@@ -186,13 +201,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     ours = networks.Down, networks.Up
     for base_width in arguments.base_width:
-        for stage in STAGES:
+        for stage in arguments.stages:
             size = (stage, base_width, arguments.batch)
             runs: dict[str, tuple[Callable[[int], None], int]] = {
                 "ours": (jax_steps(*size, *ours), 5)
             }
             if not arguments.without_stock:
-                runs["stock"] = (jax_steps(*size, StockDown, StockUp), 1)
+                runs["stock"] = (jax_steps(*size, StockDown, StockUp, arguments.stock_in_loop), 1)
             if torch:
                 runs["torch"] = (torch_steps(*size), 5)
             seconds: dict[str, list[float]] = {name: [] for name in runs}
