@@ -1,5 +1,6 @@
 """What stands between the command line and the pipeline: flags, settings, exit codes."""
 
+import logging as python_logging
 import pathlib
 import re
 import runpy
@@ -50,8 +51,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """Runs the config in the workdir, both from the flags."""
     del argv
-    # Orbax and TFDS say much that is of no use here; what matters is raised.
+    # Orbax and TFDS say much that is of no use here; what matters is raised. Where a save fails,
+    # asyncio prints the traceback of every file that was under way.
     logging.set_verbosity(logging.ERROR)
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     try:
         pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
