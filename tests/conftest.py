@@ -4,6 +4,7 @@ import fcntl
 import os
 import pathlib
 
+import hypothesis
 import jax
 import pytest
 
@@ -12,6 +13,15 @@ from vaegan_jax import config as configuration
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples every time, and no verdict on how long they take.
+hypothesis.settings.register_profile(
+    "project",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session", autouse=True)
