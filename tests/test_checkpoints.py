@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,4 +126,19 @@ def test_a_folder_that_refuses_a_save_is_named_and_keeps_the_earlier_ones(tmp_pa
             checkpoints.save(2, {"a": jnp.ones(2)}, {})
     restored, _ = checkpoints.restore(1, jax.eval_shape(lambda: {"a": jnp.ones(2)}))
     np.testing.assert_array_equal(restored["a"], np.ones(2))
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("damage", ["metadata", "gone"])
+def test_a_damaged_checkpoint_is_named(tmp_path, state, damage):
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(1, state, {})
+    checkpoints.finish()
+    folder = tmp_path / "1" / "state"
+    if damage == "metadata":
+        (folder / "_METADATA").write_text("{")
+    else:
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"checkpoint .*/1 cannot be read .* delete that folder"):
+        checkpoints.restore(1, template(state))
     checkpoints.close()

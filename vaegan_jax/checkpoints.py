@@ -1,6 +1,8 @@
 """Orbax checkpoints: saved without waiting, restored whole or in part. Nothing else knows Orbax."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -76,28 +78,29 @@ class Checkpoints:
           template: a state of `jax.ShapeDtypeStruct`, of the shapes to expect.
 
         Raises:
-          UserError: where the checkpoint holds other leaves than the template.
+          UserError: where the checkpoint holds other leaves than the template, or is damaged.
         """
-        require_equal_leaves(
-            leaves(_saved_tree(self._directory, step)),
-            leaves(template),
-            f"The checkpoint {self._directory / str(step)}",
-            "the networks of this config",
-        )
-        arguments = ocp.args.Composite(
-            **{
-                _STATE: ocp.args.StandardRestore(jax.tree.map(_on_first_device, template)),
-                _PROGRESS: ocp.args.JsonRestore(),
-            }
-        )
-        restored = self._manager.restore(step, args=arguments)
+        with _reading(self._directory, step):
+            require_equal_leaves(
+                leaves(_saved_tree(self._directory, step)),
+                leaves(template),
+                f"The checkpoint {self._directory / str(step)}",
+                "the networks of this config",
+            )
+            arguments = ocp.args.Composite(
+                **{
+                    _STATE: ocp.args.StandardRestore(jax.tree.map(_on_first_device, template)),
+                    _PROGRESS: ocp.args.JsonRestore(),
+                }
+            )
+            restored = self._manager.restore(step, args=arguments)
         return restored[_STATE], restored[_PROGRESS]
 
     def _not_saved(self, error: Exception) -> UserError:
-        first_line = str(error).partition("\n")[0]
         return UserError(
-            f"A checkpoint could not be written to {self._directory} ({first_line}): make room or "
-            "give write access there, then run the same command again; what was saved is kept."
+            f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): make "
+            "room or give write access there, then run the same command again; what was saved is "
+            "kept."
         )
 
 
@@ -113,9 +116,11 @@ def restore_part(
       template: a tree of `jax.ShapeDtypeStruct`, of the shapes to expect.
 
     Raises:
-      UserError: where the part is absent or its leaves differ from the template's in any way.
+      UserError: where the part is absent, its leaves differ from the template's in any way, or
+        the checkpoint is damaged.
     """
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    with _reading(directory, step), checkpointer:
         saved = _saved_tree(directory, step)
         for name in path:
             saved = saved.get(name, {})
@@ -140,6 +145,22 @@ def restore_part(
     return part
 
 
+@contextlib.contextmanager
+def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
+    """Turns what Orbax raises over a damaged checkpoint into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): delete "
+            "that folder to go on from the one before it."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _folder(directory: pathlib.Path, step: int) -> pathlib.Path:
     return directory.absolute() / str(step) / _STATE
 
@@ -147,7 +168,10 @@ def _folder(directory: pathlib.Path, step: int) -> pathlib.Path:
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
     """Returns the tree of a saved state, with descriptions in the place of arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.metadata(_folder(directory, step)).item_metadata.tree
+        metadata = checkpointer.metadata(_folder(directory, step)).item_metadata
+    if metadata is None:
+        raise ValueError("it has no readable metadata")
+    return metadata.tree
 
 
 def _on_first_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -158,9 +182,7 @@ def _on_first_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 def leaves(tree: Any) -> Leaves:
     """Returns ``{"a.b": (shape, dtype)}`` for a tree of arrays or of their descriptions."""
     return {
-        ".".join(
-            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
-        ): (
+        jax.tree_util.keystr(path, simple=True, separator="."): (
             tuple(leaf.shape),
             str(jnp.dtype(leaf.dtype)),
         )
