@@ -1,4 +1,4 @@
-"""The one exception that means: the person at the keyboard can put this right."""
+"""What ends a run early: a fault that the person at the keyboard can mend, or their own wish."""
 
 
 class UserError(Exception):
