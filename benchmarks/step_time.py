@@ -93,7 +93,9 @@ def jax_steps(
     def run(steps: int) -> None:
         nonlocal state
         if in_loop:
-            state, _ = jax.block_until_ready(loop(state, images, indices, jnp.int32(steps)))
+            state, _ = jax.block_until_ready(
+                loop(state, images, indices, indices, jnp.int32(steps))
+            )
         else:
             for _ in range(steps):
                 key = randomness.step_key(0, number, 0, 0)

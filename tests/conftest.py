@@ -1,6 +1,5 @@
 """What all tests share: strictness, a prepared data set, tiny configs."""
 
-import fcntl
 import os
 import pathlib
 
@@ -9,6 +8,7 @@ import jax
 import pytest
 
 from vaegan_jax import config as configuration
+from vaegan_jax.data import images
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -35,14 +35,7 @@ def data_directory(tmp_path_factory):
     os.environ["TFDS_DATA_DIR"] = str(directory)
     # What two tests compile alike is compiled once; the programs that tests launch do not share it.
     jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
-    from vaegan_jax.data.comic_faces import comic_faces_dataset_builder
-
-    with (base / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        builder = comic_faces_dataset_builder.Builder(
-            data_dir=directory, file_format="array_record"
-        )
-        builder.download_and_prepare()
+    images.load(configuration.default_config().data)  # the first worker prepares, the others wait
     return directory
 
 

@@ -18,6 +18,7 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
         "POSTERIOR": 4,
         "LATENT": 5,
         "PENALTY": 6,
+        "FLIP": 7,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import assert_trees_equal
 from vaegan_jax import randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
-from vaegan_jax.data import preprocessing
+from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.signals import StopRequest
 
@@ -96,14 +96,14 @@ def test_the_loop_is_the_steps_one_by_one(tmp_path, config):
 def test_the_length_of_a_call_changes_no_bit(config):
     stage = make_stage(config)
     call = training.make_call(stage, config.seed, 8)
-    batches = training.Batches(config.seed, stage, len(IMAGES))
+    batches = feed.Batches(config.seed, stage.number, 4, len(IMAGES))
 
     def go(*lengths):
         state, first, rows = stage.init(), 0, []
         for length in lengths:
             indices = np.zeros((8, 4), np.int32)
             indices[:length] = [batches.indices(first + i) for i in range(length)]
-            state, scalars = call(state, IMAGES, indices, np.int32(length))
+            state, scalars = call(state, IMAGES, indices, indices, np.int32(length))
             rows.append(np.asarray(scalars["loss"][:length]))
             first += length
         return state, np.concatenate(rows)
@@ -184,18 +184,6 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
     assert int(final_state(stage, config, tmp_path).step) == 3
 
 
-def test_batches_are_the_epochs_order_in_whole_batches(config):
-    batches = training.Batches(3, make_stage(config), 11)
-    for epoch in (0, 1, 2):
-        expected = randomness.order(3, randomness.Stage.VAE, epoch, 11)[:8]
-        seen = np.concatenate([batches.indices(2 * epoch), batches.indices(2 * epoch + 1)])
-        np.testing.assert_array_equal(seen, expected)
-    # Jumping back gives the same as going forward.
-    np.testing.assert_array_equal(
-        batches.indices(1), randomness.order(3, randomness.Stage.VAE, 0, 11)[4:8]
-    )
-
-
 def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
     rows = {"kl": np.array([0.1, 0.2, 0.7], np.float32)}
     stage = make_stage(config)
@@ -226,9 +214,11 @@ def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):
     stage = make_stage(config, step=sound)
     real_make_call = training.make_call
 
-    def careless(stage, seed, most):
-        call = real_make_call(stage, seed, most)
-        return lambda state, images, indices, count: call(state, images, np.asarray(indices), count)
+    def careless(*arguments):
+        call = real_make_call(*arguments)
+        return lambda state, images, places, indices, count: call(
+            state, images, np.asarray(places), indices, count
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_call", careless)

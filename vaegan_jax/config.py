@@ -6,13 +6,16 @@ Files in configs/ start from `default_config` and override; the command line ove
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict, FieldReference
+from PIL import ImageColor
 
 from vaegan_jax import networks, randomness
+from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
 from vaegan_jax.losses import gan as gan_losses
 from vaegan_jax.losses import vae as vae_losses
@@ -28,16 +31,18 @@ class Field(NamedTuple):
       allowed: whether a value may be used.
       wanted: what `allowed` asks for, to follow "must be".
       comment: what the field means.
+      free: whether a run may go on with another value, since no result depends on it.
     """
 
     default: Any
     allowed: Check
     wanted: str
     comment: str
+    free: bool = False
 
 
-def _field(default: Any, rule: tuple[Check, str], comment: str) -> Field:
-    return Field(default, *rule, comment)
+def _field(default: Any, rule: tuple[Check, str], comment: str, free: bool = False) -> Field:
+    return Field(default, *rule, comment, free)
 
 
 def _is_int(value: Any) -> bool:
@@ -66,11 +71,29 @@ def _is_size(value: Any) -> bool:
     )
 
 
+def _is_colour(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and len(ImageColor.getrgb(value)) == 3
+    except ValueError:
+        return False
+
+
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
 _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
 _BELOW_ONE = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+_FRACTION = (lambda value: _is_number(value) and 0 <= value <= 1, "from 0 to 1")
 _TEXT = (lambda value: isinstance(value, str), "text")
+_NAMED = (lambda value: isinstance(value, str) and bool(value.strip()), "text that is not empty")
+_YES_OR_NO = (lambda value: isinstance(value, bool), "True or False")
+_CHANNELS = (lambda value: _is_int(value) and value in (1, 3), "1 or 3")
+_DATA_NAME = (
+    lambda value: (
+        isinstance(value, str) and bool(re.fullmatch(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?", value))
+    ),
+    "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
+)
+_COLOUR = (_is_colour, 'a colour such as "white" or "#808080"')
 _SIZE = (
     _is_size,
     f"a multiple of {networks.SIZE_MULTIPLE}, or two of them as (height, width)",
@@ -79,9 +102,36 @@ _SIZE = (
 FIELDS: dict[str, Field] = {
     "seed": _field(0, _SEED, "every random draw of the run follows from it"),
     # Data.
-    "data.name": _field("comic_faces", _one_of(["comic_faces"]), "which images to learn from"),
-    "data.directory": _field("", _TEXT, "where prepared data is kept; TFDS's own folder if empty"),
+    "data.name": _field(
+        "comic_faces", _DATA_NAME, "comic_faces, folder (with data.path), or a TFDS data set"
+    ),
+    "data.path": _field("", _TEXT, "the folder or zip, where data.name is folder", free=True),
+    "data.split": _field("train", _NAMED, "which part of a TFDS data set, in its notation"),
+    "data.feature": _field("", _TEXT, "which feature of a TFDS data set; found by type if empty"),
+    "data.directory": _field(
+        "", _TEXT, "where prepared data is kept; TFDS's own folder if empty", free=True
+    ),
     "data.image_size": _field(64, _SIZE, "one number, or (height, width), in pixels"),
+    "data.channels": _field(3, _CHANNELS, "3 for colour, 1 for grey"),
+    "data.fit": _field(
+        "crop", _one_of(preprocessing.FITS), "how images of another shape are made to fit"
+    ),
+    "data.background": _field(
+        "white", _COLOUR, "behind transparent pixels, and around images with data.fit=pad"
+    ),
+    "data.held_out_one_in": _field(
+        8, _whole(2), "one image in so many is never trained on; chosen by its pixels"
+    ),
+    "data.max_bad_fraction": _field(
+        0.1, _FRACTION, "of the files, that may be unusable before the run is refused"
+    ),
+    "data.flip": _field(False, _YES_OR_NO, "mirror training images at random, left to right"),
+    "data.resident_limit_mb": _field(
+        2_000.0, _NOT_NEGATIVE, "a larger set is streamed; the same bits either way", free=True
+    ),
+    "data.workers": _field(
+        0, _whole(0), "threads that prepare and stream; 0 for one a core", free=True
+    ),
     # Networks, common to both stages.
     "model.base_width": _field(64, _whole(1), "channels of the first level; each level doubles"),
     "model.latent_size": _field(128, _whole(1), "dimensions of the latent"),
@@ -132,9 +182,11 @@ FIELDS: dict[str, Field] = {
     "training.log_every": _field(100, _whole(1), "steps between lines of metrics"),
     "training.picture_every": _field(1_000, _whole(1), "steps between pictures"),
     "training.checkpoint_every": _field(1_000, _whole(1), "steps between checkpoints"),
-    "training.keep_checkpoints": _field(3, _whole(1), "newest checkpoints kept, a stage"),
+    "training.keep_checkpoints": _field(
+        3, _whole(1), "newest checkpoints kept, a stage", free=True
+    ),
     "training.seconds_per_call": _field(
-        2.0, _POSITIVE, "about how long the device works before the host looks; changes no result"
+        2.0, _POSITIVE, "about how long the device works before the host looks", free=True
     ),
     "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
 }
@@ -189,6 +241,17 @@ def check(config: ConfigDict) -> None:
             )
         if not field.allowed(values[name]):
             raise UserError(f"{name} must be {field.wanted}, and is {values[name]!r}.")
+    if config.data.name == "folder" and not config.data.path:
+        raise UserError(
+            "data.path is empty: name the folder or the zip that holds the images, such as "
+            "--config.data.path=~/Pictures."
+        )
+    for name, owner in _ONLY_FOR.items():
+        if values[name] != FIELDS[name].default and _kind(config.data.name) != owner:
+            raise UserError(
+                f"{name} ({values[name]!r}) is only for {owner}, and data.name is "
+                f"{config.data.name}: set data.name, or leave it out."
+            )
     warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
     if warmup >= steps:
         raise UserError(
@@ -197,12 +260,30 @@ def check(config: ConfigDict) -> None:
         )
 
 
+def _kind(data_name: str) -> str:
+    own = {"folder": "data.name=folder", "comic_faces": "the comic faces"}
+    return own.get(data_name, "TFDS data sets")
+
+
+_ONLY_FOR = {
+    "data.path": "data.name=folder",
+    "data.split": "TFDS data sets",
+    "data.feature": "TFDS data sets",
+}
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns a phrase for each field that differs between two flattened configs."""
-    names = sorted(before.keys() | now.keys())
+    """Returns a phrase for each field that differs between two flattened configs.
+
+    Fields on which no result depends are left out. A field that an older config lacks had its
+    default: whoever adds a field gives it the default under which nothing changes.
+    """
     missing = "absent"
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    before, now = defaults | before, defaults | now
     return [
         f"{name} was {before.get(name, missing)!r} and is {now.get(name, missing)!r}"
-        for name in names
+        for name in sorted(before.keys() | now.keys())
         if before.get(name, missing) != now.get(name, missing)
+        and not (name in FIELDS and FIELDS[name].free)
     ]

@@ -29,7 +29,9 @@ def run(config: ConfigDict, path: pathlib.Path) -> None:
     workdir.require_usable(path, config)
     data = images.load(config.data)
     _require_enough(config, data)
+    print(images.describe(data), flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
+        folder.require_data(images.facts(data))
         worked = False
         if config.transfer.generator == "vae":
             worked |= training.train(vae_stage(config, data), data.train, config, folder, stop)

@@ -31,6 +31,7 @@ class Purpose(enum.IntEnum):
     POSTERIOR = 4
     LATENT = 5
     PENALTY = 6
+    FLIP = 7
 
 
 def step_key(

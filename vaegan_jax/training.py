@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vaegan_jax import randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
+from vaegan_jax.data.feed import Batches, ImageArray, make_feed
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.signals import StopRequest
 from vaegan_jax.workdir import Workdir
@@ -67,7 +68,7 @@ class Stage(Generic[State]):
 
 
 def train(
-    stage: Stage[State], images: np.ndarray, config: ConfigDict, workdir: Workdir, stop: StopRequest
+    stage: Stage[State], images: ImageArray, config: ConfigDict, workdir: Workdir, stop: StopRequest
 ) -> bool:
     """Trains a stage from where it stands to its last step.
 
@@ -98,7 +99,7 @@ def train(
 
 def _train(
     stage: Stage[State],
-    images: np.ndarray,
+    images: ImageArray,
     config: ConfigDict,
     workdir: Workdir,
     checkpoints: Checkpoints,
@@ -115,18 +116,20 @@ def _train(
         _draw(stage, state, workdir, step)
 
     log = Log(stage, workdir, step, progress)
-    call = make_call(stage, config.seed, every.log_every)
-    resident = jax.device_put(images)
-    batches = Batches(config.seed, stage, len(images))
+    call = make_call(stage, config.seed, every.log_every, config.data.flip)
+    batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
+    limit_mb, workers = config.data.resident_limit_mb, config.data.workers
+    feed = make_feed(images, batches, step, every.log_every, limit_mb, workers)
     stopping: int | None = None
     allowed = 1  # the first call also compiles, so it says little about the speed
     while step < stage.steps:
-        count = min(allowed, _steps_to_next(step, stage.steps, every))
-        indices = np.zeros((every.log_every, stage.batch_size), np.int32)
-        indices[:count] = [batches.indices(step + i) for i in range(count)]
+        served = feed.serve(step, min(allowed, _steps_to_next(step, stage.steps, every)))
+        count = len(served.indices)
         began = time.perf_counter()
         with jax.transfer_guard("disallow"):
-            state, scalars = call(state, resident, *jax.device_put((indices, np.int32(count))))
+            which = (*(_padded(part, every.log_every) for part in served[1:]), np.int32(count))
+            state, scalars = call(state, served.images, *jax.device_put(which))
+            feed.prefetch()
             rows = {name: row[:count] for name, row in jax.device_get(scalars).items()}
         allowed = max(1, int(every.seconds_per_call * count / (time.perf_counter() - began)))
 
@@ -226,56 +229,48 @@ class Log:
         return time.perf_counter() - self._began
 
 
-def make_call(stage: Stage[State], seed: int, most: int) -> Callable[..., tuple[State, Scalars]]:
-    """Returns the jitted ``call(state, images, indices, count) -> (state, rows)``.
+def make_call(
+    stage: Stage[State], seed: int, most: int, flip: bool = False
+) -> Callable[..., tuple[State, Scalars]]:
+    """Returns the jitted ``call(state, images, places, indices, count) -> (state, rows)``.
 
-    It takes `count` <= `most` steps over batches gathered on the device from the resident uint8
-    images [N, H, W, C] by `indices`, int32 [most, B], and returns each scalar as float32 [most],
-    of which the first `count` are set. The state is donated. The number of steps is an argument
-    of one compiled program, so the length of a call cannot change a bit of its result.
+    It takes `count` <= `most` steps over batches gathered on the device from the uint8 images
+    [N, H, W, C] by `places`, int32 [most, B]; `indices`, of the same shape, are those of the
+    images in the data set, by which random flips are keyed where `flip` asks for them. Each
+    scalar is returned as float32 [most], of which the first `count` are set. The state is
+    donated. The number of steps is an argument of one compiled program, so the length of a call
+    cannot change a bit of its result.
     """
 
-    def take_step(state: State, images: jax.Array, indices: jax.Array) -> tuple[State, Scalars]:
+    def take_step(
+        state: State, images: jax.Array, places: jax.Array, indices: jax.Array
+    ) -> tuple[State, Scalars]:
         key = randomness.step_key(seed, stage.number, state.attempt, state.step)
-        return stage.step(state, preprocessing.to_network(images[indices]), key)
+        batch = images[places]
+        if flip:
+            flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
+            batch = preprocessing.random_flip(batch, indices, flip_key)
+        return stage.step(state, preprocessing.to_network(batch), key)
 
     def call(
-        state: State, images: jax.Array, indices: jax.Array, count: jax.Array
+        state: State,
+        images: jax.Array,
+        places: jax.Array,
+        indices: jax.Array,
+        count: jax.Array,
     ) -> tuple[State, Scalars]:
-        _, scalars = jax.eval_shape(take_step, state, images, indices[0])
+        _, scalars = jax.eval_shape(take_step, state, images, places[0], indices[0])
         rows = {name: jnp.zeros((most,), jnp.float32) for name in scalars}
 
         def body(i: jax.Array, carry: tuple[State, Scalars]) -> tuple[State, Scalars]:
             state, rows = carry
-            state, scalars = take_step(state, images, indices[i])
+            state, scalars = take_step(state, images, places[i], indices[i])
             return state, {name: rows[name].at[i].set(scalars[name]) for name in rows}
 
         result: tuple[State, Scalars] = jax.lax.fori_loop(0, count, body, (state, rows))
         return result
 
     return jax.jit(call, donate_argnums=0)
-
-
-class Batches:
-    """Which images each step sees: every epoch a new order, in whole batches.
-
-    What is left over at an epoch's end differs from epoch to epoch, as the order does.
-    """
-
-    def __init__(self, seed: int, stage: Stage[Any], size: int) -> None:
-        self._seed, self._stage, self._size = seed, stage, size
-        self._per_epoch = size // stage.batch_size
-        self._epoch = -1
-        self._order = np.zeros(0, np.int32)
-
-    def indices(self, step: int) -> np.ndarray:
-        """Returns the indices of a step's images, int32 [B]."""
-        epoch, position = divmod(step, self._per_epoch)
-        if epoch != self._epoch:
-            self._order = randomness.order(self._seed, self._stage.number, epoch, self._size)
-            self._epoch = epoch
-        first = position * self._stage.batch_size
-        return self._order[first : first + self._stage.batch_size]
 
 
 def first_not_finite(rows: dict[str, np.ndarray]) -> tuple[int, str] | None:
@@ -304,6 +299,11 @@ def all_finite(state: Any) -> bool:
 @jax.jit
 def _all_finite(state: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
+
+
+def _padded(rows: np.ndarray, most: int) -> np.ndarray:
+    """Returns rows followed by zeros, so that every call has one shape: [n, B] -> [most, B]."""
+    return np.concatenate([rows, np.zeros((most - len(rows), rows.shape[1]), rows.dtype)])
 
 
 def _draw(stage: Stage[State], state: State, workdir: Workdir, step: int) -> None:

@@ -1,6 +1,7 @@
 """A run's folder: its lock, its config, its metrics and its pictures.
 
 config.json          the resolved config, every field
+data.json            which images the run is trained on
 metrics.jsonl        a line of numbers every few steps, both stages
 images/STAGE/        PNG pictures, named by what they show and the step
 tensorboard/STAGE/   the same metrics and pictures, for TensorBoard
@@ -25,6 +26,7 @@ from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 
 _CONFIG = "config.json"
+_DATA = "data.json"
 _METRICS = "metrics.jsonl"
 _LOCK = ".lock"
 
@@ -39,6 +41,30 @@ class Workdir:
     def checkpoints(self, stage: str) -> pathlib.Path:
         """Returns the folder of a stage's checkpoints."""
         return self.path / "checkpoints" / stage
+
+    def require_data(self, facts: dict[str, Any]) -> None:
+        """Notes which images the run is trained on, or compares them with what is noted.
+
+        Args:
+          facts: `digest`, which decides, and whatever else is worth knowing.
+
+        Raises:
+          UserError: where the run was begun on other images.
+        """
+        path = self.path / _DATA
+        if not path.exists():
+            _write_whole(path, json.dumps(facts, indent=2) + "\n")
+            return
+        try:
+            noted = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} cannot be read ({error}): restore or remove it.") from error
+        if noted["digest"] != facts["digest"]:
+            raise UserError(
+                f"The images have changed since the run in {self.path} began "
+                f"({_counts(noted)} then, {_counts(facts)} now): put them back to go on with it, "
+                "or name another --workdir to begin anew."
+            )
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops a stage's metrics and pictures beyond a step, and a line cut off in the middle.
@@ -158,6 +184,10 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             yield workdir
         finally:
             workdir.close()
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    return f"{facts['train']} to train on and {facts['held_out']} held out"
 
 
 def _write_whole(path: pathlib.Path, text: str) -> None:

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaegan_jax.data import preprocessing
+from vaegan_jax.data.preprocessing import Settings
 
 
 def gradient(width, height):
@@ -30,7 +32,7 @@ def gradient(width, height):
     ],
 )
 def test_the_shorter_side_becomes_the_size(size, to, expected):
-    assert preprocessing.resized_size(*size, to, to) == expected
+    assert preprocessing.covering_size(*size, to, to) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_the_shorter_side_becomes_the_size(size, to, expected):
     ],
 )
 def test_a_rectangle_is_covered(size, to, expected):
-    assert preprocessing.resized_size(*size, *to) == expected
+    assert preprocessing.covering_size(*size, *to) == expected
 
 
 # torchvision's offset is int(round((length - size) / 2)), halves going to the even number.
@@ -61,13 +63,13 @@ def test_a_rectangle_is_covered(size, to, expected):
 def test_the_crop_is_about_the_centre(width, height, left, top):
     image = gradient(width, height)
     expected = np.asarray(image)[top : top + 16, left : left + 16]
-    np.testing.assert_array_equal(preprocessing.prepare(image, 16, 16), expected)
+    np.testing.assert_array_equal(preprocessing.prepare(image, Settings(16, 16)), expected)
 
 
 def test_the_resize_is_pillows_bilinear():
     image = gradient(101, 67)
     resized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(preprocessing.prepare(image, 64, 64), resized[:, 16:80])
+    np.testing.assert_array_equal(preprocessing.prepare(image, Settings(64, 64)), resized[:, 16:80])
 
 
 def test_halving_two_colours_gives_hand_worked_pixels():
@@ -78,19 +80,170 @@ def test_halving_two_colours_gives_hand_worked_pixels():
     left = (3 * 0 + 3 * 80 + 1 * 160) / 7
     right = (1 * 80 + 3 * 160 + 3 * 240) / 7
     expected = np.round([left, right])
-    np.testing.assert_array_equal(preprocessing.prepare(image, 2, 2)[0, :, 0], expected)
+    np.testing.assert_array_equal(preprocessing.prepare(image, Settings(2, 2))[0, :, 0], expected)
 
 
 def test_a_palette_image_gives_colours_not_indices():
     image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
     image.putpalette([200, 10, 20, 30, 220, 40])
     expected = [[[200, 10, 20], [30, 220, 40]], [[30, 220, 40], [200, 10, 20]]]
-    np.testing.assert_array_equal(preprocessing.prepare(image, 2, 2), expected)
+    np.testing.assert_array_equal(preprocessing.prepare(image, Settings(2, 2)), expected)
 
 
 def test_a_grey_image_is_repeated():
     image = Image.fromarray(np.array([[3, 250]], np.uint8))
-    np.testing.assert_array_equal(preprocessing.prepare(image, 1, 2), [[[3] * 3, [250] * 3]])
+    np.testing.assert_array_equal(
+        preprocessing.prepare(image, Settings(1, 2)), [[[3] * 3, [250] * 3]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "to", "expected"),
+    [
+        ((100, 100), (96, 64), (64, 64)),  # higher than the target
+        ((300, 100), (96, 64), (96, 32)),  # wider
+        ((150, 100), (96, 64), (96, 64)),  # the same shape
+        ((47, 31), (32, 16), (24, 16)),  # 16 * 47 / 31 = 24.3
+        ((1000, 7), (16, 16), (16, 1)),  # no less than a pixel
+    ],
+)
+def test_a_rectangle_fits_within(size, to, expected):
+    assert preprocessing.fitting_size(*size, *to) == expected
+
+
+def test_padding_puts_the_whole_image_in_the_middle():
+    image = gradient(4, 2)
+    padded = preprocessing.prepare(image, Settings(6, 4, fit="pad", background="#010203"))
+    np.testing.assert_array_equal(padded[2:4], np.asarray(image))
+    np.testing.assert_array_equal(padded[:2], np.full((2, 4, 3), (1, 2, 3)))
+    np.testing.assert_array_equal(padded[4:], np.full((2, 4, 3), (1, 2, 3)))
+
+
+def test_stretching_is_pillows_resize_to_the_target():
+    image = gradient(30, 10)
+    expected = np.asarray(image.resize((16, 32), Image.Resampling.BILINEAR))
+    stretched = preprocessing.prepare(image, Settings(32, 16, fit="stretch"))
+    np.testing.assert_array_equal(stretched, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 101), (101, 1), (30_000, 2)])
+def test_a_strip_is_refused(size):
+    with pytest.raises(ValueError, match=f"as wide: {size[0]}x{size[1]} pixels"):
+        preprocessing.prepare(Image.new("RGB", size), Settings(16, 16))
+    preprocessing.prepare(Image.new("RGB", (1, 100)), Settings(16, 16))
+
+
+def test_one_channel_is_pillows_luma():
+    image = Image.new("RGB", (2, 1))
+    image.putdata([(255, 0, 0), (0, 0, 255)])
+    # ITU-R 601-2: 0.299 red and 0.114 blue of 255, rounded.
+    grey = preprocessing.prepare(image, Settings(1, 2, channels=1))
+    np.testing.assert_array_equal(grey, [[[76], [29]]])
+
+
+@given(value=st.integers(0, 255))
+def test_grey_stays_itself_in_one_channel(value):
+    grey = preprocessing.prepare(Image.new("L", (3, 2), value), Settings(2, 3, channels=1))
+    np.testing.assert_array_equal(grey, np.full((2, 3, 1), value))
+
+
+def test_transparency_shows_the_background():
+    image = Image.new("RGBA", (3, 1))
+    image.putdata([(10, 20, 30, 255), (200, 100, 50, 0), (250, 0, 100, 51)])
+    # The last is a fifth opaque: 0.2 * (250, 0, 100) + 0.8 * (0, 100, 200).
+    shown = preprocessing.to_rgb(image, "#0064c8")
+    np.testing.assert_array_equal(np.asarray(shown), [[[10, 20, 30], [0, 100, 200], [50, 80, 180]]])
+
+
+def test_transparency_of_grey_and_of_palettes():
+    grey = Image.new("LA", (2, 1))
+    grey.putdata([(7, 255), (7, 0)])
+    assert np.asarray(preprocessing.to_rgb(grey, "white")).tolist() == [[[7] * 3, [255] * 3]]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([1, 2, 3, 4, 5, 6])
+    for transparency in (1, b"\xff\x00"):  # an index, or an alpha for each entry
+        palette.info["transparency"] = transparency
+        shown = np.asarray(preprocessing.to_rgb(palette, "black"))
+        assert shown.tolist() == [[[1, 2, 3], [0, 0, 0]]]
+    keyed = Image.new("RGB", (2, 1))
+    keyed.putdata([(9, 9, 9), (8, 8, 8)])
+    keyed.info["transparency"] = (9, 9, 9)  # one colour stands for nothing
+    assert np.asarray(preprocessing.to_rgb(keyed, "red")).tolist() == [[[255, 0, 0], [8, 8, 8]]]
+
+
+def test_cmyk_by_the_plain_formula():
+    image = Image.new("CMYK", (3, 1))
+    image.putdata([(0, 0, 0, 0), (255, 0, 51, 0), (51, 102, 153, 51)])
+    # 255 (1 - C) (1 - K): with K a fifth, 204 times 0.8, 0.6 and 0.4.
+    expected = [[[255, 255, 255], [0, 255, 204], [163, 122, 82]]]
+    np.testing.assert_array_equal(np.asarray(preprocessing.to_rgb(image, "white")), expected)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
+def test_the_high_byte_of_sixteen_bits_counts(mode):
+    values = np.array([[0, 255, 256, 0x7FFF, 0x80FF, 65535]], np.uint16)
+    data = values.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
+    image = Image.frombytes("I;16B" if mode == "I;16B" else "I;16", (6, 1), data)
+    grey = np.asarray(preprocessing.to_rgb(image, "white"))[..., 0]
+    np.testing.assert_array_equal(grey, [[0, 0, 1, 127, 128, 255]])
+
+
+def test_bits_become_black_and_white():
+    image = Image.fromarray(np.array([[True, False]]))
+    assert image.mode == "1"
+    assert np.asarray(preprocessing.to_rgb(image, "red")).tolist() == [[[255] * 3, [0] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(mode):
+    with pytest.raises(ValueError, match=f"without a defined range .*mode {mode}"):
+        preprocessing.to_rgb(Image.new(mode, (2, 2)), "white")
+
+
+# Where the corners a b c d (from the top left, clockwise) of the picture as it should be seen are
+# stored. EXIF 2.32, section 4.6.5, says which side of what is seen row 0 and column 0 are.
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, "ab dc"),
+        (2, "ba cd"),  # row 0 is the top, column 0 the right
+        (3, "cd ba"),  # bottom, right
+        (4, "dc ab"),  # bottom, left
+        (5, "ad bc"),  # left, top
+        (6, "bc ad"),  # right, top
+        (7, "cb da"),  # right, bottom
+        (8, "da cb"),  # left, bottom
+    ],
+)
+def test_an_image_is_turned_as_its_exif_orientation_asks(orientation, stored):
+    letters = [[ord(letter) for letter in row] for row in stored.split()]
+    image = Image.fromarray(np.array(letters, np.uint8))
+    image.getexif()[0x0112] = orientation
+    upright = np.asarray(preprocessing.upright(image))
+    assert ["".join(map(chr, row)) for row in upright] == ["ab", "dc"]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, "3", 2**16 - 1])
+def test_an_orientation_that_is_none_changes_nothing(orientation):
+    image = gradient(3, 2)
+    image.getexif()[0x0112] = orientation
+    assert preprocessing.upright(image).tobytes() == image.tobytes()
+
+
+def test_flips_are_fair_and_follow_key_and_index_alone():
+    images = np.arange(400 * 2 * 3, dtype=np.int32).reshape(400, 2, 3, 1)
+    indices = np.random.default_rng(0).permutation(10_000)[:400].astype(np.int32)
+    key = jax.random.key(3)
+    flipped = np.asarray(preprocessing.random_flip(images, indices, key))
+    mirrored = np.array([(a == b[:, ::-1]).all() for a, b in zip(flipped, images, strict=True)])
+    same = np.array([(a == b).all() for a, b in zip(flipped, images, strict=True)])
+    assert (mirrored != same).all()
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(400)
+    # Elsewhere in the batch, in another batch: the same images are mirrored.
+    part = np.asarray(preprocessing.random_flip(images[::-2], indices[::-2], key))
+    np.testing.assert_array_equal(part, flipped[::-2])
+    other = np.asarray(preprocessing.random_flip(images, indices, jax.random.key(4)))
+    assert (other != flipped).any()
 
 
 def test_the_range_is_torchvisions_bit_for_bit():
@@ -117,18 +270,25 @@ sizes = st.integers(1, 90)
 
 @given(width=sizes, height=sizes, to_width=st.integers(1, 40), to_height=st.integers(1, 40))
 def test_any_image_becomes_the_size_asked_for(width, height, to_width, to_height):
-    resized = preprocessing.resized_size(width, height, to_width, to_height)
+    resized = preprocessing.covering_size(width, height, to_width, to_height)
     # It covers the target, touches it on one side, and keeps the shape to within a pixel.
     assert resized[0] >= to_width
     assert resized[1] >= to_height
     assert resized[0] == to_width or resized[1] == to_height
     assert abs(resized[0] * height - resized[1] * width) <= max(width, height)
-    prepared = preprocessing.prepare(gradient(width, height), to_height, to_width)
+    prepared = preprocessing.prepare(gradient(width, height), Settings(to_height, to_width))
     assert prepared.shape == (to_height, to_width, 3)
     assert prepared.dtype == np.uint8
 
 
-@given(colour=st.tuples(*[st.integers(0, 255)] * 3), width=sizes, height=sizes)
-def test_one_colour_stays_one_colour(colour, width, height):
-    prepared = preprocessing.prepare(Image.new("RGB", (width, height), colour), 8, 6)
+@given(
+    colour=st.tuples(*[st.integers(0, 255)] * 3),
+    width=sizes,
+    height=sizes,
+    fit=st.sampled_from(["crop", "stretch"]),
+)
+def test_one_colour_stays_one_colour(colour, width, height, fit):
+    prepared = preprocessing.prepare(
+        Image.new("RGB", (width, height), colour), Settings(8, 6, fit=fit)
+    )
     assert (prepared == np.array(colour)).all()

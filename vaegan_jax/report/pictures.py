@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
+from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.randomness import Purpose, Stage
 
 _GAP = 2
@@ -92,7 +93,7 @@ def make_decoder_pictures(
 
 
 def make_reconstruction_picture(
-    config: ConfigDict, images: np.ndarray
+    config: ConfigDict, images: ImageArray
 ) -> Callable[[dict[str, optax.Params]], np.ndarray]:
     """Returns a function from a VAE's parameters to a picture of its reconstructions.
 
@@ -106,7 +107,7 @@ def make_reconstruction_picture(
     """
     columns = config.training.picture_columns
     count = min(len(images), columns * (columns // 2))
-    shown = images[:count]
+    shown = images[np.arange(count)]
     image_shape = (shown.shape[1], shown.shape[2], shown.shape[3])
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)

@@ -1,0 +1,111 @@
+"""Small TFDS builders, as a person would write for data of their own; no test by itself."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+COUNT = 30
+
+
+def pixels(number: int) -> np.ndarray:
+    """The picture of a number: uint8 [28, 28], each different."""
+    y, x = np.mgrid[:28, :28]
+    return ((x * 7 + y * 3 + number * 11) % 256).astype(np.uint8)
+
+
+class OwnDigits(tfds.core.GeneratorBasedBuilder):
+    """Grey images as Pillow's, 28x28, with a mask and a label that are to be left alone."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "label": tfds.features.ClassLabel(num_classes=10),
+                    "mask": tfds.features.LabeledImage(labels=2, shape=(28, 28, 1)),
+                    "picture": tfds.features.Image(shape=(28, 28, 1)),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples(0), "test": self._generate_examples(COUNT)}
+
+    def _generate_examples(self, first):
+        for number in range(first, first + COUNT):
+            image = Image.fromarray(pixels(number))
+            yield number, {"label": number % 10, "mask": image, "picture": image}
+
+
+class NeedsTensorflow(OwnDigits):
+    """The same with NumPy images, which TFDS encodes through TensorFlow."""
+
+    def _generate_examples(self, first):
+        for number in range(first, first + COUNT):
+            image = pixels(number)[..., None]
+            yield number, {"label": 0, "mask": image, "picture": image}
+
+
+class ByHand(OwnDigits):
+    """One that has to be downloaded by hand."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Register at example.org and fetch digits.zip."
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(len(str(dl_manager.manual_dir)))}
+
+
+class NoNetwork(OwnDigits):
+    """One whose download fails, and at once, where a refused connection is tried for minutes."""
+
+    def _split_generators(self, dl_manager):
+        dl_manager.download("http://.nowhere/digits.zip")
+
+
+class Broken(OwnDigits):
+    """One with a fault."""
+
+    def _generate_examples(self, first):
+        yield first, {"label": 1 // (first - first)}
+
+
+class TwoImages(tfds.core.GeneratorBasedBuilder):
+    """One with two features that could be meant."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image = tfds.features.Image(shape=(16, 16, 3))
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"left": image, "right": image})
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(20):
+            left, right = (Image.new("RGB", (16, 16), (number, 0, side)) for side in (1, 2))
+            yield number, {"left": left, "right": right}
+
+
+class NoImages(tfds.core.GeneratorBasedBuilder):
+    """One without any."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"text": tfds.features.Text()})
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"text": "a"}

@@ -1,0 +1,234 @@
+"""Every format, and everything that can be wrong with a file."""
+
+import io
+import re
+import struct
+import warnings
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaegan_jax.data import decoding, preprocessing
+from vaegan_jax.data.decoding import BadImage
+
+SETTINGS = preprocessing.Settings(16, 16)
+FORMATS = ("png", "jpeg", "webp", "bmp", "gif", "tiff")
+
+
+def picture(seed=0, size=(23, 17)):
+    """Smooth colours with some noise, so that no compression is trivial."""
+    x, y = np.meshgrid(np.linspace(0, 200, size[0]), np.linspace(0, 200, size[1]))
+    noise = np.random.default_rng(seed).integers(0, 50, (size[1], size[0], 3))
+    pixels = np.stack([x, y, (x + y) / 2], axis=-1) + noise
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def encode(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+ENCODED = {form: encode(picture(), form) for form in FORMATS}
+
+
+def prepared(data):
+    """What preparation makes of a file: pixels, or the reason why not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as preparation does
+        try:
+            return preprocessing.prepare(decoding.decode(data), SETTINGS)
+        except (BadImage, ValueError) as reason:
+            return str(reason)
+
+
+@pytest.mark.parametrize("form", ["png", "bmp", "tiff"])
+def test_a_lossless_format_gives_the_pixels_that_were_written(form):
+    np.testing.assert_array_equal(decoding.decode(ENCODED[form]), picture())
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+def test_a_lossy_format_comes_close(form):
+    decoded = np.asarray(decoding.decode(encode(picture(), form, quality=95)).convert("RGB"))
+    assert np.abs(decoded.astype(int) - np.asarray(picture())).mean() < 12
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    for form in ("gif", "webp", "tiff", "png"):
+        options = {"lossless": True} if form == "webp" else {}
+        data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        rgb = preprocessing.to_rgb(decoding.decode(data), "white")
+        np.testing.assert_array_equal(rgb, np.full((4, 4, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff"])
+def test_a_file_lying_on_its_side_is_put_upright(form):
+    image = Image.new("RGB", (16, 32))
+    image.paste("white", (0, 0, 16, 16))  # bright above, dark below
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    pixels = prepared(encode(image, form, exif=exif))
+    assert pixels[:, 8:].mean() > 250  # what was above is now at the right
+    assert pixels[:, :8].mean() < 5
+
+
+def test_sixteen_bits_are_read_alike_in_grey_and_in_colour():
+    values = np.array([[0, 256, 0x7FFF], [0x80FF, 65535, 1000]], np.uint16)
+    grey = encode(Image.fromarray(values), "png")
+    colours = np.repeat(values.astype(">u2")[..., None], 3, axis=-1)
+    lines = b"".join(b"\0" + line.tobytes() for line in colours)
+    colour = png((3, 2, 16, 2, 0, 0, 0), lines)
+    for data in (grey, colour, encode(Image.fromarray(values), "tiff")):
+        rgb = np.asarray(preprocessing.to_rgb(decoding.decode(data), "white"))
+        np.testing.assert_array_equal(rgb, np.repeat((values // 256)[..., None], 3, axis=-1))
+
+
+def test_a_cmyk_jpeg():
+    image = Image.new("CMYK", (16, 16), (51, 102, 153, 51))
+    decoded = decoding.decode(encode(image, "jpeg", quality=100))
+    assert decoded.mode == "CMYK"
+    rgb = np.asarray(preprocessing.to_rgb(decoded, "white")).astype(int)
+    # 255 (1 - C) (1 - K) is 163, 122, 82; JPEG may be a little off.
+    assert np.abs(rgb - (163, 122, 82)).max() <= 3
+
+
+def png(header, lines):
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *header))
+    return start + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+BAD = {
+    "empty": (b"", "empty"),
+    "text": (b"I am no image at all, whatever my name says.", "not an image"),
+    "html instead of a picture": (b"<!DOCTYPE html><html><body>404</body></html>", "not an image"),
+    "zeros": (bytes(5000), "not an image"),
+    "header alone": (ENCODED["png"][:8], "damaged|not an image"),
+    "half a png": (ENCODED["png"][: len(ENCODED["png"]) // 2], "damaged"),
+    "most of a jpeg": (
+        ENCODED["jpeg"][: -len(ENCODED["jpeg"]) // 8],
+        "damaged: image file is trunc",
+    ),
+    "half a webp": (ENCODED["webp"][: len(ENCODED["webp"]) // 2], "damaged"),
+    "half a bmp": (ENCODED["bmp"][: len(ENCODED["bmp"]) // 2], "damaged"),
+    "most of a gif": (ENCODED["gif"][: -len(ENCODED["gif"]) // 8], "damaged"),
+    "half a tiff": (ENCODED["tiff"][: len(ENCODED["tiff"]) // 2], "damaged"),
+    # A few bytes that claim ten billion pixels.
+    "bomb": (png((100_000, 100_000, 8, 2, 0, 0, 0), bytes(100)), "too large: .* pixels"),
+    "bomb beyond the warning": (png((12_000, 15_000, 8, 2, 0, 0, 0), b""), "too large"),
+    "no pixels": (png((0, 5, 8, 2, 0, 0, 0), b""), "damaged|not an image"),
+    "text bomb": (
+        # A comment that unpacks to far more than it says.
+        ENCODED["png"][:33]
+        + struct.pack(">I", 5 + len(zlib.compress(bytes(2**27))))
+        + b"zTXt"
+        + b"abc\0\0"
+        + zlib.compress(bytes(2**27)),
+        "damaged",
+    ),
+    "another format": (encode(picture(), "ppm"), "not an image of a format that is read"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    "a strip": (encode(Image.new("RGB", (3000, 2)), "png"), "more than 100 times"),
+    "floats": (encode(Image.new("F", (8, 8)), "tiff"), "without a defined range"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_has_a_reason(name):
+    data, reason = BAD[name]
+    result = prepared(data)
+    assert isinstance(result, str), result
+    assert re.search(reason, result), result
+    assert "\n" not in result
+
+
+def test_a_bad_checksum_is_found():
+    data = bytearray(ENCODED["png"])
+    data[data.index(b"IDAT") + 200] ^= 1
+    assert "damaged" in prepared(bytes(data))
+
+
+# A header may be changed so that an image has another shape, and a byte of packed colours so that
+# it has other colours: no reader can know. But a file that lacks its end is never taken for whole.
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_cut_off_anywhere_is_refused_or_the_same_picture(form):
+    whole, data = prepared(ENCODED[form]), ENCODED[form]
+    refused = 0
+    for end in range(len(data)):
+        result = prepared(data[:end])
+        if isinstance(result, str):
+            refused += 1
+        else:
+            np.testing.assert_array_equal(result, whole, err_msg=f"{form} cut at {end}")
+    assert refused > 0.9 * len(data)
+
+
+@hypothesis.settings(max_examples=300)
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_any_changed_byte_of_a_png_is_refused_or_changes_nothing(place, change):
+    data = bytearray(ENCODED["png"])
+    data[int(place * len(data))] ^= change
+    result = prepared(bytes(data))
+    if not isinstance(result, str):
+        np.testing.assert_array_equal(result, prepared(ENCODED["png"]))
+
+
+@st.composite
+def mutated(draw):
+    """A file with flipped bytes, a cut end, a wrong header, or a silly size."""
+    data = bytearray(ENCODED[draw(st.sampled_from(FORMATS))])
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["flip", "cut", "header", "sizes", "insert", "repeat"]))
+        place = int(draw(st.floats(0, 1, exclude_max=True)) * len(data)) if data else 0
+        if not data:
+            break
+        if kind == "flip":
+            data[place] ^= draw(st.integers(1, 255))
+        elif kind == "cut":
+            del data[place:]
+        elif kind == "header":
+            other = ENCODED[draw(st.sampled_from(FORMATS))]
+            length = draw(st.integers(1, 32))
+            data[:length] = other[:length]
+        elif kind == "sizes":  # where headers keep them, in either order of bytes
+            number = draw(st.sampled_from([0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1]))
+            first = draw(st.integers(0, 40))
+            data[first : first + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", number)
+        elif kind == "insert":
+            data[place:place] = draw(st.binary(min_size=1, max_size=20))
+        else:
+            data[place:place] = data[place : place + 50]
+    return bytes(data)
+
+
+@hypothesis.settings(max_examples=600)
+@given(mutated())
+def test_no_mutated_file_crashes_or_gives_anything_but_a_picture_or_a_reason(data):
+    result = prepared(data)
+    if isinstance(result, str):
+        assert result
+        assert "\n" not in result
+    else:
+        assert result.shape == (16, 16, 3)
+        assert result.dtype == np.uint8
+        # What is trained on is what Pillow itself reads from these bytes.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+            image.load()
+            np.testing.assert_array_equal(preprocessing.prepare(image, SETTINGS), result)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused(data):
+    assert isinstance(prepared(data), str)

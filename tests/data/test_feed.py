@@ -1,0 +1,174 @@
+"""What the train steps see: from the device's memory or streamed, the same bits."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import assert_trees_equal
+from vaegan_jax import randomness, training, vae, workdir
+from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.data import feed
+from vaegan_jax.signals import StopRequest
+
+SHAPE = (16, 32, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, *SHAPE)).astype(np.uint8)
+STAGE = randomness.Stage.VAE
+
+
+def order(epoch, seed=3):
+    return randomness.order(seed, STAGE, epoch, len(IMAGES))
+
+
+def test_batches_are_the_epochs_order_in_whole_batches():
+    batches = feed.Batches(3, STAGE, 4, 11)
+    for epoch in (0, 1, 2):
+        expected = randomness.order(3, STAGE, epoch, 11)[:8]
+        seen = np.concatenate([batches.indices(2 * epoch), batches.indices(2 * epoch + 1)])
+        np.testing.assert_array_equal(seen, expected)
+    # Jumping back gives the same as going forward.
+    np.testing.assert_array_equal(batches.indices(1), randomness.order(3, STAGE, 0, 11)[4:8])
+
+
+def test_an_order_is_computed_once_an_epoch_whoever_asks(monkeypatch):
+    asked, real = [], randomness.order
+
+    def counted(seed, stage, epoch, size):
+        asked.append(epoch)
+        return real(seed, stage, epoch, size)
+
+    monkeypatch.setattr(randomness, "order", counted)
+    batches = feed.Batches(3, STAGE, 4, len(IMAGES))
+    threads = [
+        threading.Thread(target=lambda: [batches.indices(step) for step in range(10)])
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(asked) == [0, 1]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_parts_of_several_processes_make_the_batch_of_one(processes):
+    whole = feed.Batches(3, STAGE, 8, len(IMAGES))
+    parts = [feed.Batches(3, STAGE, 8, len(IMAGES), i, processes) for i in range(processes)]
+    for step in (0, 1, 2, 7):
+        together = np.concatenate([part.indices(step) for part in parts])
+        np.testing.assert_array_equal(together, whole.indices(step))
+    with pytest.raises(ValueError, match="batch of 8 cannot be divided among 3"):
+        feed.Batches(3, STAGE, 8, len(IMAGES), 0, 3)
+
+
+def served_batches(source, steps, most, start=0):
+    """The batches that a feed serves, and the indices that it says they have."""
+    step, batches, indices = start, [], []
+    while step < steps:
+        served = source.serve(step, min(most, steps - step))
+        images = np.asarray(served.images)
+        source.prefetch()
+        assert 1 <= len(served.places) <= most
+        batches += [images[places] for places in served.places]
+        indices += list(served.indices)
+        step += len(served.places)
+    return np.stack(batches), np.stack(indices)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 10])
+@pytest.mark.parametrize("start", [0, 1, 8, 13])
+def test_both_feeds_serve_the_epochs_orders(most, start):
+    batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
+    expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
+    sources = [
+        feed.Resident(IMAGES, batches),
+        feed.Stream(IMAGES, batches, start, block_steps=3, workers=2),
+        feed.Stream(IMAGES, batches, start, block_steps=7, workers=5),
+    ]
+    for source in sources:
+        images, indices = served_batches(source, 17, most, start)
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(images, IMAGES[expected])
+
+
+def test_a_process_streams_its_part_of_each_batch():
+    parts = [
+        served_batches(feed.Stream(IMAGES, feed.Batches(3, STAGE, 4, 23, i, 2), 0, 3, 2), 9, 3)[0]
+        for i in range(2)
+    ]
+    whole, _ = served_batches(feed.Resident(IMAGES, feed.Batches(3, STAGE, 4, 23)), 9, 3)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_the_limit_decides():
+    batches = feed.Batches(3, STAGE, 4, len(IMAGES))
+    megabytes = IMAGES.nbytes / 1e6
+    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes, 2), feed.Resident)
+    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes * 0.999, 2), feed.Stream)
+
+
+def test_a_stream_reads_ahead_a_bounded_number_of_images():
+    class Counting:
+        shape, nbytes = IMAGES.shape, IMAGES.nbytes
+        read = 0
+
+        def __len__(self):
+            return len(IMAGES)
+
+        def __getitem__(self, indices):
+            Counting.read += len(indices)
+            return IMAGES[indices]
+
+    source = feed.Stream(Counting(), feed.Batches(3, STAGE, 4, len(IMAGES)), 0, 3, 2)
+    for step in range(0, 60, 3):
+        source.serve(step, 3)
+        source.prefetch()
+        ahead = Counting.read - 4 * (step + 3)
+        # The next block on the device, one in the making, and what each thread has in hand.
+        assert ahead <= 4 * (3 + 2 * 3 + 2 * 2), ahead
+
+
+def train(config, path, limit_mb, steps=7):
+    config = config.copy_and_resolve_references()
+    config.data.resident_limit_mb, config.vae.steps, config.data.flip = limit_mb, steps, True
+
+    def init():
+        return vae.init(config, SHAPE)
+
+    stage = training.Stage(
+        number=STAGE,
+        steps=steps,
+        batch_size=4,
+        template=jax.eval_shape(init),
+        init=jax.jit(init),
+        step=vae.make_train_step(config, SHAPE),
+        pictures=lambda state: {},
+        shown=("kl",),
+    )
+    with workdir.open_workdir(path, config) as folder:
+        training.train(stage, IMAGES, config, folder, StopRequest())
+    checkpoints = Checkpoints(path / "checkpoints" / "vae", 9)
+    states = [checkpoints.restore(step, stage.template)[0] for step in (3, 6, 7)]
+    checkpoints.close()
+    return states
+
+
+def test_training_is_the_same_to_the_last_bit_resident_or_streamed(tmp_path, config):
+    config.training.seconds_per_call = 1e-3
+    resident = train(config, tmp_path / "resident", 1e3)
+    streamed = train(config, tmp_path / "streamed", 0.0)
+    assert_trees_equal(streamed, resident)
+    assert int(resident[0].step) == 3
+
+
+def test_flips_are_part_of_the_result(tmp_path, config):
+    def first_loss(flip):
+        step = vae.make_train_step(config, SHAPE)
+        stage = training.Stage(STAGE, 7, 4, None, None, step, None, ("kl",))
+        call = training.make_call(stage, 0, 1, flip)
+        indices = np.arange(4, dtype=np.int32)[None]
+        state = jax.jit(lambda: vae.init(config, SHAPE))()
+        return float(call(state, IMAGES, indices, indices, np.int32(1))[1]["loss"][0])
+
+    assert first_loss(True) != first_loss(False)

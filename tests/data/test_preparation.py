@@ -1,0 +1,300 @@
+"""Prepared once, found again, and never trusted half-made."""
+
+import csv
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.data.test_decoding import encode, picture
+from tests.data.test_sources import fill, zipped
+from vaegan_jax import config as configuration
+from vaegan_jax.data import decoding, images, preparation, preprocessing
+from vaegan_jax.errors import UserError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A config's data section for forty small pictures."""
+    config = configuration.default_config()
+    config.data.name, config.data.path = "folder", str(tmp_path / "pictures")
+    config.data.directory, config.data.image_size = str(tmp_path / "prepared"), (16, 32)
+    config.data.held_out_one_in, config.data.workers = 3, 2
+    for number in range(40):
+        fill(tmp_path / "pictures", f"{number:02}.png", data=encode(picture(number), "png"))
+    return config.data
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts how many files are decoded."""
+    count, real = [], decoding.decode
+
+    def decode(data):
+        count.append(len(data))
+        return real(data)
+
+    monkeypatch.setattr(decoding, "decode", decode)
+    return count
+
+
+def everything(loaded):
+    return {image.tobytes() for split in (loaded.train, loaded.held_out) for image in split[:]}
+
+
+def test_every_image_is_prepared_as_the_settings_want(data):
+    loaded = images.load(data)
+    expected = {
+        preprocessing.prepare(picture(number), preprocessing.Settings(16, 32)).tobytes()
+        for number in range(40)
+    }
+    assert everything(loaded) == expected
+    assert loaded.shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"fit": "pad", "background": "red"},
+        {"fit": "stretch"},
+        {"channels": 1},
+        {"image_size": 48},
+    ],
+)
+def test_each_setting_is_a_preparation_of_its_own(data, change):
+    images.load(data)
+    data.update(change)
+    size = data.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    wanted = preprocessing.Settings(height, width, data.channels, data.fit, data.background)
+    loaded = images.load(data)
+    assert everything(loaded) == {
+        preprocessing.prepare(picture(number), wanted).tobytes() for number in range(40)
+    }
+
+
+def test_a_second_start_decodes_nothing(data, decoded):
+    first = images.load(data)
+    assert len(decoded) == 40
+    second = images.load(data)
+    assert len(decoded) == 40
+    assert second.digest == first.digest
+    np.testing.assert_array_equal(second.train[:], first.train[:])
+
+
+def test_a_changed_folder_is_noticed(data, decoded):
+    first = images.load(data)
+    fill(pathlib.Path(data.path), "new.png", data=encode(picture(99), "png"))
+    second = images.load(data)
+    assert len(decoded) == 81
+    assert len(everything(second) - everything(first)) == 1
+    assert second.digest != first.digest
+    (pathlib.Path(data.path) / "new.png").unlink()
+    assert images.load(data).digest == first.digest
+    assert len(decoded) == 81  # what was prepared before is still there
+
+
+def test_a_folder_moved_elsewhere_is_the_same(data, decoded):
+    first = images.load(data)
+    moved = pathlib.Path(data.path).with_name("elsewhere") / "pictures"
+    moved.parent.mkdir()
+    pathlib.Path(data.path).rename(moved)
+    data.path = str(moved)
+    assert images.load(data).digest == first.digest
+    assert len(decoded) == 40
+
+
+def test_the_number_of_workers_changes_no_bit(data, tmp_path):
+    one = images.load(data)
+    data.workers, data.directory = 7, str(tmp_path / "again")
+    seven = images.load(data)
+    assert one.digest == seven.digest
+    np.testing.assert_array_equal(one.train[:], seven.train[:])
+
+
+def test_a_folder_and_its_zip_give_the_same_images(data, tmp_path):
+    loaded = images.load(data)
+    contents = {path.name: path.read_bytes() for path in pathlib.Path(data.path).iterdir()}
+    data.path = str(zipped(tmp_path / "pictures.zip", contents))
+    assert images.load(data).digest == loaded.digest
+
+
+def test_bad_files_are_skipped_counted_and_listed(data):
+    folder = pathlib.Path(data.path)
+    whole = images.load(data)
+    fill(folder, "empty.png", data=b"")
+    fill(folder, "cut, or not.jpg", data=encode(picture(), "jpeg")[:-100])
+    fill(folder, "text\n.gif", data=b"no image")
+    loaded = images.load(data)
+    assert loaded.digest == whole.digest
+    assert loaded.skipped == 3
+    with loaded.skipped_list.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["name", "reason"]
+    assert [name for name, _ in rows[1:]] == ["cut, or not.jpg", "empty.png", "text\n.gif"]
+    assert rows[2][1] == "empty"
+    assert "truncated" in rows[1][1]
+    assert str(loaded.skipped_list) in images.describe(loaded)
+    assert "; skipped 3, which" in images.describe(loaded)
+
+
+def test_too_many_bad_files_stop_the_run_and_are_listed(data):
+    folder = pathlib.Path(data.path)
+    for number in range(5):  # five of 45 are more than a tenth
+        fill(folder, f"bad{number}.png", data=b"bad")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"5 of the 45 images .*skipped\.csv .*which is 0\.1"):
+            images.load(data)
+    data.max_bad_fraction = 0.12
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (5, 40)
+
+
+def test_no_usable_file_at_all_stops_the_run(data, tmp_path):
+    data.path = str(tmp_path / "bad")
+    fill(tmp_path / "bad", "a.png", "b.jpg", data=b"bad")
+    with pytest.raises(UserError, match=r"None of the 2 images of .*bad .*skipped\.csv") as caught:
+        images.load(data)
+    listed = str(caught.value).rpartition(" ")[2].removesuffix(".")
+    assert pathlib.Path(listed).read_text().count("not an image") == 2
+
+
+def test_duplicates_are_counted_and_stand_on_one_side(data):
+    folder = pathlib.Path(data.path)
+    before = images.load(data)
+    for number in range(40):  # the same pixels in another format
+        fill(folder, f"copy of {number}.bmp", data=encode(picture(number), "bmp"))
+    loaded = images.load(data)
+    assert loaded.duplicates == 40
+    assert before.duplicates == 0
+    train = {image.tobytes() for image in loaded.train[:]}
+    assert not train & {image.tobytes() for image in loaded.held_out[:]}
+    assert len(loaded.train) == 2 * len(before.train)
+    assert "40 of them equal to another" in images.describe(loaded)
+
+
+def test_an_added_file_moves_no_other_across(data):
+    before = images.load(data)
+    train = {image.tobytes() for image in before.train[:]}
+    held_out = {image.tobytes() for image in before.held_out[:]}
+    for number in range(40, 60):
+        fill(pathlib.Path(data.path), f"0{number}.png", data=encode(picture(number), "png"))
+    after = images.load(data)
+    assert train < {image.tobytes() for image in after.train[:]}
+    assert held_out < {image.tobytes() for image in after.held_out[:]}
+
+
+def test_a_name_that_is_no_utf_8_is_prepared_and_listed(data):
+    folder = os.fsencode(data.path)
+    for name, content in ((b"caf\xe9.png", encode(picture(77), "png")), (b"th\xe9.png", b"bad")):
+        with open(folder + b"/" + name, "wb") as file:  # noqa: PTH123 - a name of bytes
+            file.write(content)
+    loaded = images.load(data)
+    assert len(everything(loaded)) == 41
+    assert "th\\udce9.png" in loaded.skipped_list.read_text()
+
+
+def test_an_interrupted_preparation_leaves_nothing_that_is_trusted(data, monkeypatch):
+    real = preprocessing.prepare
+    calls = iter(range(100))
+
+    def fail(image, settings):
+        if next(calls) > 20:
+            raise KeyboardInterrupt
+        return real(image, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocessing, "prepare", fail)
+        with pytest.raises(KeyboardInterrupt):
+            images.load(data)
+    assert not list(pathlib.Path(data.directory).rglob("dataset_info.json"))
+    assert len(everything(images.load(data))) == 40
+
+
+SLOWLY = """
+import sys, time
+from vaegan_jax import config as configuration
+from vaegan_jax.data import images, preprocessing
+config = configuration.default_config()
+config.data.name, config.data.path, config.data.directory = "folder", sys.argv[1], sys.argv[2]
+config.data.image_size, config.data.workers = (16, 32), 2
+real = preprocessing.prepare
+def slowly(image, settings):
+    time.sleep(0.2)
+    return real(image, settings)
+preprocessing.prepare = slowly
+images.load(config.data)
+"""
+
+
+def test_a_killed_preparation_leaves_nothing_that_is_trusted_or_stays(data):
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, data.path, data.directory], cwd=ROOT)
+    folder = pathlib.Path(data.directory)
+    for _ in range(600):
+        if list(folder.rglob("incomplete.*")):
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(folder.rglob("incomplete.*"))
+    assert len(everything(images.load(data))) == 40
+    assert not list(folder.rglob("incomplete.*"))
+
+
+def test_two_processes_prepare_once(data):
+    arguments = [sys.executable, "-c", SLOWLY, data.path, data.directory]
+    processes = [
+        subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("Prepared in" in output for output in outputs) == 1
+
+
+def test_prepared_data_may_be_read_only(data, decoded):
+    images.load(data)
+    for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        assert len(everything(images.load(data))) == 40
+    finally:
+        for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
+            path.chmod(0o700)
+    assert len(decoded) == 40
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_shards_are_named(data, damage):
+    images.load(data)
+    (shard,) = pathlib.Path(data.directory).rglob("*array_record*")
+    content = bytearray(shard.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    else:
+        for place in range(len(content) // 4, len(content), 500):
+            content[place] ^= 0xFF
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"prepared images in .* cannot be read .*: remove that"):
+        everything(images.load(data))
+
+
+def test_progress_is_shown_in_a_terminal_only(data, capfd):
+    images.load(data)
+    out, err = capfd.readouterr()
+    assert "Preparing 40 images" in out
+    assert "images/s" in out
+    assert "\r" not in out + err
+
+
+def test_the_digest_follows_pixels_and_order():
+    digests = np.arange(3 * 32, dtype=np.uint8).reshape(3, 32)
+    assert preparation.digest(digests) == preparation.digest(digests.copy())
+    assert preparation.digest(digests) != preparation.digest(digests[::-1])

@@ -1,0 +1,174 @@
+"""What a stage's train steps see: from memory of the device, or streamed; the same bits either way.
+
+Both ways ask `Batches` which images a step sees, so that the order is one and the same, and any
+step of any epoch can be jumped to.
+"""
+
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import grain
+import jax
+import numpy as np
+
+from vaegan_jax import randomness
+
+_BLOCK_BYTES = 32 * 2**20
+_LAST_STEP = 2**31 - 1  # steps are int32
+
+
+class ImageArray(Protocol):
+    """uint8 images [N, H, W, C] that are read by index: a `Split`, or an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all of them take in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: np.ndarray, /) -> np.ndarray: ...
+
+
+class Batches:
+    """Which images each step sees: every epoch a new order, in whole batches.
+
+    What is left over at an epoch's end differs from epoch to epoch, as the order does.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        stage: randomness.Stage,
+        batch_size: int,
+        size: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Describes the batches of a stage, or the part of each that one process reads.
+
+        Raises:
+          ValueError: where a batch cannot be divided among the processes.
+        """
+        if batch_size % processes:
+            raise ValueError(f"A batch of {batch_size} cannot be divided among {processes}.")
+        self._batch_size, self._per_epoch = batch_size, size // batch_size
+        share = batch_size // processes
+        self._share = slice(process * share, (process + 1) * share)
+        order = functools.partial(randomness.order, seed, stage, size=size)
+        self._order = functools.lru_cache(maxsize=2)(order)
+        self._lock = threading.Lock()
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the indices of a step's images, int32 [B / processes]; from any thread."""
+        epoch, position = divmod(step, self._per_epoch)
+        with self._lock:  # once an epoch, whoever asks first
+            order = self._order(epoch)
+        first = position * self._batch_size
+        return order[first : first + self._batch_size][self._share]
+
+
+class Served(NamedTuple):
+    """The images of some steps in a row.
+
+    Attributes:
+      images: uint8 [N, H, W, C] on the device.
+      places: where in `images` those of each step lie, int32 [steps, B].
+      indices: which images of the data set they are, int32 [steps, B].
+    """
+
+    images: jax.Array
+    places: np.ndarray
+    indices: np.ndarray
+
+
+class Feed(Protocol):
+    """Serves the train steps of a stage, in their order."""
+
+    def serve(self, step: int, most: int) -> Served:
+        """Returns the images of one or more steps from `step` on, of no more than `most`."""
+
+    def prefetch(self) -> None:
+        """Puts what comes next on its way to the device; called while the device is busy."""
+
+
+class Resident:
+    """Serves from a data set that lies on the device as a whole."""
+
+    def __init__(self, images: ImageArray, batches: Batches) -> None:
+        self._images = jax.device_put(images[np.arange(len(images))])
+        self._batches = batches
+
+    def serve(self, step: int, most: int) -> Served:
+        """See `Feed`."""
+        indices = np.stack([self._batches.indices(step + i) for i in range(most)])
+        return Served(self._images, indices, indices)
+
+    def prefetch(self) -> None:
+        """See `Feed`; there is nothing to do."""
+
+
+class Stream:
+    """Serves blocks of steps, which Grain's threads read while the device works on others.
+
+    At any time there are a block on the device, the next one, and about one more in the making.
+    """
+
+    def __init__(
+        self, images: ImageArray, batches: Batches, start: int, block_steps: int, workers: int
+    ) -> None:
+        """Begins at step `start`; every block holds `block_steps` steps."""
+        self._batches, self._block_steps = batches, block_steps
+        options = grain.ReadOptions(workers, prefetch_buffer_size=max(block_steps, workers))
+        batch = grain.MapDataset.range(start, _LAST_STEP).map(
+            lambda step: images[batches.indices(step)]
+        )
+        self._blocks: Iterator[np.ndarray] = iter(batch.to_iter_dataset(options).batch(block_steps))
+        self._first = start - block_steps
+        self._images: jax.Array | None = None
+        self._next: jax.Array | None = None
+
+    def serve(self, step: int, most: int) -> Served:
+        """See `Feed`."""
+        if self._images is None or step >= self._first + self._block_steps:
+            self.prefetch()
+            self._images, self._next = self._next, None
+            self._first += self._block_steps
+        assert self._images is not None
+        count = min(most, self._first + self._block_steps - step)
+        indices = np.stack([self._batches.indices(step + i) for i in range(count)])
+        first = (step - self._first) * indices.shape[1]
+        places = np.arange(first, first + indices.size, dtype=np.int32).reshape(indices.shape)
+        return Served(self._images, places, indices)
+
+    def prefetch(self) -> None:
+        """See `Feed`."""
+        if self._next is None:
+            block = next(self._blocks)
+            self._next = jax.device_put(block.reshape(-1, *block.shape[2:]))
+
+
+def make_feed(
+    images: ImageArray, batches: Batches, start: int, most: int, limit_mb: float, workers: int
+) -> Feed:
+    """Returns a `Resident` feed for a set of at most `limit_mb` megabytes, a `Stream` beyond.
+
+    Args:
+      images: the training images.
+      batches: which of them each step sees.
+      start: the first step to be served.
+      most: the most steps that will be asked for at once.
+      limit_mb: in units of 10^6 bytes.
+      workers: threads that read; 0 for one a core.
+    """
+    if images.nbytes <= limit_mb * 1e6:
+        return Resident(images, batches)
+    batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
+    block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
+    return Stream(images, batches, start, block_steps, workers or os.cpu_count() or 1)

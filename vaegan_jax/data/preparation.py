@@ -1,0 +1,230 @@
+"""Prepares a source once: every image decoded, preprocessed and written as array_record.
+
+What is prepared lies in ``DIRECTORY/prepared_images/LABEL-KEY/1.0.0``, where the key follows from
+the source's identity and the settings. So another folder, another size, a file more or a file
+changed is another preparation, and the same again is found within seconds. Beside it lies
+``skipped.csv``, the files that could not be used. A preparation is written into a folder that is
+renamed when all is done; what an interrupted one left behind is removed by the next.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from vaegan_jax.data import decoding, preprocessing
+from vaegan_jax.data.preprocessing import Settings
+from vaegan_jax.data.sources import Skipped, Source
+from vaegan_jax.errors import UserError
+
+_DIGESTS = "digests.npy"
+_SKIPPED = "skipped.csv"
+
+
+class Prepared(NamedTuple):
+    """Images as they were prepared.
+
+    Attributes:
+      examples: what TFDS reads; each has ``image``, uint8 [H, W, C], and ``name``.
+      digests: uint8 [N, 32], the SHA-256 of each image's pixels.
+      skipped: how many files could not be used.
+      list: the CSV that names them.
+    """
+
+    examples: Sequence[dict[str, Any]]
+    digests: np.ndarray
+    skipped: int
+    list: pathlib.Path
+
+
+class PreparedImages(tfds.core.GeneratorBasedBuilder):
+    """The TFDS builder of prepared images; `prepare` is the way to it."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS reads a class attribute
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        workers: int,
+        list_path: pathlib.Path,
+        **options: Any,
+    ) -> None:
+        self._source, self._settings, self._workers = source, settings, workers
+        self._list_path = list_path
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        height, width, channels, *_ = self._settings
+        # Plain bytes: lossless, and the quickest to write and to read.
+        image = tfds.features.Tensor(
+            shape=(height, width, channels), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # there is nothing to download
+        return {"images": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        names, skipped, digests = self._source.names, list(self._source.skipped), []
+        for position, result in enumerate(self._results()):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                digests.append(np.frombuffer(hashlib.sha256(result.tobytes()).digest(), np.uint8))
+                yield position, {"image": result, "name": _printable(names[position])}
+        _write_list(self._list_path, skipped)
+        if not digests:
+            raise UserError(
+                f"None of the {len(names)} images of {self._source.label} can be used; why is "
+                f"listed in {self._list_path}."
+            )
+        # Into the folder that is renamed when all is done.
+        np.save(pathlib.Path(self.data_path) / _DIGESTS, np.stack(digests))
+        self.info.metadata["skipped"] = len(skipped)
+
+    def _results(self) -> Iterator[np.ndarray | Skipped]:
+        """Yields what became of each file, in order, worked out by several threads.
+
+        Threads suffice, since Pillow decodes and resizes outside Python's lock.
+        """
+        names = self._source.names
+
+        def work(position: int) -> np.ndarray | Skipped:
+            try:
+                image = decoding.decode(self._source.read(position))
+                return preprocessing.prepare(image, self._settings)
+            except (decoding.BadImage, ValueError) as reason:
+                return Skipped(names[position], str(reason))
+
+        options = grain.ReadOptions(self._workers, prefetch_buffer_size=8 * self._workers)
+        results = grain.MapDataset.range(len(names)).map(work).to_iter_dataset(options)
+        bar = tqdm(results, "preparing", len(names), unit=" images", disable=None)
+        with warnings.catch_warnings():
+            # Pillow warns of oddities in headers; what it cannot read, it raises.
+            warnings.simplefilter("ignore")
+            yield from bar
+
+
+def prepare(
+    source: Source,
+    settings: Settings,
+    directory: str,
+    workers: int,
+    most_bad: float,
+) -> Prepared:
+    """Returns the images of a source as the settings want them, prepared at the first use.
+
+    Args:
+      source: the files.
+      settings: what images are made into.
+      directory: where prepared data is kept; TFDS's own folder if empty.
+      workers: threads that decode.
+      most_bad: the share of files that may be unusable.
+
+    Raises:
+      UserError: where more files are unusable, or the folder cannot be written.
+    """
+    key = hashlib.sha256(json.dumps([source.identity, settings]).encode()).hexdigest()[:16]
+    label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
+    name = f"{label}-{settings.height}x{settings.width}-{key}"
+    root = data_directory(directory)
+    folder = root / PreparedImages.name / name
+    list_path = folder / _SKIPPED
+
+    def make_builder() -> PreparedImages:
+        return PreparedImages(
+            source,
+            settings,
+            workers,
+            list_path,
+            data_dir=root,
+            config=tfds.core.BuilderConfig(name=name),
+            file_format=tfds.core.FileFormat.ARRAY_RECORD,
+        )
+
+    builder = make_builder()
+    if not builder.is_prepared():
+        with _alone(folder):
+            builder = make_builder()
+            if not builder.is_prepared():
+                _prepare(builder, source, settings, folder)
+    digests = np.load(pathlib.Path(builder.data_path) / _DIGESTS)
+    skipped: int = builder.info.metadata["skipped"]
+    all_files = len(digests) + skipped
+    if skipped > most_bad * all_files:
+        raise UserError(
+            f"{skipped} of the {all_files} images of {source.label} cannot be used, as "
+            f"{list_path} lists with the reasons: mend or remove them, or raise "
+            f"data.max_bad_fraction, which is {most_bad}."
+        )
+    return Prepared(builder.as_data_source(split="images"), digests, skipped, list_path)
+
+
+def _prepare(
+    builder: PreparedImages, source: Source, settings: Settings, folder: pathlib.Path
+) -> None:
+    for left_behind in folder.glob("incomplete.*"):
+        shutil.rmtree(left_behind)
+    count, size = len(source.names), f"{settings.height}x{settings.width}"
+    print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
+    began = time.perf_counter()
+    tfds.disable_progress_bar()  # ours knows how much there is to do
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says much that is of no use here
+        builder.download_and_prepare()
+    seconds = time.perf_counter() - began
+    print(f"Prepared in {seconds:.1f} s, {count / seconds:.0f} images/s", flush=True)
+
+
+def data_directory(directory: str) -> pathlib.Path:
+    """Returns where data is kept: the folder named, or else TFDS's own."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(directory or default).expanduser()
+
+
+def digest(digests: np.ndarray) -> str:
+    """Returns one hex digest of all images and their order from the digest of each."""
+    return hashlib.sha256(digests.tobytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process prepares the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_list(path: pathlib.Path, skipped: Sequence[Skipped]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Skipped._fields)
+        writer.writerows((_printable(name), reason) for name, reason in skipped)
+
+
+def _printable(name: str) -> str:
+    """Returns a file name that UTF-8 can write, whatever bytes it came from."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
