@@ -80,6 +80,17 @@ def test_each_setting_is_a_preparation_of_its_own(data, change):
     }
 
 
+def test_several_shards_keep_the_order(data, monkeypatch, tmp_path):
+    one = images.load(data)
+    monkeypatch.setattr(preparation, "_SHARD_BYTES", 7 * 16 * 32 * 3)
+    monkeypatch.setattr(preparation, "_BATCH", 5)
+    data.directory = str(tmp_path / "again")
+    several = images.load(data)
+    assert len(list(pathlib.Path(data.directory).rglob("*array_record*"))) == 6  # of 7 images each
+    np.testing.assert_array_equal(several.train[:], one.train[:])
+    np.testing.assert_array_equal(several.held_out[:], one.held_out[:])
+
+
 def test_a_second_start_decodes_nothing(data, decoded):
     first = images.load(data)
     assert len(decoded) == 40
@@ -247,6 +258,31 @@ def test_a_killed_preparation_leaves_nothing_that_is_trusted_or_stays(data):
     assert list(folder.rglob("incomplete.*"))
     assert len(everything(images.load(data))) == 40
     assert not list(folder.rglob("incomplete.*"))
+
+
+WITHOUT_SPACE = """
+import resource, sys
+from vaegan_jax import config as configuration
+from vaegan_jax.data import images
+from vaegan_jax.errors import UserError
+config = configuration.default_config()
+config.data.name, config.data.path, config.data.directory = "folder", sys.argv[1], sys.argv[2]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may become larger
+try:
+    images.load(config.data)
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(data):
+    arguments = [sys.executable, "-c", WITHOUT_SPACE, data.path, data.directory]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert "pictures cannot be prepared" in message
+    assert "set data.directory to a folder that can be written and has space" in message
+    assert not list(pathlib.Path(data.directory).rglob("*array_record*"))
 
 
 def test_two_processes_prepare_once(data):

@@ -99,10 +99,11 @@ def load(data: ConfigDict) -> Images:
             data.workers or os.cpu_count() or 1,
             data.max_bad_fraction,
         )
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter is how the shards' writer fails
         raise UserError(
-            f"The images of {data.path or data.name} cannot be prepared ({error}): set "
-            "data.directory to a folder that can be written and has space."
+            f"The images of {data.path or data.name} cannot be prepared "
+            f"({' '.join(str(error).split())}): set data.directory to a folder that can be "
+            "written and has space."
         ) from error
     held_out = is_held_out(prepared.digests, data.held_out_one_in)
     if held_out.all() or not held_out.any():

@@ -34,6 +34,10 @@ from vaegan_jax.errors import UserError
 
 _DIGESTS = "digests.npy"
 _SKIPPED = "skipped.csv"
+_SPLIT = "images"
+_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+_BATCH = 256
+_SHARD_BYTES = 256 * 2**20
 
 
 class Prepared(NamedTuple):
@@ -52,7 +56,7 @@ class Prepared(NamedTuple):
     list: pathlib.Path
 
 
-class PreparedImages(tfds.core.GeneratorBasedBuilder):
+class PreparedImages(tfds.core.DatasetBuilder):
     """The TFDS builder of prepared images; `prepare` is the way to it."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -83,27 +87,41 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # there is nothing to download
-        return {"images": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        del dl_manager, download_config  # there is nothing to download
+        # Written in order and as they come: the writer behind TFDS's generators holds a gigabyte
+        # in memory, and needs TensorFlow beyond it.
+        height, width, channels, *_ = self._settings
+        per_shard = max(1, _SHARD_BYTES // (height * width * channels))
+        info = self._info()  # of the folder that is renamed when all is done
+        writer = tfds.core.SequentialWriter(info, per_shard, file_format=_FORMAT)
+        writer.initialize_splits([_SPLIT])
         names, skipped, digests = self._source.names, list(self._source.skipped), []
-        for position, result in enumerate(self._results()):
+        batch: list[dict[str, Any]] = []
+        for name, result in zip(names, self._results(), strict=True):
             if isinstance(result, Skipped):
                 skipped.append(result)
-            else:
-                digests.append(np.frombuffer(hashlib.sha256(result.tobytes()).digest(), np.uint8))
-                yield position, {"image": result, "name": _printable(names[position])}
+                continue
+            digests.append(np.frombuffer(hashlib.sha256(result.tobytes()).digest(), np.uint8))
+            batch.append({"image": result, "name": _printable(name)})
+            if len(batch) == _BATCH:
+                writer.add_examples({_SPLIT: batch})
+                batch = []
+        writer.add_examples({_SPLIT: batch})
+        writer.close_all()
+        self.info.set_splits(info.splits)
+        self.info.set_file_format(_FORMAT)
         _write_list(self._list_path, skipped)
         if not digests:
             raise UserError(
                 f"None of the {len(names)} images of {self._source.label} can be used; why is "
                 f"listed in {self._list_path}."
             )
-        # Into the folder that is renamed when all is done.
         np.save(pathlib.Path(self.data_path) / _DIGESTS, np.stack(digests))
         self.info.metadata["skipped"] = len(skipped)
+
+    def _as_dataset(self, *arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError("Use as_data_source: a tf.data.Dataset would need TensorFlow.")
 
     def _results(self) -> Iterator[np.ndarray | Skipped]:
         """Yields what became of each file, in order, worked out by several threads.
@@ -162,7 +180,6 @@ def prepare(
             list_path,
             data_dir=root,
             config=tfds.core.BuilderConfig(name=name),
-            file_format=tfds.core.FileFormat.ARRAY_RECORD,
         )
 
     builder = make_builder()
@@ -171,6 +188,7 @@ def prepare(
             builder = make_builder()
             if not builder.is_prepared():
                 _prepare(builder, source, settings, folder)
+                builder = make_builder()  # which reads what was written
     digests = np.load(pathlib.Path(builder.data_path) / _DIGESTS)
     skipped: int = builder.info.metadata["skipped"]
     all_files = len(digests) + skipped
@@ -180,7 +198,7 @@ def prepare(
             f"{list_path} lists with the reasons: mend or remove them, or raise "
             f"data.max_bad_fraction, which is {most_bad}."
         )
-    return Prepared(builder.as_data_source(split="images"), digests, skipped, list_path)
+    return Prepared(builder.as_data_source(split=_SPLIT), digests, skipped, list_path)
 
 
 def _prepare(
