@@ -167,7 +167,7 @@ def prepare(
     """
     key = hashlib.sha256(json.dumps([source.identity, settings]).encode()).hexdigest()[:16]
     label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
-    name = f"{label}-{settings.height}x{settings.width}-{key}"
+    name = f"{label or 'images'}-{settings.height}x{settings.width}-{key}"
     root = data_directory(directory)
     folder = root / PreparedImages.name / name
     list_path = folder / _SKIPPED
