@@ -293,6 +293,7 @@ def test_two_processes_prepare_once(data):
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("Prepared in" in output for output in outputs) == 1
+    assert sum("Waiting for another process" in output for output in outputs) == 1
 
 
 def test_prepared_data_may_be_read_only(data, decoded):

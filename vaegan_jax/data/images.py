@@ -51,7 +51,7 @@ class Split:
                 image[:] = self._prepared.examples[position]["image"]
         except Exception as error:  # the reader's own kinds, which it does not name
             raise UserError(
-                f"The prepared images in {self._prepared.list.parent} cannot be read "
+                f"The prepared images in {self._prepared.skipped_list.parent} cannot be read "
                 f"({' '.join(str(error).split())}): remove that folder, and they are prepared "
                 "again."
             ) from error
@@ -119,7 +119,7 @@ def load(data: ConfigDict) -> Images:
         held_out=split(np.flatnonzero(held_out)),
         digest=preparation.digest(prepared.digests),
         skipped=prepared.skipped,
-        skipped_list=prepared.list,
+        skipped_list=prepared.skipped_list,
         duplicates=len(held_out) - len(unique),
     )
 

@@ -47,13 +47,13 @@ class Prepared(NamedTuple):
       examples: what TFDS reads; each has ``image``, uint8 [H, W, C], and ``name``.
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.
       skipped: how many files could not be used.
-      list: the CSV that names them.
+      skipped_list: the CSV that names them, with reasons.
     """
 
     examples: Sequence[dict[str, Any]]
     digests: np.ndarray
     skipped: int
-    list: pathlib.Path
+    skipped_list: pathlib.Path
 
 
 class PreparedImages(tfds.core.DatasetBuilder):
@@ -232,7 +232,11 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process prepares the same."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that prepares {folder}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -93,7 +93,7 @@ def folder(path: pathlib.Path) -> Source:
             raise BadImage(_cannot_be_read(error)) from None
 
     _require_images(str(path), names, skipped, other)
-    return Source(str(path), names, _digest(found), read, sorted(skipped))
+    return Source(str(path), names, _digest(found, skipped), read, sorted(skipped))
 
 
 def archive(path: pathlib.Path, label: str) -> Source:
@@ -137,7 +137,8 @@ def archive(path: pathlib.Path, label: str) -> Source:
 
     names = [name for name, _, _, _ in found]
     _require_images(label, names, skipped, other)
-    return Source(label, names, _digest(entry[:3] for entry in found), read, sorted(skipped))
+    identity = _digest([entry[:3] for entry in found], skipped)
+    return Source(label, names, identity, read, sorted(skipped))
 
 
 def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterable[str]:
@@ -191,8 +192,8 @@ def _hidden(name: str) -> bool:
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
-def _digest(entries: Iterable[tuple[str, int, int]]) -> str:
-    return hashlib.sha256(json.dumps(list(entries)).encode()).hexdigest()
+def _digest(entries: Sequence[tuple[str, int, int]], skipped: Sequence[Skipped]) -> str:
+    return hashlib.sha256(json.dumps([entries, sorted(skipped)]).encode()).hexdigest()
 
 
 def _cannot_be_read(error: OSError) -> str:
