@@ -6,7 +6,9 @@ from ml_collections import config_flags
 from vaegan_jax import cli
 
 config_flags.DEFINE_config_file("config", None, "the run's config, a file in configs/")
-flags.DEFINE_string("workdir", None, "the run's folder; a run that stopped goes on there")
+flags.DEFINE_string(
+    "workdir", None, "the run's folder, runs/CONFIG if not named; a run that stopped goes on there"
+)
 
 if __name__ == "__main__":
     app.run(cli.main, flags_parser=cli.parse_flags)

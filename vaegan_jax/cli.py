@@ -29,7 +29,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
       What was not a flag, the program's name first.
     """
     try:
-        _require_config(argv)
+        config_path = _require_config(argv)
         try:
             rest = list(flags.FLAGS(argv))
         except flags.Error as error:
@@ -40,9 +40,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
         if not flags.FLAGS.workdir:
-            raise UserError(
-                "--workdir is missing: name a folder, such as --workdir runs/quickstart."
-            )
+            flags.FLAGS["workdir"].value = f"runs/{config_path.stem}"
     except UserError as error:
         _fail(error)
     return rest
@@ -75,12 +73,16 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(_EXIT_INTERRUPTED)
 
 
-def _require_config(argv: Sequence[str]) -> None:
-    """Loads the config file once by itself, since a fault in it is lost among the flags."""
+def _require_config(argv: Sequence[str]) -> pathlib.Path:
+    """Loads the config file once by itself, since a fault in it is lost among the flags.
+
+    Returns:
+      Its path.
+    """
     match = re.search(r"(?:^|\0)--?config(?:=|\0)([^\0]+)", "\0".join(argv))
     if not match:
         if any(re.match(r"--?help", argument) for argument in argv):
-            return
+            return pathlib.Path()
         raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
     path = match[1].partition(":")[0]
     try:
@@ -91,6 +93,7 @@ def _require_config(argv: Sequence[str]) -> None:
         raise UserError(f"The config {path} cannot be loaded: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
+    return pathlib.Path(path)
 
 
 def _unknown_override(argv: Sequence[str], error: Exception) -> UserError:

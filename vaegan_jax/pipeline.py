@@ -29,7 +29,7 @@ def run(config: ConfigDict, path: pathlib.Path) -> None:
     workdir.require_usable(path, config)
     data = images.load(config.data)
     _require_enough(config, data)
-    print(images.describe(data), flush=True)
+    print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
         worked = False

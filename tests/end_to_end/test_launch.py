@@ -309,19 +309,34 @@ def test_a_config_file_that_is_none(tmp_path, text, pattern):
     assert re.search(pattern, message), message
 
 
-def test_missing_flags_are_asked_for():
-    for arguments, pattern in (
-        ([], "--config is missing"),
-        (["--config=configs/smoke.py"], "--workdir is missing"),
-    ):
-        result = subprocess.run(
-            [sys.executable, "launch.py", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert pattern in refused(result)
+def test_a_config_has_to_be_named(tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "launch.py", "--workdir=run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "--config is missing" in refused(result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_named_is_named_like_the_config(tmp_path):
+    config = ROOT / "configs" / "smoke.py"
+    result = subprocess.run(
+        [
+            *(sys.executable, ROOT / "launch.py", f"--config={config}"),
+            *("--config.vae.steps=1", "--config.gan.steps=1"),
+            *("--config.gan.discriminator_warmup_steps=0", "--config.training.log_every=1"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "The run's folder is runs/smoke" in result.stdout
+    assert (tmp_path / "runs/smoke/checkpoints/gan/1").is_dir()
 
 
 def test_a_workdir_of_another_run_is_left_alone(finished):
