@@ -1,0 +1,140 @@
+"""How good a VAE is as a density: bounds on the likelihood, and what its latent is used for.
+
+All bounds are in nats per image until `bits_per_dim`; arrays of draws have them first, [K, B].
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vaegan_jax.losses import vae as losses
+
+BIN_WIDTH = 2 / 255
+"""Between two neighbouring grey values of images in [-1, 1]."""
+
+
+def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Spreads grey values evenly over their bins: images in [-1, 1] -> the same, with noise.
+
+    Theis et al. 2015, arXiv 1511.01844, section 3.1: without it a density of grey values has no
+    upper bound, with it the bound is one on the probability of the grey values.
+    """
+    return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
+
+
+def gaussian_log_likelihood(images: jax.Array, means: jax.Array, variance: float) -> jax.Array:
+    """Returns log N(images; means, variance I) over the last three axes, in nats.
+
+    For a VAE trained with the squared error and a KL weight b, the variance is b / 2.
+
+    Args:
+      images: float32 [..., H, W, C].
+      means: float32 of the same shape, or one that broadcasts to it.
+      variance: of every pixel.
+
+    Returns:
+      float32 [...].
+    """
+    dimensions = math.prod(images.shape[-3:])
+    error = jnp.sum((images - means) ** 2, axis=(-3, -2, -1))
+    return -0.5 * (error / variance + dimensions * math.log(2 * math.pi * variance))
+
+
+def log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Returns log N(x; mean, exp(log_variance)), summed over the last axis: [..., L] -> [...]."""
+    squares = (x - mean) ** 2 * jnp.exp(-log_variance)
+    return -0.5 * jnp.sum(squares + log_variance + math.log(2 * math.pi), axis=-1)
+
+
+def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Returns the evidence lower bound of each image, its KL term in closed form.
+
+    Kingma and Welling 2013, arXiv 1312.6114, equation 7.
+
+    Args:
+      log_likelihood: log p(x|z) of K draws of z from the posterior, float32 [K, B].
+      mean: the posterior's, float32 [B, L].
+      log_variance: the posterior's, float32 [B, L].
+
+    Returns:
+      float32 [B], nats.
+    """
+    return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
+
+
+def iwae(
+    log_likelihood: jax.Array, z: jax.Array, mean: jax.Array, log_variance: jax.Array
+) -> jax.Array:
+    """Returns the importance-weighted bound of each image; it rises with K towards log p(x).
+
+    Burda et al. 2015, arXiv 1509.00519, equation 8.
+
+    Args:
+      log_likelihood: log p(x|z), float32 [K, B].
+      z: the draws, float32 [K, B, L].
+      mean: the posterior's, float32 [B, L].
+      log_variance: the posterior's, float32 [B, L].
+
+    Returns:
+      float32 [B], nats.
+    """
+    prior = log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z))
+    posterior = log_normal(z, mean[None], log_variance[None])
+    weights = log_likelihood + prior - posterior
+    return jax.nn.logsumexp(weights, axis=0) - math.log(len(weights))
+
+
+def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
+    """Returns bits per pixel and channel from a bound in nats on dequantised images in [-1, 1].
+
+    A grey value's bin is 2/255 wide, so that the density's bits are short by log2(255/2) = 6.99 of
+    those of the grey value.
+    """
+    return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
+
+
+def active_units(means: jax.Array, threshold: float = 0.01) -> tuple[jax.Array, jax.Array]:
+    """Returns how many latent dimensions say anything, and the variance of each.
+
+    Burda et al. 2015, arXiv 1509.00519, section 5: a unit is active where the variance over the
+    data of its posterior mean is above 0.01. None is where the posterior has collapsed.
+
+    Args:
+      means: posterior means of many images, float32 [N, L].
+      threshold: of the variance.
+
+    Returns:
+      The count, an int32 scalar, and the variances, float32 [L].
+    """
+    variances = jnp.var(means, axis=0)
+    return jnp.sum(variances > threshold), variances
+
+
+def gaussian_mmd(x: jax.Array, y: jax.Array, deviation: float) -> jax.Array:
+    """Returns the unbiased squared maximum mean discrepancy with a Gaussian kernel.
+
+    Gretton et al. 2012 (JMLR 13), equation 3, with ``exp(-|x - y|^2 / (2 deviation^2))``. Between
+    draws of the aggregated posterior and of the prior it says how far what the decoder was
+    trained on is from what it is given to sample.
+
+    Args:
+      x: float32 [N, L].
+      y: float32 [M, L].
+      deviation: of the kernel; the root of L is of the order of distances between draws.
+
+    Returns:
+      float32 scalar; it may be negative where the sets hardly differ.
+    """
+
+    def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
+        products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+        squares = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * products
+        return jnp.exp(-jnp.maximum(squares, 0) / (2 * deviation**2))
+
+    def within(a: jax.Array) -> jax.Array:
+        values = kernel(a, a)
+        n = len(a)
+        return (jnp.sum(values) - jnp.trace(values)) / (n * (n - 1.0))
+
+    return within(x) + within(y) - 2 * jnp.mean(kernel(x, y))
