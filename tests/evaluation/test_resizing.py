@@ -1,0 +1,33 @@
+"""Each way of resizing against the library that it is named after."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.evaluation.test_distances import HERE
+from vaegan_jax.evaluation import resizing
+
+
+@pytest.mark.parametrize(
+    ("kind", "resize"),
+    [
+        ("clean_pil_bicubic_37", resizing.cubic),
+        ("clean_pil_bicubic_down_9", resizing.cubic),
+        ("halfpixel_bilinear_37", resizing.linear),
+        ("tf1_bilinear_37", resizing.tf1_linear),
+    ],
+)
+def test_each_resize_is_the_librarys(kind, resize):
+    with np.load(HERE / "parity.npz") as file:
+        images, expected = file["resize/input_uint8"], file[f"resize/{kind}"]
+    np.testing.assert_allclose(resize(images, expected.shape[1]), expected, atol=1e-3)
+
+
+def test_grey_and_rectangles_become_squares_of_colour():
+    grey = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 1)).astype(np.uint8)
+    ours = np.asarray(resizing.cubic(grey, 20))
+    for image, result in zip(grey, ours, strict=True):
+        channel = Image.fromarray(image[..., 0].astype(np.float32))
+        expected = np.asarray(channel.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255)
+        for c in range(3):
+            np.testing.assert_allclose(result[..., c], expected, atol=1e-3)
