@@ -1,10 +1,11 @@
 """How exact and how fast the metrics are.
 
-    python benchmarks/metrics.py --parity --frechet --embeddings
+    python benchmarks/metrics.py --parity --frechet --embeddings --sensitivity
 
 `--parity` holds ours against the standard libraries' values in tests/evaluation/parity.json.
 `--frechet` holds the float32 Frechet distance against float64 on the host, at the sizes that are
-met. `--embeddings` counts images a second. Without a flag all three are done.
+met. `--embeddings` counts images a second. `--sensitivity` spoils real comic faces in known ways
+and shows what each metric makes of them. Without a flag all four are done.
 """
 
 import argparse
@@ -17,8 +18,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, ImageFilter
 
-from vaegan_jax.evaluation import distances, embeddings, vae_bounds
+from vaegan_jax import config as configuration
+from vaegan_jax.data import images
+from vaegan_jax.evaluation import copies, distances, embeddings, vae_bounds
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "evaluation"
 
@@ -110,19 +114,77 @@ def frechet() -> None:
 def images_per_second() -> None:
     """Prints images a second of the embedding at three sizes, on images of 64x64."""
     print("\n| embedding | images/s |\n|---|---|")
-    images = np.random.default_rng(0).integers(0, 256, (256, 64, 64, 3)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (256, 64, 64, 3)).astype(np.uint8)
     for size in (224, 128, 64):
         embedding = embeddings.make("efflite0", size)
-        embeddings.extract(embedding, images[:64])
+        embeddings.extract(embedding, noise[:64])
         began = time.perf_counter()
-        embeddings.extract(embedding, images)
-        print(f"| {embedding.name} | {len(images) / (time.perf_counter() - began):.0f} |")
+        embeddings.extract(embedding, noise)
+        print(f"| {embedding.name} | {len(noise) / (time.perf_counter() - began):.0f} |")
+
+
+def foreign(count: int) -> np.ndarray:
+    """Returns pictures that are no faces: hills before a sky, uint8 [count, 64, 64, 3]."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    pictures = []
+    for _ in range(count):
+        sky, hill = rng.integers(60, 256, (2, 3))
+        ridge = 32 + 8 * np.sin(x / rng.uniform(4, 12) + rng.uniform(0, 6)) + rng.uniform(-8, 8)
+        shade = 1 - 0.4 * y / 64
+        pictures.append(np.where((y > ridge)[..., None], hill, sky * shade[..., None]))
+    return np.stack(pictures).astype(np.uint8)
+
+
+def sensitivity() -> None:
+    """Prints what each metric makes of real faces and of five ways to spoil them."""
+    size, count = 224, 1_000
+    embedding = embeddings.make("efflite0", size)
+    data = images.load(configuration.default_config().data)
+    order = np.random.default_rng(0).permutation(len(data.train))
+    train, fresh = data.train[order[:count]], data.train[order[count : 2 * count]]
+    noise = np.random.default_rng(1).normal(0, 8, fresh.shape)
+    blurred = [Image.fromarray(x).filter(ImageFilter.GaussianBlur(0.6)) for x in fresh]
+    sets = {
+        "fresh real faces (the floor)": fresh,
+        "blurred by 0.6 pixels": np.stack([np.asarray(x) for x in blurred]),
+        "noise of 8/255": np.clip(fresh + noise, 0, 255).round().astype(np.uint8),
+        "100 faces, ten times each": np.repeat(fresh[:100], 10, axis=0),
+        "a tenth is no faces": np.concatenate([fresh[:900], foreign(100)]),
+        "the training faces themselves": train,
+    }
+    held_out = embeddings.extract(embedding, data.held_out[:count])
+    reference = embeddings.extract(embedding, train)
+    print(f"\n{embedding.name}, {count} faces each, against as many held-out faces")
+    names = ("Frechet", "KID x 1000", "precision", "recall", "density", "coverage", "Vendi")
+    names += ("duplicates", "nearer to training", "authentic")
+    print("| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
+    for name, pixels in sets.items():
+        fake = embeddings.extract(embedding, pixels)
+        manifold = distances.manifold(held_out, fake)
+        kid, _ = distances.kid(jax.random.key(0), held_out, fake)
+        memorised = copies.memorisation(jax.random.key(0), fake, reference, held_out)
+        row = (
+            f"{float(distances.frechet(held_out, fake)):.1f}",
+            f"{1000 * float(kid):.2f}",
+            *(f"{float(value):.2f}" for value in manifold),
+            f"{float(distances.vendi(fake)):.1f}",
+            f"{float(copies.duplicate_rate(held_out, fake)):.2f}",
+            f"{float(memorised.share):.2f}",
+            f"{float(distances.authenticity(reference, fake)):.2f}",
+        )
+        print(f"| {name} | " + " | ".join(row) + " |", flush=True)
 
 
 def main() -> None:
     """Does what the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = {"parity": parity, "frechet": frechet, "embeddings": images_per_second}
+    parts = {
+        "parity": parity,
+        "frechet": frechet,
+        "embeddings": images_per_second,
+        "sensitivity": sensitivity,
+    }
     for name in parts:
         parser.add_argument(f"--{name}", action="store_true")
     arguments = vars(parser.parse_args())
