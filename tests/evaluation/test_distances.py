@@ -120,6 +120,14 @@ def test_the_polynomial_mmd_equals_the_libraries(case):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_the_gaussian_mmd_equals_the_library(name, arrays):
+    expected = EXPECTED["cases"][name]["mmd2_rbf_sigma2_unbiased"]["torch_fidelity"]
+    n = EXPECTED["cases"][name]["kid"]["n"]  # that library takes equally many of both
+    ours = distances.gaussian_mmd(arrays[f"{name}/real"][:n], arrays[f"{name}/fake"][:n], 2.0)
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_kid_of_given_subsets_equals_the_libraries(name, arrays):
     expected = EXPECTED["cases"][name]["kid_subsets"]
     real, fake = arrays[f"{name}/real"], arrays[f"{name}/fake"]

@@ -116,7 +116,7 @@ def polynomial_mmd(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the unbiased squared maximum mean discrepancy with the cubic kernel of the KID.
 
     Binkowski et al. 2018, arXiv 1801.01401, section 4 and appendix: the kernel is
-    ``(x . y / d + 1)^3``, and no image is compared with itself.
+    ``(x . y / d + 1)^3``.
 
     Args:
       x: float32 [n, d].
@@ -129,6 +129,46 @@ def polynomial_mmd(x: jax.Array, y: jax.Array) -> jax.Array:
     def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
         products = jnp.matmul(a, b.T, precision=_HIGHEST)
         return (products / a.shape[1] + 1) ** 3
+
+    return unbiased_mmd(kernel, x, y)
+
+
+def gaussian_mmd(x: jax.Array, y: jax.Array, deviation: float) -> jax.Array:
+    """Returns the unbiased squared maximum mean discrepancy with a Gaussian kernel.
+
+    The kernel is ``exp(-|x - y|^2 / (2 deviation^2))``. Between draws of the aggregated posterior
+    and of the prior it says how far what a decoder was trained on is from what it is given to
+    sample; the root of L is then a deviation of the order of distances between draws.
+
+    Args:
+      x: float32 [n, d].
+      y: float32 [m, d].
+      deviation: of the kernel.
+
+    Returns:
+      float32 scalar; it may be negative where the sets hardly differ.
+    """
+
+    def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
+        products = jnp.matmul(a, b.T, precision=_HIGHEST)
+        squares = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * products
+        return jnp.exp(-jnp.maximum(squares, 0) / (2 * deviation**2))
+
+    return unbiased_mmd(kernel, x, y)
+
+
+def unbiased_mmd(
+    kernel: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, y: jax.Array
+) -> jax.Array:
+    """Returns the unbiased squared maximum mean discrepancy with a kernel.
+
+    Gretton et al. 2012 (JMLR 13), equation 3; no row is compared with itself.
+
+    Args:
+      kernel: ([n, d], [m, d]) -> [n, m].
+      x: float32 [n, d].
+      y: float32 [m, d].
+    """
 
     def within(a: jax.Array) -> jax.Array:
         values = kernel(a, a)

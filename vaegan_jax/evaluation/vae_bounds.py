@@ -109,32 +109,3 @@ def active_units(means: jax.Array, threshold: float = 0.01) -> tuple[jax.Array, 
     """
     variances = jnp.var(means, axis=0)
     return jnp.sum(variances > threshold), variances
-
-
-def gaussian_mmd(x: jax.Array, y: jax.Array, deviation: float) -> jax.Array:
-    """Returns the unbiased squared maximum mean discrepancy with a Gaussian kernel.
-
-    Gretton et al. 2012 (JMLR 13), equation 3, with ``exp(-|x - y|^2 / (2 deviation^2))``. Between
-    draws of the aggregated posterior and of the prior it says how far what the decoder was
-    trained on is from what it is given to sample.
-
-    Args:
-      x: float32 [N, L].
-      y: float32 [M, L].
-      deviation: of the kernel; the root of L is of the order of distances between draws.
-
-    Returns:
-      float32 scalar; it may be negative where the sets hardly differ.
-    """
-
-    def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
-        products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
-        squares = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * products
-        return jnp.exp(-jnp.maximum(squares, 0) / (2 * deviation**2))
-
-    def within(a: jax.Array) -> jax.Array:
-        values = kernel(a, a)
-        n = len(a)
-        return (jnp.sum(values) - jnp.trace(values)) / (n * (n - 1.0))
-
-    return within(x) + within(y) - 2 * jnp.mean(kernel(x, y))
