@@ -18,13 +18,12 @@ import statistics
 import tempfile
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import step_time
 from PIL import Image
 
 from vaegan_jax import config as configuration
-from vaegan_jax import randomness, training, vae
+from vaegan_jax import layers, randomness
 from vaegan_jax.data import feed, images, preparation, preprocessing, sources
 
 BATCH = 64
@@ -121,25 +120,15 @@ def stream(count: int, side: int, limit_mb: float) -> None:
             )
 
 
-def appetite(base_width: int, side: int) -> None:
-    """Prints images a second that the VAE's train step takes in."""
-    config, shape = configuration.default_config(), (side, side, 3)
-    config.model.base_width = base_width
-    state = jax.jit(lambda: vae.init(config, shape))()
-    step = vae.make_train_step(config, shape)
-    stage = training.Stage(
-        randomness.Stage.VAE, 0, BATCH, state, lambda: state, step, lambda _: {}, ()
-    )
-    call = training.make_call(stage, 0, 100)
-    pixels = jnp.zeros((BATCH, *shape), jnp.uint8)
-    indices = jnp.tile(jnp.arange(BATCH, dtype=jnp.int32), (100, 1))
+def appetite(base_width: int) -> None:
+    """Prints images a second of 64x64 that the VAE's train step takes in."""
+    run = step_time.jax_steps("vae", base_width, BATCH, layers.Down, layers.Up)
     steps = 10
-    for timed in (False, True):
-        began = time.perf_counter()
-        state, _ = jax.block_until_ready(call(state, pixels, indices, indices, jnp.int32(steps)))
-        if timed:
-            rate = steps * BATCH / (time.perf_counter() - began)
-            print(f"a VAE step at base width {base_width} takes in {rate:.0f} images/s")
+    run(steps)
+    began = time.perf_counter()
+    run(steps)
+    rate = steps * BATCH / (time.perf_counter() - began)
+    print(f"a VAE step at base width {base_width} takes in {rate:.0f} images/s")
 
 
 def resident_mb() -> float:
@@ -160,7 +149,7 @@ def main() -> None:
     prepare_photographs(arguments.photographs)
     stream(arguments.streamed, arguments.side, arguments.limit_mb)
     for base_width in (16, 32, 64):
-        appetite(base_width, arguments.side)
+        appetite(base_width)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax import pipeline
-from vaegan_jax.errors import Stopped, UserError
+from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
 _EXIT_INTERRUPTED = 130
@@ -34,7 +34,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             rest = list(flags.FLAGS(argv))
         except flags.Error as error:
             # absl names the flag and what is wrong with it, sometimes over several lines.
-            raise UserError(f"{_one_line(str(error))} (--help lists the flags.)") from error
+            raise UserError(f"{one_line(error)} (--help lists the flags.)") from error
         except (AttributeError, KeyError) as error:
             raise _unknown_override(argv, error) from error
         if len(rest) > 1:
@@ -89,7 +89,7 @@ def _require_config(argv: Sequence[str]) -> pathlib.Path:
         config = runpy.run_path(path)["get_config"]()
     except Exception as error:
         unknown = re.search(r'Key \\?"(\w+)\\?" does not exist', str(error))
-        reason = configuration.unknown_field(unknown[1]) if unknown else _one_line(repr(error))
+        reason = configuration.unknown_field(unknown[1]) if unknown else one_line(repr(error))
         raise UserError(f"The config {path} cannot be loaded: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
@@ -101,11 +101,7 @@ def _unknown_override(argv: Sequence[str], error: Exception) -> UserError:
         match = re.match(r"--config\.([\w.]+)", argument)
         if match and match[1] not in configuration.FIELDS:
             return configuration.unknown_field(match[1])
-    return UserError(_one_line(str(error)))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return UserError(one_line(error))
 
 
 def _fail(error: UserError) -> None:

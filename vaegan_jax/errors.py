@@ -1,6 +1,11 @@
 """What ends a run early: a fault that the person at the keyboard can mend, or their own wish."""
 
 
+def one_line(message: object) -> str:
+    """Returns the text of an error or of anything else without its line breaks."""
+    return " ".join(str(message).split())
+
+
 class UserError(Exception):
     """A problem that its message explains in one sentence, with what to do about it.
 

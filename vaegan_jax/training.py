@@ -127,7 +127,11 @@ def _train(
         count = len(served.indices)
         began = time.perf_counter()
         with jax.transfer_guard("disallow"):
-            which = (*(_padded(part, every.log_every) for part in served[1:]), np.int32(count))
+            which = (
+                _padded(served.places, every.log_every),
+                _padded(served.indices, every.log_every),
+                np.int32(count),
+            )
             state, scalars = call(state, served.images, *jax.device_put(which))
             feed.prefetch()
             rows = {name: row[:count] for name, row in jax.device_get(scalars).items()}

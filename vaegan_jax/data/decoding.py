@@ -4,6 +4,8 @@ import io
 
 from PIL import Image, UnidentifiedImageError
 
+from vaegan_jax.errors import one_line
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Names that end so, in any case, are taken for images."""
 
@@ -50,4 +52,4 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise BadImage(f"too large: more than {MOST_PIXELS} pixels") from None
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise BadImage(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise BadImage(f"damaged: {one_line(error) or type(error).__name__}") from None

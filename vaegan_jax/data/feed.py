@@ -171,4 +171,9 @@ def make_feed(
         return Resident(images, batches)
     batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
     block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
-    return Stream(images, batches, start, block_steps, workers or os.cpu_count() or 1)
+    return Stream(images, batches, start, block_steps, thread_count(workers))
+
+
+def thread_count(workers: int) -> int:
+    """Returns ``data.workers``, or one thread a core where that is 0."""
+    return workers or os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """Loads the images of a run: found, prepared once, split by content."""
 
 import functools
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -9,9 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vaegan_jax.data import preparation, sources, tfds_sets
+from vaegan_jax.data.feed import thread_count
 from vaegan_jax.data.preparation import Prepared
 from vaegan_jax.data.preprocessing import Settings
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, one_line
 
 COMIC_FACES = pathlib.Path(__file__).with_name("comic_faces") / "comic_faces_64.zip"
 
@@ -52,7 +52,7 @@ class Split:
         except Exception as error:  # the reader's own kinds, which it does not name
             raise UserError(
                 f"The prepared images in {self._prepared.skipped_list.parent} cannot be read "
-                f"({' '.join(str(error).split())}): remove that folder, and they are prepared "
+                f"({one_line(error)}): remove that folder, and they are prepared "
                 "again."
             ) from error
         return images
@@ -96,13 +96,13 @@ def load(data: ConfigDict) -> Images:
             source,
             settings(data),
             data.directory,
-            data.workers or os.cpu_count() or 1,
+            thread_count(data.workers),
             data.max_bad_fraction,
         )
     except (OSError, RuntimeError) as error:  # the latter is how the shards' writer fails
         raise UserError(
             f"The images of {data.path or data.name} cannot be prepared "
-            f"({' '.join(str(error).split())}): set data.directory to a folder that can be "
+            f"({one_line(error)}): set data.directory to a folder that can be "
             "written and has space."
         ) from error
     held_out = is_held_out(prepared.digests, data.held_out_one_in)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from vaegan_jax.data.decoding import MOST_BYTES, NOT_READ, SUFFIXES, BadImage
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, one_line
 
 
 class Skipped(NamedTuple):
@@ -133,7 +133,7 @@ def archive(path: pathlib.Path, label: str) -> Source:
             return file.read(found[position][3])
         # Damaged data raises whatever the decompressor happens to raise.
         except Exception as error:
-            raise BadImage(f"damaged in the zip: {' '.join(str(error).split())}") from None
+            raise BadImage(f"damaged in the zip: {one_line(error)}") from None
 
     names = [name for name, _, _, _ in found]
     _require_images(label, names, skipped, other)

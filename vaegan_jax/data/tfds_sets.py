@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from vaegan_jax.data.preparation import data_directory
 from vaegan_jax.data.sources import Source
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, one_line
 
 _LONGEST_MESSAGE = 400
 
@@ -139,7 +139,7 @@ def _prepare_elsewhere(name: str, directory: str) -> None:
     command = [sys.executable, "-m", "vaegan_jax.data.tfds_sets", name, directory]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode:
-        reason = " ".join(result.stdout.split())
+        reason = one_line(result.stdout)
         raise UserError(reason or f"{name} could not be prepared: run {' '.join(command[1:])}.")
 
 
@@ -188,7 +188,7 @@ def _not_prepared(name: str, error: Exception) -> UserError:
 
 
 def _short(message: object) -> str:
-    text = " ".join(str(message).split())
+    text = one_line(message)
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."
 
 

@@ -233,13 +233,17 @@ def neighbours(x: jax.Array, y: jax.Array) -> Neighbours:
 @functools.partial(jax.jit, static_argnames="k")
 def radii(x: jax.Array, k: int) -> jax.Array:
     """Returns each row's squared distance to its k-th nearest other row: [n, d] -> float32 [n]."""
+    return _nearest_others(x, k)[:, -1]
 
-    def kth(distances: jax.Array, rows: jax.Array) -> jax.Array:
+
+def _nearest_others(x: jax.Array, k: int) -> jax.Array:
+    """Returns each row's squared distances to its k nearest other rows, rising: float32 [n, k]."""
+
+    def nearest(distances: jax.Array, rows: jax.Array) -> jax.Array:
         own = rows[:, None] == jnp.arange(len(x))[None]
-        nearest, _ = jax.lax.top_k(-jnp.where(own, jnp.inf, distances), k)
-        return -nearest[:, -1]
+        return -jax.lax.top_k(-jnp.where(own, jnp.inf, distances), k)[0]
 
-    result: jax.Array = _by_blocks(x, x, kth)
+    result: jax.Array = _by_blocks(x, x, nearest)
     return result
 
 
@@ -271,8 +275,8 @@ def manifold(real: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5) -
     Returns:
       float32 scalars from 0 to 1; density may exceed 1.
     """
-    radii_real, radii_fake = radii(real, k), radii(fake, k)
-    balls = radii(real, k_density)
+    radii_fake, others = radii(fake, k), _nearest_others(real, max(k, k_density))
+    radii_real, balls = others[:, k - 1], others[:, k_density - 1]
 
     def of_fakes(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         inside = jnp.any(distances <= radii_real[None], axis=1)

@@ -65,10 +65,8 @@ class Depthwise(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         out = -(-height // stride), -(-width // stride)
-        (top, bottom), (left, right) = (
-            _same_padding(length, size, stride) for length in (height, width)
-        )
-        x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        pads = jax.lax.padtype_to_pads((height, width), (size, size), (stride, stride), "SAME")
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         total = jnp.broadcast_to(bias[None, None, None], (len(x), *out, channels))
         for i in range(size):
             for j in range(size):
@@ -174,8 +172,3 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
         precision=jax.lax.Precision.HIGHEST,
         name=name,
     )
-
-
-def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
-    return total // 2, total - total // 2
