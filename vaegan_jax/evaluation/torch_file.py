@@ -52,8 +52,13 @@ def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} holds something else than tensors ({error}).") from error
 
 
-def require(path: pathlib.Path, sha256: str) -> bytes:
+def require(path: pathlib.Path, sha256: str, remedy: str = "fetch it again") -> bytes:
     """Returns the bytes of a file of weights.
+
+    Args:
+      path: the file.
+      sha256: what it has to hash to, in hex.
+      remedy: what to do where it does not, as the end of a sentence.
 
     Raises:
       UserError: where it cannot be read or hashes to something else.
@@ -66,7 +71,7 @@ def require(path: pathlib.Path, sha256: str) -> bytes:
     if found != sha256:
         raise UserError(
             f"{path} is not the file of weights that is wanted, or is damaged: its SHA-256 is "
-            f"{found} in place of {sha256}; fetch it again."
+            f"{found} in place of {sha256}; {remedy}."
         )
     return data
 
