@@ -3,11 +3,14 @@
 from absl import app, flags
 from ml_collections import config_flags
 
-from vaegan_jax import cli
+from vaegan_jax import cli, pipeline
 
 config_flags.DEFINE_config_file("config", None, "the run's config, a file in configs/")
 flags.DEFINE_string(
     "workdir", None, "the run's folder, runs/CONFIG if not named; a run that stopped goes on there"
+)
+flags.DEFINE_list(
+    "stages", list(pipeline.STAGES), "which stages to go through, with commas; all if not named"
 )
 
 if __name__ == "__main__":

@@ -19,4 +19,12 @@ def get_config() -> ConfigDict:
     config.training.picture_every = 8
     config.training.checkpoint_every = 6
     config.training.picture_columns = 4
+    config.evaluation.embedding = "pixels"
+    config.evaluation.samples = 100
+    config.evaluation.reference_images = 200
+    config.evaluation.paths = 20
+    config.evaluation.likelihood_images = 20
+    config.evaluation.likelihood_draws = 2
+    config.evaluation.curve_every = 6
+    config.evaluation.curve_samples = 50
     return config

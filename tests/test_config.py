@@ -109,6 +109,19 @@ BAD = {
     "training.keep_checkpoints": [0],
     "training.seconds_per_call": [0, -1],
     "training.picture_columns": [1],
+    "evaluation.embedding": ["", "resnet", "a.b:", 3],
+    "evaluation.size": [0, 31, 224.0],
+    "evaluation.resize": ["bicubic"],
+    "evaluation.weights": [3],
+    "evaluation.statistics": [None],
+    "evaluation.samples": [-1, 1, 39],
+    "evaluation.reference_images": [-1, 39],
+    "evaluation.paths": [0, 1],
+    "evaluation.likelihood_images": [1],
+    "evaluation.likelihood_draws": [0],
+    "evaluation.curve_every": [-1],
+    "evaluation.curve_samples": [39],
+    "evaluation.curve_size": [16],
 }
 
 

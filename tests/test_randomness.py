@@ -9,7 +9,12 @@ from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, order, step
 
 def test_the_numbers_of_stages_and_purposes_are_fixed():
     # Changing one silently changes every run ever made.
-    assert {stage.name: stage.value for stage in Stage} == {"VAE": 0, "GAN": 1, "PICTURES": 2}
+    assert {stage.name: stage.value for stage in Stage} == {
+        "VAE": 0,
+        "GAN": 1,
+        "PICTURES": 2,
+        "EVALUATION": 3,
+    }
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "ENCODER": 0,
         "DECODER": 1,
@@ -19,6 +24,10 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
         "LATENT": 5,
         "PENALTY": 6,
         "FLIP": 7,
+        "SUBSET": 8,
+        "DEALING": 9,
+        "DEQUANTISATION": 10,
+        "PLACE": 11,
     }
 
 

@@ -104,6 +104,17 @@ class Checkpoints:
         )
 
 
+def latest(directory: pathlib.Path) -> int | None:
+    """Returns the newest step saved in the folder of a stage's checkpoints, or None."""
+    if not directory.is_dir():
+        return None
+    checkpoints = Checkpoints(directory, keep=1)
+    try:
+        return checkpoints.latest()
+    finally:
+        checkpoints.close()
+
+
 def restore_part(
     directory: pathlib.Path, step: int, path: tuple[str, ...], template: State
 ) -> State:

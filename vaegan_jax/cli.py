@@ -39,6 +39,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise _unknown_override(argv, error) from error
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
+        unknown = [stage for stage in flags.FLAGS.stages if stage not in pipeline.STAGES]
+        if unknown or not flags.FLAGS.stages:
+            raise UserError(
+                f"--stages has no stage {', '.join(unknown) or 'at all'}: name one or more of "
+                f"{', '.join(pipeline.STAGES)}, with commas."
+            )
         if not flags.FLAGS.workdir:
             flags.FLAGS["workdir"].value = f"runs/{config_path.stem}"
     except UserError as error:
@@ -55,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     try:
-        pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
+        pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.stages)
     except UserError as error:
         _fail(error)
     except OSError as error:

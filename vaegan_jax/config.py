@@ -17,6 +17,7 @@ from PIL import ImageColor
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import inception, uncertainty
 from vaegan_jax.losses import gan as gan_losses
 from vaegan_jax.losses import vae as vae_losses
 
@@ -31,7 +32,8 @@ class Field(NamedTuple):
       allowed: whether a value may be used.
       wanted: what `allowed` asks for, to follow "must be".
       comment: what the field means.
-      free: whether a run may go on with another value, since no result depends on it.
+      free: whether a run may go on with another value, since nothing that is trained depends on
+        it.
     """
 
     default: Any
@@ -78,6 +80,10 @@ def _is_colour(value: Any) -> bool:
         return False
 
 
+_SAMPLES = (
+    lambda value: _is_int(value) and (value == 0 or value >= uncertainty.FEWEST),
+    f"0, or at least {uncertainty.FEWEST}",
+)
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
 _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
@@ -92,6 +98,13 @@ _DATA_NAME = (
         isinstance(value, str) and bool(re.fullmatch(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?", value))
     ),
     "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
+)
+_EMBEDDING = (
+    lambda value: (
+        isinstance(value, str)
+        and bool(re.fullmatch(r"none|pixels|efflite0|inception|[\w.]+:\w+", value))
+    ),
+    "none, pixels, efflite0, inception, or a function of your own as package.module:function",
 )
 _COLOUR = (_is_colour, 'a colour such as "white" or "#808080"')
 _SIZE = (
@@ -189,6 +202,52 @@ FIELDS: dict[str, Field] = {
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
     ),
     "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
+    # The evaluation. Nothing that is trained depends on it.
+    "evaluation.embedding": _field(
+        "efflite0",
+        _EMBEDDING,
+        "in whose features images are compared; none for no evaluation",
+        free=True,
+    ),
+    "evaluation.size": _field(
+        224, _whole(32), "to which efflite0 resizes; 128 is four times as fast", free=True
+    ),
+    "evaluation.resize": _field(
+        "clean",
+        _one_of(inception.RESIZES),
+        "how inception resizes; in an FID's name",
+        free=True,
+    ),
+    "evaluation.weights": _field(
+        "", _TEXT, "inception's file of weights; downloaded to ~/.cache if empty", free=True
+    ),
+    "evaluation.statistics": _field(
+        "", _TEXT, "an .npz of mu and sigma to take a Frechet distance from as well", free=True
+    ),
+    "evaluation.samples": _field(
+        0,
+        _SAMPLES,
+        "of each kind; 0 for as many as are held out (at most 10,000), for which floors exist",
+        free=True,
+    ),
+    "evaluation.reference_images": _field(
+        50_000, _SAMPLES, "most real images, on either side, to compare with; 0 for all", free=True
+    ),
+    "evaluation.paths": _field(1_000, _whole(2), "pairs of latents for the path length", free=True),
+    "evaluation.likelihood_images": _field(
+        1_000, _whole(2), "held-out images whose likelihood is bounded", free=True
+    ),
+    "evaluation.likelihood_draws": _field(64, _whole(1), "K of the IWAE bound", free=True),
+    "evaluation.curve_every": _field(
+        1_000, _whole(0), "steps between cheap evaluations during training; 0 for none", free=True
+    ),
+    "evaluation.curve_samples": _field(
+        500,
+        _whole(uncertainty.FEWEST),
+        "samples, against twice as many held-out images",
+        free=True,
+    ),
+    "evaluation.curve_size": _field(64, _whole(32), "to which efflite0 resizes there", free=True),
 }
 
 
@@ -275,8 +334,8 @@ _ONLY_FOR = {
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns a phrase for each field that differs between two flattened configs.
 
-    Fields on which no result depends are left out. A field that an older config lacks had its
-    default: whoever adds a field gives it the default under which nothing changes.
+    Fields on which nothing that is trained depends are left out. A field that an older config
+    lacks had its default: whoever adds a field gives it the default under which nothing changes.
     """
     missing = "absent"
     defaults = {name: field.default for name, field in FIELDS.items()}

@@ -1,25 +1,45 @@
-"""A run, top to bottom: data, VAE, hand-over, GAN, summary."""
+"""A run, top to bottom: data, VAE, hand-over, GAN, evaluation, report."""
 
 import functools
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
+from vaegan_jax import (
+    checkpoints,
+    environment,
+    evaluating,
+    gan,
+    randomness,
+    training,
+    transfer,
+    vae,
+    workdir,
+)
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, randomness, training, transfer, vae, workdir
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
-from vaegan_jax.report import pictures
+from vaegan_jax.evaluation import curve
+from vaegan_jax.report import page, pictures, tables
 from vaegan_jax.signals import StopRequest
 
+State = TypeVar("State")
 
-def run(config: ConfigDict, path: pathlib.Path) -> None:
+STAGES = ("vae", "gan", "evaluate", "report")
+
+
+def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) -> None:
     """Runs a config in a workdir, going on from whatever is finished there.
 
     Args:
       config: from `default_config`, overridden at will.
       path: the workdir.
+      stages: which of `STAGES` to go through. One that is named alone is gone through even where
+        it was finished before, but for training. The report is made anew after anything else.
 
     Raises:
       UserError: for anything that the person who started it can put right.
@@ -27,21 +47,39 @@ def run(config: ConfigDict, path: pathlib.Path) -> None:
     """
     configuration.check(config)
     workdir.require_usable(path, config)
+    if tuple(stages) == ("report",):
+        workdir.require_run(path)
+        with workdir.open_workdir(path, config) as folder:
+            print(f"The report is {folder.write_report(page.make(folder))}")
+        return
+
     data = images.load(config.data)
     _require_enough(config, data)
+    judges = evaluating.make_judges(config, data, stages)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
+        folder.note_environment(environment.facts())
         worked = False
-        if config.transfer.generator == "vae":
-            worked |= training.train(vae_stage(config, data), data.train, config, folder, stop)
-        worked |= training.train(gan_stage(config, data, folder), data.train, config, folder, stop)
+        if "vae" in stages and config.transfer.generator == "vae":
+            stage = vae_stage(config, data, judges.measure)
+            worked |= training.train(stage, data.train, config, folder, stop)
+        if "gan" in stages:
+            grown = gan_stage(config, data, folder, judges.measure)
+            worked |= training.train(grown, data.train, config, folder, stop)
+        if judges.embedding is not None:
+            again = "evaluate" in stages and len(stages) < len(STAGES)
+            worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
+        if worked or not (path / workdir.REPORT).exists():
+            folder.write_report(page.make(folder))
         if not worked:
             print("This run was finished before, and nothing is left to do.")
         print(summary(config, folder))
 
 
-def vae_stage(config: ConfigDict, data: images.Images) -> training.Stage[vae.VAEState]:
+def vae_stage(
+    config: ConfigDict, data: images.Images, measure: curve.Measure | None = None
+) -> training.Stage[vae.VAEState]:
     """Returns the VAE stage of a run."""
     init = functools.partial(vae.init, config, data.shape)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
@@ -58,11 +96,15 @@ def vae_stage(config: ConfigDict, data: images.Images) -> training.Stage[vae.VAE
             **decoder_pictures(state.params["decoder"]),
         },
         shown=("reconstruction", "kl"),
+        measure=_measured(measure, lambda state: state.params["decoder"], "normal"),
     )
 
 
 def gan_stage(
-    config: ConfigDict, data: images.Images, folder: workdir.Workdir
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    measure: curve.Measure | None = None,
 ) -> training.Stage[gan.GANState]:
     """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
     random_generator = functools.partial(gan.random_generator, config, data.shape)
@@ -72,6 +114,11 @@ def gan_stage(
     def first_state() -> gan.GANState:
         if config.transfer.generator == "vae":
             vae_checkpoints = folder.checkpoints("vae")
+            if checkpoints.latest(vae_checkpoints) != config.vae.steps:
+                raise UserError(
+                    "The VAE is not finished, and the GAN grows from its decoder: run the vae "
+                    "stage first, or set transfer.generator=scratch in another --workdir."
+                )
             generator = transfer.generator_params(
                 config, data.shape, vae_checkpoints, config.vae.steps
             )
@@ -90,23 +137,36 @@ def gan_stage(
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),
         shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
+        measure=_measured(measure, lambda state: state.ema, config.gan.noise),
     )
 
 
+def _measured(
+    measure: curve.Measure | None, params: Callable[[State], optax.Params], noise: str
+) -> Callable[[State], dict[str, float]] | None:
+    return None if measure is None else lambda state: measure(params(state), noise)
+
+
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
-    """Returns a few lines on a finished run: what it took, and which files to look at."""
+    """Returns some lines on a run: what it took, what came out, and which files to look at."""
     lines = []
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
         metrics = [line for line in folder.metrics() if line["stage"] == stage]
         if metrics:
             lines.append(
-                f"{stage}: {steps} steps in {metrics[-1]['seconds']:.0f} s, "
+                f"{stage}: {metrics[-1]['step']} steps of {steps} in "
+                f"{metrics[-1]['seconds']:.0f} s, "
                 f"{metrics[-1]['images_per_second']:.0f} images/s at the end"
             )
             pictures_of_stage = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
             lines += [f"  {picture}" for picture in pictures_of_stage]
+    evaluation = folder.evaluation()
+    if evaluation:
+        lines.append(tables.as_text(evaluation))
+        lines += [f"{found['name']}: {found['text']}" for found in evaluation["findings"]]
     lines.append(f"numbers: {folder.path / 'metrics.jsonl'}")
     lines.append(f"curves:  tensorboard --logdir {folder.path / 'tensorboard'}")
+    lines.append(f"report:  {folder.path / workdir.REPORT}")
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ class Stage(enum.IntEnum):
     VAE = 0
     GAN = 1
     PICTURES = 2
+    EVALUATION = 3
 
 
 class Purpose(enum.IntEnum):
@@ -32,6 +33,10 @@ class Purpose(enum.IntEnum):
     LATENT = 5
     PENALTY = 6
     FLIP = 7
+    SUBSET = 8
+    DEALING = 9
+    DEQUANTISATION = 10
+    PLACE = 11
 
 
 def step_key(

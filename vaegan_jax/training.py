@@ -1,8 +1,9 @@
-"""The one loop that both stages share: many steps a call, then log, draw, save."""
+"""The one loop that both stages share: many steps a call, then log, draw, evaluate, save."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
@@ -50,6 +51,8 @@ class Stage(Generic[State]):
       step: (state, images in [-1, 1], key) -> (state, scalars).
       pictures: state -> pictures by name, uint8 [H, W, C].
       shown: the scalars that the progress line shows.
+      measure: state -> distances to real images by name, taken every
+        ``evaluation.curve_every`` steps; None for no such curve.
     """
 
     number: randomness.Stage
@@ -60,6 +63,7 @@ class Stage(Generic[State]):
     step: Step[State]
     pictures: Callable[[State], dict[str, np.ndarray]]
     shown: tuple[str, ...]
+    measure: Callable[[State], dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -106,12 +110,14 @@ def _train(
     stop: StopRequest,
 ) -> None:
     every = config.training
+    curve_every = config.evaluation.curve_every if stage.measure else 0
     step, progress = checkpoints.latest(), None
     if step is None:
         step, state = 0, stage.init()
     else:
         state, progress = checkpoints.restore(step, stage.template)
     workdir.rewind(stage.name, step)
+    workdir.write_event(f"{stage.name}: {'began' if step == 0 else f'went on from step {step}'}")
     if step == 0:
         _draw(stage, state, workdir, step)
 
@@ -123,7 +129,9 @@ def _train(
     stopping: int | None = None
     allowed = 1  # the first call also compiles, so it says little about the speed
     while step < stage.steps:
-        served = feed.serve(step, min(allowed, _steps_to_next(step, stage.steps, every)))
+        served = feed.serve(
+            step, min(allowed, _steps_to_next(step, stage.steps, every, curve_every))
+        )
         count = len(served.indices)
         began = time.perf_counter()
         with jax.transfer_guard("disallow"):
@@ -139,7 +147,7 @@ def _train(
 
         bad = first_not_finite(rows)
         if bad is not None:
-            raise _not_finite(stage, step + bad[0] + 1, bad[1], checkpoints.latest())
+            raise _not_finite(stage, workdir, step + bad[0] + 1, bad[1], checkpoints.latest())
         step += count
         log.add(rows)
         last, stopping = step == stage.steps, stop.signal
@@ -147,14 +155,21 @@ def _train(
             log.write(step)
         if last or step % every.picture_every == 0:
             _draw(stage, state, workdir, step)
+        if stage.measure and curve_every and (last or step % curve_every == 0):
+            with log.paused():
+                found = stage.measure(state)
+            workdir.write_curve(stage.name, step, log.cost(step) | found)
         if last or step % every.checkpoint_every == 0 or stopping:
             if not all_finite(state):
-                raise _not_finite(stage, step, "a parameter", checkpoints.latest())
+                raise _not_finite(stage, workdir, step, "a parameter", checkpoints.latest())
             checkpoints.save(step, state, log.progress())
         if stopping and not last:
             break
     log.close()
     checkpoints.finish()
+    workdir.write_event(
+        f"{stage.name}: {'finished' if last else f'stopped by signal {stopping}'} at step {step}"
+    )
     if stopping and step < stage.steps:
         raise Stopped(
             f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
@@ -195,13 +210,12 @@ class Log:
 
     def write(self, step: int) -> None:
         """Writes a line of means and rates, and begins the next."""
-        seconds = self._seconds()
+        cost = self.cost(step)
+        seconds = cost["seconds"]
         before, seconds_before = self._written
         rate = (step - before) / (seconds - seconds_before)
         batch_size = self._stage.batch_size
-        rates = {
-            "seconds": seconds,
-            "images": step * batch_size,
+        rates = cost | {
             "steps_per_second": rate,
             "images_per_second": rate * batch_size,
         }
@@ -220,6 +234,17 @@ class Log:
                 f"{left:.0f} s left",
                 flush=True,
             )
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens meanwhile of the seconds, so that these are of training alone."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def cost(self, step: int) -> dict[str, float]:
+        """Returns what it took to come so far: `seconds`, and `images` seen."""
+        return {"seconds": self._seconds(), "images": step * self._stage.batch_size}
 
     def progress(self) -> Progress:
         """Returns what has been summed up, to be saved with a checkpoint."""
@@ -315,17 +340,20 @@ def _draw(stage: Stage[State], state: State, workdir: Workdir, step: int) -> Non
         workdir.write_picture(stage.name, name, step, picture)
 
 
-def _steps_to_next(step: int, last: int, every: ConfigDict) -> int:
-    intervals: tuple[int, ...] = (every.log_every, every.picture_every, every.checkpoint_every)
+def _steps_to_next(step: int, last: int, every: ConfigDict, curve_every: int) -> int:
+    intervals = (every.log_every, every.picture_every, every.checkpoint_every, curve_every or last)
     return min(last - step, *(interval - step % interval for interval in intervals))
 
 
-def _not_finite(stage: Stage[Any], step: int, what: str, saved: int | None) -> UserError:
+def _not_finite(
+    stage: Stage[Any], workdir: Workdir, step: int, what: str, saved: int | None
+) -> UserError:
     kept = (
         "no checkpoint was saved before"
         if saved is None
         else f"the checkpoint of step {saved} is kept"
     )
+    workdir.write_event(f"{stage.name}: {what} was not finite at step {step}")
     return UserError(
         f"The {stage.name} stage stopped at step {step}: {what} is not finite; {kept}. Try lower "
         f"learning rates in config.{stage.name}, in another --workdir."

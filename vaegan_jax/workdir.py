@@ -2,13 +2,19 @@
 
 config.json          the resolved config, every field
 data.json            which images the run is trained on
+run.json             versions, device and machine that it began with
 metrics.jsonl        a line of numbers every few steps, both stages
+curve.jsonl          a line of distances to real images every now and then, both stages
+events.jsonl         what happened when
 images/STAGE/        PNG pictures, named by what they show and the step
 tensorboard/STAGE/   the same metrics and pictures, for TensorBoard
 checkpoints/STAGE/   Orbax checkpoints
+evaluation/          numbers.json and pictures of the newest evaluation
+report.html          all of it on one page
 """
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
@@ -25,9 +31,15 @@ from tensorboardX import SummaryWriter
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 
+DATA = "data.json"
+ENVIRONMENT = "run.json"
+REPORT = "report.html"
+
 _CONFIG = "config.json"
-_DATA = "data.json"
 _METRICS = "metrics.jsonl"
+_CURVE = "curve.jsonl"
+_EVENTS = "events.jsonl"
+_NUMBERS = "numbers.json"
 _LOCK = ".lock"
 
 
@@ -42,6 +54,25 @@ class Workdir:
         """Returns the folder of a stage's checkpoints."""
         return self.path / "checkpoints" / stage
 
+    def config(self) -> dict[str, Any]:
+        """Returns the run's config, flattened."""
+        return self.facts(_CONFIG) or {}
+
+    def facts(self, name: str) -> dict[str, Any] | None:
+        """Returns what a JSON file of the folder holds, or None where it is not there.
+
+        Raises:
+          UserError: where it is damaged.
+        """
+        path = self.path / name
+        try:
+            found: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} cannot be read ({error}): restore or remove it.") from error
+        return found
+
     def require_data(self, facts: dict[str, Any]) -> None:
         """Notes which images the run is trained on, or compares them with what is noted.
 
@@ -51,14 +82,10 @@ class Workdir:
         Raises:
           UserError: where the run was begun on other images.
         """
-        path = self.path / _DATA
-        if not path.exists():
-            _write_whole(path, json.dumps(facts, indent=2) + "\n")
+        noted = self.facts(DATA)
+        if noted is None:
+            _write_whole(self.path / DATA, json.dumps(facts, indent=2) + "\n")
             return
-        try:
-            noted = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} cannot be read ({error}): restore or remove it.") from error
         if noted["digest"] != facts["digest"]:
             raise UserError(
                 f"The images have changed since the run in {self.path} began "
@@ -66,17 +93,25 @@ class Workdir:
                 "or name another --workdir to begin anew."
             )
 
+    def note_environment(self, facts: dict[str, Any]) -> None:
+        """Notes once what the run began with."""
+        if not (self.path / ENVIRONMENT).exists():
+            _write_whole(self.path / ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
+
     def rewind(self, stage: str, step: int) -> None:
         """Drops a stage's metrics and pictures beyond a step, and a line cut off in the middle.
 
         What follows a restored checkpoint is written again.
         """
-        kept = [
-            json.dumps(line)
-            for line in self.metrics()
-            if line["stage"] != stage or line["step"] <= step
-        ]
-        _write_whole(self.path / _METRICS, "".join(f"{line}\n" for line in kept))
+        for name in (_METRICS, _CURVE):
+            if not (self.path / name).exists():
+                continue
+            kept = [
+                json.dumps(line)
+                for line in self._lines(name)
+                if line["stage"] != stage or line["step"] <= step
+            ]
+            _write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
             match = re.fullmatch(r".*_(\d+)", picture.stem)
             if match and int(match[1]) > step:
@@ -87,8 +122,64 @@ class Workdir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl, whole ones only."""
+        return self._lines(_METRICS)
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Returns the lines of curve.jsonl, whole ones only."""
+        return self._lines(_CURVE)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Returns the lines of events.jsonl, whole ones only."""
+        return self._lines(_EVENTS)
+
+    def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line; floats are written so that they read back exactly."""
+        self._write_line(_METRICS, {"stage": stage, "step": step} | scalars)
+        self._write_scalars(stage, step, scalars)
+
+    def write_curve(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line of distances to real images."""
+        self._write_line(_CURVE, {"stage": stage, "step": step} | scalars)
+        self._write_scalars(stage, step, {f"curve/{name}": v for name, v in scalars.items()})
+
+    def write_event(self, text: str) -> None:
+        """Appends what happened, with the time."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._write_line(_EVENTS, {"time": now, "event": text})
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Returns what `write_evaluation` wrote last, or None.
+
+        Raises:
+          UserError: where the file is damaged.
+        """
+        return self.facts(f"{self.evaluation_folder.name}/{_NUMBERS}")
+
+    @property
+    def evaluation_folder(self) -> pathlib.Path:
+        """The folder of the newest evaluation."""
+        return self.path / "evaluation"
+
+    def write_evaluation(self, numbers: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
+        """Puts an evaluation in the place of the one before; the numbers come last."""
+        self.evaluation_folder.mkdir(exist_ok=True)
+        (self.evaluation_folder / _NUMBERS).unlink(missing_ok=True)
+        for old in self.evaluation_folder.glob("*.png"):
+            old.unlink()
+        for name, picture in pictures.items():
+            _save_picture(self.evaluation_folder / f"{name}.png", picture)
+        text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+        _write_whole(self.evaluation_folder / _NUMBERS, text)
+
+    def write_report(self, page: str) -> pathlib.Path:
+        """Writes report.html."""
+        path = self.path / REPORT
+        _write_whole(path, page)
+        return path
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
         try:
-            text = (self.path / _METRICS).read_text()
+            text = (self.path / name).read_text()
         except FileNotFoundError:
             return []
         lines = []
@@ -97,11 +188,11 @@ class Workdir:
                 lines.append(json.loads(line))
         return lines
 
-    def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
-        """Appends a line; floats are written so that they read back exactly."""
-        line = json.dumps({"stage": stage, "step": step} | scalars)
-        with (self.path / _METRICS).open("a") as file:
-            file.write(f"{line}\n")
+    def _write_line(self, name: str, line: dict[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(f"{json.dumps(line)}\n")
+
+    def _write_scalars(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self._tensorboards[stage].add_scalar(name, value, step)
         self._tensorboards[stage].flush()
@@ -110,7 +201,7 @@ class Workdir:
         """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
         path = self.path / "images" / stage / f"{name}_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
+        _save_picture(path, picture)
         self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
         return path
 
@@ -152,6 +243,16 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
         )
 
 
+def require_run(path: pathlib.Path) -> None:
+    """Checks that a folder holds a run, begun at least.
+
+    Raises:
+      UserError: where it does not.
+    """
+    if not (path / _CONFIG).exists():
+        raise UserError(f"There is no run in {path} yet: leave --stages out to begin it.")
+
+
 @contextlib.contextmanager
 def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     """Opens the folder of a run, creating it where needed, and holds its lock meanwhile.
@@ -184,6 +285,10 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             yield workdir
         finally:
             workdir.close()
+
+
+def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
 
 
 def _counts(facts: dict[str, Any]) -> str:

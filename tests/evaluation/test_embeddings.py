@@ -106,5 +106,5 @@ def test_a_users_own_embedding_is_a_function_by_name():
 
 @pytest.mark.parametrize("name", ["inseption", "no_module:f", "tests.conftest:none", ":", "a:"])
 def test_an_unknown_embedding_is_named(name):
-    with pytest.raises(UserError, match=r"is unknown .* use efflite0, inception, or a"):
+    with pytest.raises(UserError, match=r"is unknown .* use efflite0, inception, pixels, or a"):
         embeddings.make(name, 224)

@@ -4,6 +4,7 @@ import pytest
 from scipy.spatial import geometric_slerp
 
 from vaegan_jax import networks, vae
+from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.report import pictures
 
 SHAPE = (16, 32, 3)
@@ -25,20 +26,20 @@ def test_slerp_follows_the_great_circle():
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     t = np.linspace(0, 1, 9)
     expected = geometric_slerp(a, b, t)
-    ours = pictures.slerp(a.astype(np.float32), b.astype(np.float32), t.astype(np.float32))
+    ours = slerp(a.astype(np.float32), b.astype(np.float32), t.astype(np.float32))
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_slerp_ends_at_its_ends_whatever_their_lengths():
     a, b = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
-    path = pictures.slerp(a, 3 * b, np.array([0, 1], np.float32))
+    path = slerp(a, 3 * b, np.array([0, 1], np.float32))
     np.testing.assert_allclose(path, [a, 3 * b], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_slerp_between_parallel_latents_is_a_straight_line(scale):
     a = np.random.default_rng(0).standard_normal(6).astype(np.float32)
-    path = pictures.slerp(a, scale * a, np.array([0, 0.5, 1], np.float32))
+    path = slerp(a, scale * a, np.array([0, 0.5, 1], np.float32))
     np.testing.assert_allclose(path, [a, (1 + scale) / 2 * a, scale * a], rtol=1e-3)
 
 

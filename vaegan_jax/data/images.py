@@ -27,7 +27,7 @@ class Split:
         self, prepared: Prepared, positions: np.ndarray, image_shape: tuple[int, int, int]
     ) -> None:
         """Takes those images of a preparation that stand at `positions`."""
-        self._prepared, self._positions = prepared, positions
+        self._prepared, self._positions, self._image_shape = prepared, positions, image_shape
         self.shape = (len(positions), *image_shape)
 
     def __len__(self) -> int:
@@ -37,6 +37,15 @@ class Split:
     def nbytes(self) -> int:
         """Bytes that all of them take in memory."""
         return int(np.prod(self.shape))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        return self._image_shape
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """Returns some of these images, none of them read yet."""
+        return Split(self._prepared, self._positions[rows], self._image_shape)
 
     def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:
         """Reads images, uint8 [n, H, W, C]; from several threads at once if need be.
@@ -80,8 +89,7 @@ class Images(NamedTuple):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
-        _, height, width, channels = self.train.shape
-        return height, width, channels
+        return self.train.image_shape
 
 
 def load(data: ConfigDict) -> Images:

@@ -1,11 +1,15 @@
-"""Whether a generator repeats itself or its training images, in the features of an embedding."""
+"""Whether a generator repeats itself or its training images, in the features of an embedding.
+
+Distances are squared; those of real images to one another come from `distances.nearest_others`,
+those of fakes to real images from `distances.neighbours`.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vaegan_jax.evaluation.distances import neighbours, radii
+from vaegan_jax.evaluation.distances import Neighbours, neighbours
 
 
 class Memorisation(NamedTuple):
@@ -14,14 +18,10 @@ class Memorisation(NamedTuple):
     Attributes:
       share: of fakes whose nearest image is one of training; 0.5 where nothing is memorised.
       error: its standard error.
-      nearest: which training image is nearest to each fake, int32 [m].
-      distance: how far that is, squared, float32 [m].
     """
 
     share: jax.Array
     error: jax.Array
-    nearest: jax.Array
-    distance: jax.Array
 
 
 def memorisation(
@@ -29,27 +29,46 @@ def memorisation(
 ) -> Memorisation:
     """Compares fakes' nearest training image with their nearest held-out image.
 
-    As many training images are drawn as there are held-out ones, since among more images the
-    nearest is nearer whatever was learnt; the pairs to be shown are from all of them. It is the
-    comparison of Meehan et al. 2020, arXiv 2004.05675, section 3, as a share.
+    Of the larger set only as many are drawn as the smaller one has, since among more images the
+    nearest is nearer whatever was learnt. It is the comparison of Meehan et al. 2020,
+    arXiv 2004.05675, section 3, as a share.
 
     Args:
-      key: of the draw of training images.
+      key: of the draw.
       fake: float32 [m, d].
-      train: float32 [n, d], n no less than the held-out images.
+      train: float32 [n, d].
       held_out: float32 [k, d].
     """
-    drawn = jax.random.choice(key, len(train), (len(held_out),), replace=False)
-    to_train = neighbours(fake, train[drawn]).nearest
+    size = min(len(train), len(held_out))
+    key_train, key_held_out = jax.random.split(key)
+    train = train[jax.random.choice(key_train, len(train), (size,), replace=False)]
+    held_out = held_out[jax.random.choice(key_held_out, len(held_out), (size,), replace=False)]
+    to_train = neighbours(fake, train).nearest
     to_held_out = neighbours(fake, held_out).nearest
     nearer = jnp.where(to_train == to_held_out, 0.5, 1.0 * (to_train < to_held_out))
     share = jnp.mean(nearer)
-    nearest = neighbours(fake, train)
-    error = jnp.sqrt(share * (1 - share) / len(fake))
-    return Memorisation(share, error, nearest.row, nearest.nearest)
+    return Memorisation(share, jnp.sqrt(share * (1 - share) / len(fake)))
 
 
-def duplicate_rate(real: jax.Array, fake: jax.Array, quantile: float = 0.01) -> jax.Array:
+def authenticity(nearest: jax.Array, found: Neighbours) -> jax.Array:
+    """Returns the share of fakes that are no copies of training images.
+
+    A fake counts where it is further from its nearest real image than that one is from its own.
+    Alaa et al. 2022, arXiv 2102.08921, section 3.3: a copy of a training image, slightly changed,
+    lies nearer to it than any other training image does. Of fresh samples of the same distribution
+    about half are authentic in low dimensions.
+
+    Args:
+      nearest: the training images' own distances, float32 [n, 1 or more].
+      found: each fake's nearest training image.
+
+    Returns:
+      float32 scalar from 0 to 1.
+    """
+    return jnp.mean(found.nearest > nearest[found.row, 0])
+
+
+def duplicate_rate(nearest: jax.Array, fakes: jax.Array, quantile: float = 0.01) -> jax.Array:
     """Returns the share of fakes that lie nearer to another fake than real images do to each other.
 
     "Nearer" is below the distance that all but a hundredth of the real images keep from their
@@ -57,15 +76,15 @@ def duplicate_rate(real: jax.Array, fake: jax.Array, quantile: float = 0.01) -> 
     gives up to 1.
 
     Args:
-      real: float32 [n, d].
-      fake: float32 [m, d]; more fakes lie closer together, so compare equal numbers.
+      nearest: the real images' own distances, float32 [n, 1 or more].
+      fakes: the fakes' own distances, float32 [m, 1 or more]; more fakes lie closer together, so
+        compare equal numbers.
       quantile: the share of real images that counts as too near.
     """
-    limit = jnp.quantile(radii(real, 1), quantile)
-    return jnp.mean(radii(fake, 1) < limit)
+    return jnp.mean(fakes[:, 0] < jnp.quantile(nearest[:, 0], quantile))
 
 
-def completeness(real: jax.Array, fake: jax.Array, quantile: float = 0.95) -> jax.Array:
+def completeness(nearest: jax.Array, found: Neighbours, quantile: float = 0.95) -> jax.Array:
     """Returns the share of fakes that lie as near to real images as those do to each other.
 
     It asks of a latent space whether all of it decodes to something like the data: a fake counts
@@ -73,9 +92,8 @@ def completeness(real: jax.Array, fake: jax.Array, quantile: float = 0.95) -> ja
     their nearest. Fresh real images give about 0.95.
 
     Args:
-      real: float32 [n, d].
-      fake: float32 [m, d], from draws of the prior.
+      nearest: the real images' own distances, float32 [n, 1 or more].
+      found: the nearest real image of each fake, from draws of the prior.
       quantile: of the real images' own distances.
     """
-    limit = jnp.quantile(radii(real, 1), quantile)
-    return jnp.mean(neighbours(fake, real).nearest <= limit)
+    return jnp.mean(found.nearest <= jnp.quantile(nearest[:, 0], quantile))

@@ -33,37 +33,48 @@ class Statistics(NamedTuple):
     sigma: np.ndarray
 
 
+class Gaussian(NamedTuple):
+    """A Gaussian fitted to features, on the device.
+
+    Attributes:
+      mean: float32 [d].
+      factor: F of the covariance ``S = F^T F``, float32 [min(n, d), d].
+    """
+
+    mean: jax.Array
+    factor: jax.Array
+
+
 @jax.jit
-def frechet(real: jax.Array, fake: jax.Array) -> jax.Array:
+def gaussian(features: jax.Array) -> Gaussian:
+    """Fits a Gaussian to features, float32 [n, d]; S is normalised by n - 1."""
+    n, d = features.shape
+    mean = jnp.mean(features, axis=0)
+    centred = (features - mean[None]) / jnp.sqrt(n - 1.0)
+    return Gaussian(mean, jnp.linalg.qr(centred, mode="r") if n > d else centred)
+
+
+@jax.jit
+def frechet(real: Gaussian, fake: Gaussian) -> jax.Array:
     """Returns the Frechet distance between Gaussians fitted to two sets of features.
 
     Heusel et al. 2017, arXiv 1706.08500, equation 6:
     ``|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))``. The last trace is taken without any
-    matrix square root: with ``S = F^T F``, F the centred features over sqrt(n - 1), the eigenvalues
-    of S1 S2 are the squared singular values of ``F1 F2^T``, so that it is their sum. Nothing is
-    squared on the way, which is what makes float32 suffice.
+    matrix square root: with ``S = F^T F`` the eigenvalues of S1 S2 are the squared singular values
+    of ``F1 F2^T``, so that it is their sum. Nothing is squared on the way, which is what makes
+    float32 suffice.
 
     Args:
-      real: float32 [n, d].
-      fake: float32 [m, d].
+      real: from `gaussian`.
+      fake: from `gaussian`, of as many dimensions.
 
     Returns:
       float32 scalar, at least 0 up to rounding.
     """
-    mean_real, factor_real = _mean_and_factor(real)
-    mean_fake, factor_fake = _mean_and_factor(fake)
-    product = jnp.matmul(factor_real, factor_fake.T, precision=_HIGHEST)
+    product = jnp.matmul(real.factor, fake.factor.T, precision=_HIGHEST)
     nuclear_norm = jnp.sum(jnp.linalg.svd(product, compute_uv=False))
-    traces = jnp.sum(factor_real**2) + jnp.sum(factor_fake**2)
-    return jnp.sum((mean_real - mean_fake) ** 2) + traces - 2 * nuclear_norm
-
-
-def _mean_and_factor(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean [d] and a factor F [min(n, d), d] of the covariance, ``S = F^T F``."""
-    n, d = features.shape
-    mean = jnp.mean(features, axis=0)
-    centred = (features - mean[None]) / jnp.sqrt(n - 1.0)
-    return mean, jnp.linalg.qr(centred, mode="r") if n > d else centred
+    traces = jnp.sum(real.factor**2) + jnp.sum(fake.factor**2)
+    return jnp.sum((real.mean - fake.mean) ** 2) + traces - 2 * nuclear_norm
 
 
 def statistics(features: np.ndarray) -> Statistics:
@@ -112,70 +123,69 @@ def load_statistics(path: pathlib.Path) -> Statistics:
     return Statistics(mu, sigma)
 
 
-def polynomial_mmd(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns the unbiased squared maximum mean discrepancy with the cubic kernel of the KID.
+Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+"""([n, d], [m, d]) -> [n, m]."""
 
-    Binkowski et al. 2018, arXiv 1801.01401, section 4 and appendix: the kernel is
-    ``(x . y / d + 1)^3``.
 
-    Args:
-      x: float32 [n, d].
-      y: float32 [m, d].
+def cubic_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The kernel of the KID, ``(x . y / d + 1)^3`` (Binkowski et al. 2018, arXiv 1801.01401)."""
+    return (jnp.matmul(x, y.T, precision=_HIGHEST) / x.shape[1] + 1) ** 3
 
-    Returns:
-      float32 scalar; it may be negative where the sets hardly differ.
+
+@functools.cache
+def gaussian_kernel(deviation: float) -> Kernel:
+    """Returns the kernel ``exp(-|x - y|^2 / (2 deviation^2))``.
+
+    Between draws of the aggregated posterior and of the prior its discrepancy says how far what a
+    decoder was trained on is from what it is given to sample; the root of the latent size is then
+    a deviation of the order of distances between draws.
     """
 
-    def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
-        products = jnp.matmul(a, b.T, precision=_HIGHEST)
-        return (products / a.shape[1] + 1) ** 3
-
-    return unbiased_mmd(kernel, x, y)
-
-
-def gaussian_mmd(x: jax.Array, y: jax.Array, deviation: float) -> jax.Array:
-    """Returns the unbiased squared maximum mean discrepancy with a Gaussian kernel.
-
-    The kernel is ``exp(-|x - y|^2 / (2 deviation^2))``. Between draws of the aggregated posterior
-    and of the prior it says how far what a decoder was trained on is from what it is given to
-    sample; the root of L is then a deviation of the order of distances between draws.
-
-    Args:
-      x: float32 [n, d].
-      y: float32 [m, d].
-      deviation: of the kernel.
-
-    Returns:
-      float32 scalar; it may be negative where the sets hardly differ.
-    """
-
-    def kernel(a: jax.Array, b: jax.Array) -> jax.Array:
-        products = jnp.matmul(a, b.T, precision=_HIGHEST)
-        squares = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * products
+    def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+        products = jnp.matmul(x, y.T, precision=_HIGHEST)
+        squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None] - 2 * products
         return jnp.exp(-jnp.maximum(squares, 0) / (2 * deviation**2))
 
-    return unbiased_mmd(kernel, x, y)
+    return kernel
 
 
-def unbiased_mmd(
-    kernel: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, y: jax.Array
-) -> jax.Array:
+def mmd(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the unbiased squared maximum mean discrepancy with a kernel.
 
-    Gretton et al. 2012 (JMLR 13), equation 3; no row is compared with itself.
+    Gretton et al. 2012 (JMLR 13), equation 3; no row is compared with itself. With `cubic_kernel`
+    on all images it has the expectation of the KID's mean over random subsets, and less noise.
 
     Args:
       kernel: ([n, d], [m, d]) -> [n, m].
       x: float32 [n, d].
       y: float32 [m, d].
+
+    Returns:
+      float32 scalar; it may be negative where the sets hardly differ.
     """
+    within: jax.Array = mean_within(kernel, x) + mean_within(kernel, y)
+    return within - 2 * mean_between(kernel, x, y)
 
-    def within(a: jax.Array) -> jax.Array:
-        values = kernel(a, a)
-        n = len(a)
-        return (jnp.sum(values) - jnp.trace(values)) / (n * (n - 1.0))
 
-    return within(x) + within(y) - 2 * jnp.mean(kernel(x, y))
+@functools.partial(jax.jit, static_argnums=0)
+def mean_within(kernel: Kernel, x: jax.Array) -> jax.Array:
+    """Returns the mean of a kernel over all pairs of different rows of x, float32 [n, d]."""
+
+    def block(rows: jax.Array) -> jax.Array:
+        own = rows[:, None] == jnp.arange(len(x))[None]
+        return jnp.sum(jnp.where(own, 0, kernel(x[jnp.minimum(rows, len(x) - 1)], x)), axis=1)
+
+    return jnp.mean(_by_rows(len(x), block)) / (len(x) - 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def mean_between(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the mean of a kernel over all pairs of a row of x and one of y."""
+
+    def block(rows: jax.Array) -> jax.Array:
+        return jnp.mean(kernel(x[jnp.minimum(rows, len(x) - 1)], y), axis=1)
+
+    return jnp.mean(_by_rows(len(x), block))
 
 
 @functools.partial(jax.jit, static_argnames=("subsets", "size"))
@@ -192,7 +202,7 @@ def kid(
       size: images in a subset, or all of the smaller set where it has fewer.
 
     Returns:
-      float32 scalars: the mean of `polynomial_mmd`, and its standard deviation over the subsets.
+      float32 scalars: the mean of `mmd`, and its standard deviation over the subsets.
     """
     size = min(size, len(real), len(fake))
 
@@ -200,7 +210,7 @@ def kid(
         key_real, key_fake = jax.random.split(key)
         rows_real = jax.random.choice(key_real, len(real), (size,), replace=False)
         rows_fake = jax.random.choice(key_fake, len(fake), (size,), replace=False)
-        return polynomial_mmd(real[rows_real], fake[rows_fake])
+        return mmd(cubic_kernel, real[rows_real], fake[rows_fake])
 
     values = jax.lax.map(one, jax.random.split(key, subsets))
     return jnp.mean(values), jnp.std(values)
@@ -231,13 +241,16 @@ def neighbours(x: jax.Array, y: jax.Array) -> Neighbours:
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def radii(x: jax.Array, k: int) -> jax.Array:
-    """Returns each row's squared distance to its k-th nearest other row: [n, d] -> float32 [n]."""
-    return _nearest_others(x, k)[:, -1]
+def nearest_others(x: jax.Array, k: int) -> jax.Array:
+    """Returns each row's squared distances to its k nearest other rows, rising.
 
+    Args:
+      x: float32 [n, d].
+      k: below n.
 
-def _nearest_others(x: jax.Array, k: int) -> jax.Array:
-    """Returns each row's squared distances to its k nearest other rows, rising: float32 [n, k]."""
+    Returns:
+      float32 [n, k].
+    """
 
     def nearest(distances: jax.Array, rows: jax.Array) -> jax.Array:
         own = rows[:, None] == jnp.arange(len(x))[None]
@@ -257,7 +270,9 @@ class Manifold(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("k", "k_density"))
-def manifold(real: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5) -> Manifold:
+def manifold(
+    real: jax.Array, nearest: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5
+) -> Manifold:
     """Returns precision and recall, density and coverage.
 
     Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2): the share
@@ -267,16 +282,17 @@ def manifold(real: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5) -
     whose ball holds a fake, the distance excluded.
 
     Args:
-      real: float32 [n, d], n above both k.
-      fake: float32 [m, d], m above both k.
+      real: float32 [n, d].
+      nearest: the real images' own distances, from `nearest_others` with the larger k or more.
+      fake: float32 [m, d], m above k.
       k: neighbours for precision and recall.
       k_density: neighbours for density and coverage.
 
     Returns:
       float32 scalars from 0 to 1; density may exceed 1.
     """
-    radii_fake, others = radii(fake, k), _nearest_others(real, max(k, k_density))
-    radii_real, balls = others[:, k - 1], others[:, k_density - 1]
+    radii_real, balls = nearest[:, k - 1], nearest[:, k_density - 1]
+    radii_fake = nearest_others(fake, k)[:, -1]
 
     def of_fakes(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         inside = jnp.any(distances <= radii_real[None], axis=1)
@@ -286,33 +302,13 @@ def manifold(real: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5) -
         return jnp.any(distances <= radii_fake[None], axis=1), jnp.min(distances, axis=1)
 
     precise, inside = _by_blocks(fake, real, of_fakes)
-    recalled, nearest = _by_blocks(real, fake, of_reals)
+    recalled, to_fake = _by_blocks(real, fake, of_reals)
     return Manifold(
         precision=jnp.mean(precise),
         recall=jnp.mean(recalled),
         density=jnp.mean(inside) / k_density,
-        coverage=jnp.mean(nearest < balls),
+        coverage=jnp.mean(to_fake < balls),
     )
-
-
-@jax.jit
-def authenticity(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """Returns the share of fakes that are no copies of training images.
-
-    A fake counts where it is further from its nearest real image than that one is from its own.
-    Alaa et al. 2022, arXiv 2102.08921, section 3.3: a copy of a training image, slightly changed,
-    lies nearer to it than any other training image does. Of fresh samples of the same distribution
-    about half are authentic in low dimensions.
-
-    Args:
-      real: float32 [n, d], the training images.
-      fake: float32 [m, d].
-
-    Returns:
-      float32 scalar from 0 to 1.
-    """
-    nearest = neighbours(fake, real)
-    return jnp.mean(nearest.nearest > radii(real, 1)[nearest.row])
 
 
 @jax.jit
@@ -373,9 +369,12 @@ def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Arra
         distances = jnp.sum(part**2, axis=1)[:, None] + squares[None] - 2 * products
         return reduce(jnp.maximum(distances, 0), rows)
 
-    size = min(_BLOCK_ROWS, len(x))
-    blocks = -(-len(x) // size)
+    return _by_rows(len(x), block)
+
+
+def _by_rows(n: int, block: Callable[[jax.Array], Any]) -> Any:
+    """Applies ``block(rows)`` to blocks of the rows 0 to n; the last one may hold rows beyond."""
+    size = min(_BLOCK_ROWS, n)
+    blocks = -(-n // size)
     results = jax.lax.map(block, jnp.arange(blocks * size).reshape(blocks, size))
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(blocks * size, *leaf.shape[2:])[: len(x)], results
-    )
+    return jax.tree.map(lambda leaf: leaf.reshape(blocks * size, *leaf.shape[2:])[:n], results)

@@ -82,19 +82,19 @@ class EfficientNetLite0(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Embeds images."""
-        x = nn.relu6(_conv(32, 3, 2, "stem")(x))
+        x = nn.relu6(
+            nn.Conv(32, (3, 3), (2, 2), "SAME", precision=jax.lax.Precision.HIGHEST, name="stem")(x)
+        )
         for number, block in enumerate(BLOCKS):
             inputs = x
             if block.expansion != 1:
-                x = nn.relu6(
-                    _conv(x.shape[-1] * block.expansion, 1, 1, f"block_{number}_expand")(x)
-                )
+                x = nn.relu6(_dense(x.shape[-1] * block.expansion, f"block_{number}_expand")(x))
             depthwise = Depthwise(block.kernel, block.stride, name=f"block_{number}_depthwise")
             x = nn.relu6(depthwise(x))
-            x = _conv(block.channels, 1, 1, f"block_{number}_project")(x)
+            x = _dense(block.channels, f"block_{number}_project")(x)
             if block.stride == 1 and x.shape == inputs.shape:
                 x = x + inputs
-        x = nn.relu6(_conv(FEATURES, 1, 1, "head")(x))
+        x = nn.relu6(_dense(FEATURES, "head")(x))
         return jnp.mean(x, axis=(1, 2))
 
 
@@ -147,7 +147,9 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
         bias = left.pop(f"{norm}.bias") - left.pop(f"{norm}.running_mean") * gain
         left.pop(f"{norm}.num_batches_tracked")
         kernel = left.pop(f"{conv}.weight") * gain[:, None, None, None]
-        return {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
+        kernel = kernel.transpose(2, 3, 1, 0)
+        is_dense = kernel.shape[:2] == (1, 1)
+        return {"kernel": kernel[0, 0] if is_dense else kernel, "bias": bias}
 
     params = {"stem": take("_conv_stem", "_bn0")}
     for number, block in enumerate(BLOCKS):
@@ -163,12 +165,6 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
     return params
 
 
-def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        "SAME",
-        precision=jax.lax.Precision.HIGHEST,
-        name=name,
-    )
+def _dense(features: int, name: str) -> nn.Dense:
+    """A 1x1 convolution, as the product that it is: on CPU twice as fast."""
+    return nn.Dense(features, precision=jax.lax.Precision.HIGHEST, name=name)

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import networks
 from vaegan_jax.data.feed import ImageArray
-from vaegan_jax.errors import UserError
+from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import efflite0, inception, resizing
+from vaegan_jax.evaluation.batches import Watch, over, unwatched
 
 Embed = Callable[[Any, jax.Array], jax.Array]
+
+PIXELS_SIZE = 8
 
 
 class Embedding(NamedTuple):
@@ -23,28 +27,35 @@ class Embedding(NamedTuple):
       name: as it stands beside every number made with it; size or way of resizing included.
       distance: what a Frechet distance in its features is called; "fid" with Inception's weights
         and the way of resizing, and with nothing else.
-      embed: (params, uint8 [B, H, W, C]) -> float32 [B, d]; pure, so that it can be jitted.
+      kernel: what a kernel distance in its features is called; "kid" likewise.
+      embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure,
+        so that it can be jitted.
       params: of the network, handed over so that no program has them built in.
       classify: (params, uint8 [B, H, W, C]) -> logits, for the Inception Score; None where there
         are none.
+      facts: what else has to stand beside the numbers, such as the hash of the weights.
     """
 
     name: str
     distance: str
+    kernel: str
     embed: Embed
     params: Any = None
     classify: Embed | None = None
+    facts: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
 
 
 def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -> Embedding:
     """Returns an embedding by name.
 
     Args:
-      name: "efflite0", "inception", or ``"package.module:function"`` for one of the user's own,
-        a pure function uint8 [B, H, W, C] -> float32 [B, d].
+      name: "efflite0", "inception", "pixels", or ``"package.module:function"`` for one of the
+        user's own, a pure function from images [B, H, W, C] in [0, 255], uint8 or float32, to
+        float32 [B, d].
       size: for efflite0, the side of the square that images are resized to.
       resize: for inception, one of `inception.RESIZES`.
-      weights: for inception, its file of weights, or where that is to be downloaded to.
+      weights: for inception, its file of weights, or where that is to be downloaded to; in
+        ~/.cache/vaegan_jax if empty.
 
     Raises:
       UserError: for an unknown name, or where weights are missing.
@@ -52,31 +63,82 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
     if name == "efflite0":
         return _efflite0(size)
     if name == "inception":
-        return _inception(resize, pathlib.Path(weights).expanduser())
+        return _inception(resize, pathlib.Path(weights or inception.DEFAULT_PATH).expanduser())
+    if name == "pixels":
+        return _PIXELS
     module, _, function = name.partition(":")
     try:
         own = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"The embedding {name!r} is unknown ({error}): use efflite0, inception, or a function "
-            'of your own as "package.module:function".'
+            f"The embedding {name!r} is unknown ({error}): use efflite0, inception, pixels, or a "
+            'function of your own as "package.module:function".'
         ) from error
-    return Embedding(name, f"fd_{name}", lambda _, images: own(images))
+    return Embedding(name, f"fd_{name}", f"kd_{name}", lambda _, images: own(images))
 
 
-def extract(embedding: Embedding, images: ImageArray, batch_size: int = 64) -> np.ndarray:
+def require_fitting(embedding: Embedding, image_shape: tuple[int, int, int]) -> None:
+    """Checks, without computing, that an embedding takes images of a shape.
+
+    Raises:
+      UserError: where it fails on them, or gives anything but float32 [B, d].
+    """
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+    try:
+        features = jax.eval_shape(embedding.embed, embedding.params, images)
+        fits = features.dtype == jnp.float32 and len(features.shape) == 2 and len(features) == 2
+        found = f"{features.dtype}{list(features.shape)}"
+    except Exception as error:  # a user's own function may raise anything
+        fits, found = False, one_line(repr(error))
+    if not fits:
+        raise UserError(
+            f"The embedding {embedding.name} must make float32 [B, d] of uint8 images "
+            f"{list(images.shape)}, and gave {found}: change it, or evaluation.embedding."
+        )
+
+
+def require_features(
+    embedding: Embedding, image_shape: tuple[int, int, int], features: int
+) -> None:
+    """Checks that an embedding makes as many features as a statistics file holds.
+
+    Raises:
+      UserError: where it does not.
+    """
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+    found: int = jax.eval_shape(embedding.embed, embedding.params, images).shape[1]
+    if found != features:
+        raise UserError(
+            f"The file evaluation.statistics is of {features} features, and {embedding.name} makes "
+            f"{found}: use statistics taken with the same embedding."
+        )
+
+
+def extract(
+    embedding: Embedding,
+    images: ImageArray,
+    batch_size: int = 0,
+    watch: Watch = unwatched,
+    label: str = "",
+) -> np.ndarray:
     """Returns the features of all images: float32 [N, d].
 
-    They are taken in batches of one size, the last one padded, so that one program serves all and
-    an image's features do not depend on how many others there are.
+    Args:
+      embedding: from `make`.
+      images: uint8 [N, H, W, C].
+      batch_size: see `batches.over`.
+      watch: see `batches.over`.
+      label: see `batches.over`.
     """
     embed, params = jax.jit(embedding.embed), jax.device_put(embedding.params)
-    features = []
-    for first in range(0, len(images), batch_size):
-        indices = np.arange(first, first + batch_size)
-        batch = images[np.minimum(indices, len(images) - 1)]
-        features.append(jax.device_get(embed(params, jax.device_put(batch))))
-    return np.concatenate(features)[: len(images)]
+    features: np.ndarray = over(
+        len(images),
+        lambda indices: embed(params, jax.device_put(images[indices])),
+        batch_size,
+        watch,
+        label,
+    )
+    return features
 
 
 def _efflite0(size: int) -> Embedding:
@@ -87,7 +149,14 @@ def _efflite0(size: int) -> Embedding:
         features: jax.Array = networks.apply(network, params, scaled)
         return features
 
-    return Embedding(f"efflite0_{size}", f"fd_efflite0_{size}", embed, efflite0.load())
+    return Embedding(
+        name=f"efflite0_{size}",
+        distance=f"fd_efflite0_{size}",
+        kernel=f"kd_efflite0_{size}",
+        embed=embed,
+        params=efflite0.load(),
+        facts={"sha256": efflite0.SHA256, "resize": f"bicubic, antialiased, to {size}x{size}"},
+    )
 
 
 def _inception(resize: str, weights: pathlib.Path) -> Embedding:
@@ -102,7 +171,26 @@ def _inception(resize: str, weights: pathlib.Path) -> Embedding:
     return Embedding(
         name=f"inception_{resize}",
         distance=f"fid_{resize}",
+        kernel=f"kid_{resize}",
         embed=lambda params, images: apply(params, images)[0],
         params=inception.load(weights),
         classify=lambda params, images: apply(params, images)[1],
+        facts={"sha256": inception.SHA256, "resize": f"{resize}, to 299x299"},
     )
+
+
+def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
+    """Averages images over a grid of 8x8 cells: colour and layout, and nothing finer."""
+    size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
+    cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
+    features: jax.Array = cells.reshape(len(images), -1)
+    return features
+
+
+_PIXELS = Embedding(
+    name="pixels",
+    distance="fd_pixels",
+    kernel="kd_pixels",
+    embed=_embed_pixels,
+    facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
+)

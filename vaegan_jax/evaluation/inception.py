@@ -27,6 +27,7 @@ URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth"
 )
+DEFAULT_PATH = pathlib.Path("~/.cache/vaegan_jax/pt_inception-2015-12-05-6726825d.pth")
 
 _EPSILON = 1e-3
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -23,22 +23,24 @@ def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
     return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
 
 
-def gaussian_log_likelihood(images: jax.Array, means: jax.Array, variance: float) -> jax.Array:
-    """Returns log N(images; means, variance I) over the last three axes, in nats.
+def gaussian_log_likelihood(
+    squared_error: jax.Array, dimensions: int, variance: jax.typing.ArrayLike
+) -> jax.Array:
+    """Returns log N(x; x', variance I) in nats, from ``|x - x'|^2``.
 
-    For a VAE trained with the squared error and a KL weight b, the variance is b / 2.
+    For a VAE trained with the squared error and a KL weight b, the variance is b / 2. The variance
+    under which data is likeliest is its mean squared error per dimension (Rybkin et al. 2020,
+    arXiv 2006.13202, equation 4).
 
     Args:
-      images: float32 [..., H, W, C].
-      means: float32 of the same shape, or one that broadcasts to it.
-      variance: of every pixel.
+      squared_error: summed over each image, float32 [...].
+      dimensions: how many pixels and channels an image has.
+      variance: of every one of them, a scalar.
 
     Returns:
       float32 [...].
     """
-    dimensions = math.prod(images.shape[-3:])
-    error = jnp.sum((images - means) ** 2, axis=(-3, -2, -1))
-    return -0.5 * (error / variance + dimensions * math.log(2 * math.pi * variance))
+    return -0.5 * (squared_error / variance + dimensions * jnp.log(2 * math.pi * variance))
 
 
 def log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """Grids of samples, reconstructions and interpolations, as pure functions of parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,13 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
+from vaegan_jax.evaluation import generation
+from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.randomness import Purpose, Stage
 
 _GAP = 2
+_TRAVERSED_UNITS = 8
+_REACH = 3.0
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -33,23 +37,6 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     cells = cells.reshape(rows, columns, height + _GAP, width + _GAP, channels)
     picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + _GAP), -1, channels)
     return picture[:-_GAP, :-_GAP]
-
-
-def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
-    """Interpolates between latents along a great circle: [L], [L], [T] -> [T, L].
-
-    White 2016, arXiv 1609.04468, section 2.1. The length stays that of a Gaussian draw all the
-    way, where a straight line would pass through latents that are rarely drawn.
-    """
-    cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
-    angle = jnp.arccos(jnp.clip(cosine, -1, 1))
-    t = t[:, None]
-    sine = jnp.sin(angle)
-    nearly_parallel = sine < 1e-4
-    sine = jnp.where(nearly_parallel, 1, sine)
-    weight_a = jnp.where(nearly_parallel, 1 - t, jnp.sin((1 - t) * angle) / sine)
-    weight_b = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
-    return weight_a * a[None] + weight_b * b[None]
 
 
 def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Array:
@@ -120,13 +107,87 @@ def make_reconstruction_picture(
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
         reconstructions = jax.device_get(reconstruct(params, shown))
-        rows = []
-        for first in range(0, count, columns):
-            for source in (shown, reconstructions):
-                row = np.full((columns, *image_shape), 255, np.uint8)
-                part = source[first : first + columns]
-                row[: len(part)] = part
-                rows.append(row)
-        return grid(np.concatenate(rows), columns)
+        return grid(_alternate((shown, reconstructions), columns), columns)
 
     return picture
+
+
+def side_by_side(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    decoder_params: optax.Params,
+    generator_params: optax.Params,
+) -> np.ndarray:
+    """Shows what decoder and generator make of the same latents: uint8 [H, W, C].
+
+    Rows of the decoder's images stand above rows of the generator's; the latents are the first of
+    `fixed_latents`, of the GAN's noise.
+    """
+    columns = config.training.picture_columns
+    decode = _make_decode(config, image_shape)
+    z = fixed_latents(config, columns**2, config.gan.noise)[: columns * (columns // 2)]
+    images = (decode(params, z) for params in (decoder_params, generator_params))
+    return grid(_alternate(images, columns), columns)
+
+
+def traversals(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    params: optax.Params,
+    mean: np.ndarray,
+    variance: np.ndarray,
+) -> np.ndarray:
+    """Shows what the most active latent dimensions do, one a row: uint8 [H, W, C].
+
+    Along a row one dimension goes from three standard deviations below the mean to three above,
+    all others staying at the mean.
+
+    Args:
+      config: the run's config.
+      image_shape: (height, width, channels).
+      params: a decoder's or a generator's.
+      mean: of the posterior means over the data, float32 [L].
+      variance: of the posterior means over the data, float32 [L].
+    """
+    columns = config.training.picture_columns + 1  # odd, so that the middle is the mean
+    units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
+    z = np.tile(mean, (len(units), columns, 1))
+    for row, unit in enumerate(units):
+        z[row, :, unit] += np.linspace(-_REACH, _REACH, columns) * np.sqrt(variance[unit])
+    return grid(_make_decode(config, image_shape)(params, z.reshape(-1, len(mean))), columns)
+
+
+def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Shows samples above their nearest training and held-out images: uint8 [H, W, C].
+
+    Args:
+      samples: uint8 [N, H, W, C].
+      train: the training image nearest to each.
+      held_out: the held-out image nearest to each.
+    """
+    columns = -(-len(samples) // 2)
+    return grid(_alternate((samples, train, held_out), columns), columns)
+
+
+def _alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
+    """Cuts sets of N images into rows, filled up with white, and takes a row of each in turn."""
+    rows = []
+    for images in sets:
+        filled = np.full((-(-len(images) // columns) * columns, *images.shape[1:]), 255, np.uint8)
+        filled[: len(images)] = images
+        rows.append(filled.reshape(-1, columns, *images.shape[1:]))
+    stacked = np.stack(rows, axis=1)
+    return stacked.reshape(-1, *stacked.shape[3:])
+
+
+def _make_decode(
+    config: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.typing.ArrayLike], np.ndarray]:
+    """Returns ``decode(params, latents) -> uint8 [N, H, W, C]``, on the host."""
+    decode = generation.make_decode(config.model, image_shape)
+
+    def images(params: optax.Params, z: jax.typing.ArrayLike) -> np.ndarray:
+        made: np.ndarray = jax.device_get(preprocessing.to_uint8(decode(params, jnp.asarray(z))))
+        return made
+
+    return images

@@ -1,0 +1,197 @@
+"""The evaluation of a run as a stage: from its checkpoints to its evaluation folder."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vaegan_jax import checkpoints, environment, vae, workdir
+from vaegan_jax import config as configuration
+from vaegan_jax.data import images
+from vaegan_jax.errors import Stopped, UserError
+from vaegan_jax.evaluation import curve, distances, embeddings, evaluate, findings
+from vaegan_jax.report import pictures
+from vaegan_jax.signals import StopRequest
+
+
+class Judges(NamedTuple):
+    """What an evaluation judges by; None where there is to be none.
+
+    Attributes:
+      embedding: of the last stage.
+      statistics: of other real images.
+      measure: of the curve during training.
+    """
+
+    embedding: embeddings.Embedding | None
+    statistics: distances.Statistics | None
+    measure: curve.Measure | None
+
+
+def make_judges(config: ConfigDict, data: images.Images, stages: Sequence[str]) -> Judges:
+    """Loads what the evaluation needs, so that what is missing is said before any training."""
+    wanted = config.evaluation
+    if wanted.embedding == "none":
+        if tuple(stages) == ("evaluate",):
+            raise UserError(
+                "evaluation.embedding is none, so that there is nothing to evaluate by: set it to "
+                "efflite0, say."
+            )
+        return Judges(None, None, None)
+    try:
+        evaluate.require_enough(data)
+    except UserError as error:
+        if tuple(stages) == ("evaluate",):
+            raise
+        print(f"There will be no evaluation. {error}")
+        return Judges(None, None, None)
+    make = functools.partial(
+        embeddings.make, wanted.embedding, resize=wanted.resize, weights=wanted.weights
+    )
+    embedding = statistics = measure = None
+    if "evaluate" in stages:
+        embedding = make(size=wanted.size)
+        embeddings.require_fitting(embedding, data.shape)
+        if wanted.statistics:
+            statistics = distances.load_statistics(pathlib.Path(wanted.statistics).expanduser())
+            embeddings.require_features(embedding, data.shape, len(statistics.mu))
+    if wanted.curve_every and ("vae" in stages or "gan" in stages):
+        cheap = make(size=wanted.curve_size)
+        embeddings.require_fitting(cheap, data.shape)
+        measure = curve.make_curve(config, data, cheap)
+    return Judges(embedding, statistics, measure)
+
+
+def evaluate_run(
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    judges: Judges,
+    stop: StopRequest,
+    again: bool,
+) -> bool:
+    """Judges the newest checkpoints of a run, unless that was done before.
+
+    Args:
+      config: the run's config.
+      data: its images.
+      folder: its workdir.
+      judges: what to judge by.
+      stop: asked after every batch.
+      again: whether to do it even where it was done before.
+
+    Returns:
+      Whether there was anything to do.
+
+    Raises:
+      UserError: where nothing is saved that could be judged.
+      Stopped: where a signal asked for it; the evaluation before, if any, stays.
+    """
+    steps = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in ("vae", "gan")}
+    if not any(steps.values()):
+        raise UserError(
+            f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
+        )
+    assert judges.embedding is not None
+    wanted = {
+        "format": 1,
+        "seed": config.seed,
+        "data": images.facts(data),
+        "checkpoints": steps,
+        "embedding": {"name": judges.embedding.name} | judges.embedding.facts,
+        "settings": {
+            name: value
+            for name, value in configuration.flatten(config).items()
+            if name.startswith("evaluation.") and ".curve_" not in name
+        },
+        "environment": environment.facts(),
+    }
+    before = folder.evaluation()
+    if before and not again and all(before.get(name) == value for name, value in wanted.items()):
+        return False
+    began = time.perf_counter()
+    folder.write_event("evaluation: began")
+    models = _models(config, data.shape, folder, steps)
+    found = evaluate.evaluate(
+        config, data, models, judges.embedding, judges.statistics, _watch(stop)
+    )
+    numbers = [dataclasses.asdict(number) for number in found.numbers]
+    said = findings.find(found.numbers, judges.embedding.distance, config.model.latent_size)
+    written = wanted | {
+        "numbers": numbers,
+        "findings": [finding._asdict() for finding in said],
+        "seconds": time.perf_counter() - began,
+    }
+    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found))
+    folder.write_event("evaluation: finished")
+    return True
+
+
+def _models(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    folder: workdir.Workdir,
+    steps: dict[str, int | None],
+) -> evaluate.Models:
+    """Reads the networks that are judged, and nothing else, from the checkpoints."""
+    state = jax.eval_shape(functools.partial(vae.init, config, image_shape))
+
+    def part(stage: str, path: tuple[str, ...], template: Any) -> Any:
+        step = steps[stage]
+        if step is None:
+            return None
+        return checkpoints.restore_part(folder.checkpoints(stage), step, path, template)
+
+    decoder = state.params["decoder"]
+    return evaluate.Models(
+        encoder=part("vae", ("params", "encoder"), state.params["encoder"]),
+        decoder=part("vae", ("params", "decoder"), decoder),
+        generator=part("gan", ("ema",), decoder),
+    )
+
+
+def _evaluation_pictures(
+    config: ConfigDict, data: images.Images, models: evaluate.Models, found: evaluate.Evaluation
+) -> dict[str, np.ndarray]:
+    made = {"nearest": pictures.pairs(*found.pairs)}
+    if models.decoder is not None and models.generator is not None:
+        made["side_by_side"] = pictures.side_by_side(
+            config, data.shape, models.decoder, models.generator
+        )
+    if found.units is not None:
+        for name, params in (("vae", models.decoder), ("gan", models.generator)):
+            if params is not None:
+                made[f"traversals_{name}"] = pictures.traversals(
+                    config, data.shape, params, found.units.mean, found.units.variance
+                )
+    return made
+
+
+def _watch(
+    stop: StopRequest,
+) -> Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]:
+    """Returns what shows the progress of an evaluation, and ends it where a signal asks for it."""
+
+    def watched(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
+        began = time.perf_counter()
+        with tqdm(total=count, desc=label or "evaluation", unit=" images", disable=None) as bar:
+            for indices in batches:
+                if stop.signal:
+                    raise Stopped(
+                        "Stopped during the evaluation: all that was trained is saved; run the "
+                        "same command again to evaluate.",
+                        128 + stop.signal,
+                    )
+                yield indices
+                bar.update(min(len(indices), count - bar.n))
+            if bar.disable and label:
+                print(f"{label}: {count} in {time.perf_counter() - began:.1f} s", flush=True)
+
+    return watched

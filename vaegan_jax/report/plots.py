@@ -1,0 +1,161 @@
+"""Curves of a run as SVG, for a page that may be light or dark."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.figure import Figure
+
+_INK = "#123456"  # stands for the page's own text colour
+_COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vaegan_jax",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "legend.frameon": False,
+    "axes.prop_cycle": cycler(color=_COLOURS),
+}
+
+
+class Line(NamedTuple):
+    """One line of a plot.
+
+    Attributes:
+      label: for the legend.
+      x: its places.
+      y: its values, as many.
+      dashed: whether it is a mark to compare with, such as a floor.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dashed: bool = False
+
+
+def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
+    """Returns a plot as an SVG element, the same text for the same numbers.
+
+    Its ink is the colour of the text around it, its ground the page's.
+
+    Args:
+      lines: one or more.
+      title: above the plot, and read out by a screen reader.
+      x_label: with the unit.
+      y_label: with the unit.
+      log: whether the values stand on a logarithmic axis; only where all are above 0.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            few = len(line.x) < 30 and not line.dashed
+            axes.plot(
+                line.x,
+                line.y,
+                label=line.label,
+                linestyle="--" if line.dashed else "-",
+                marker="o" if few else None,
+                markersize=4,
+                linewidth=1.6,
+            )
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        if log and all(value > 0 for line in lines for value in line.y):
+            axes.set_yscale("log")
+        if len(lines) > 1:
+            axes.legend()
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    element = drawn.getvalue()
+    element = element[element.index("<svg") :].replace(_INK, "currentColor")
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    # The page gives it its width.
+    element = re.sub(r' (?:width|height)="[\d.]+pt"', "", element, count=2)
+    return element.replace("<svg", f'<svg role="img" aria-label="{_escaped(title)}"', 1)
+
+
+def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the distances to held-out images against images seen and against seconds.
+
+    The GAN's line begins where the VAE's ends, since what the VAE took was spent on it too.
+    """
+    names = [
+        name
+        for name in dict.fromkeys(name for line in curve for name in line)
+        if f"{name}_floor" in {key for line in curve for key in line}
+        or name.startswith("kd_")
+        or name.startswith("kid_")
+    ]
+    plots = []
+    for name in names:
+        for cost, unit in (("images", "images seen, both stages"),
+                           ("seconds", "seconds of training, both stages")):  # fmt: skip
+            lines, spent = [], 0.0
+            for stage, label in (("vae", "VAE samples"), ("gan", "GAN samples")):
+                of_stage = [line for line in curve if line["stage"] == stage and name in line]
+                if of_stage:
+                    x = [spent + line[cost] for line in of_stage]
+                    lines.append(Line(label, x, [line[name] for line in of_stage]))
+                    spent = x[-1]
+            floors = [line[f"{name}_floor"] for line in curve if f"{name}_floor" in line]
+            if floors:
+                lines.append(Line("as many real images", [0, spent], [floors[-1]] * 2, True))
+            plots.append(svg(lines, f"{name} to held-out images", unit, name))
+    return plots
+
+
+_OF_STAGE: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
+    "vae": (
+        ("Loss of the VAE", "nats per image", ("loss", "reconstruction", "kl"), True),
+        ("Gradient of the VAE", "norm", ("gradient_norm",), True),
+    ),
+    "gan": (
+        ("Losses of the GAN", "nats", ("discriminator_loss", "generator_loss"), False),
+        ("Discriminator's accuracy", "share", ("discriminator_accuracy",), False),
+        ("Discriminator's logits", "mean logit", ("real_logit", "fake_logit"), False),
+        (
+            "Gradients of the GAN",
+            "norm",
+            ("discriminator_gradient_norm", "generator_gradient_norm"),
+            True,
+        ),
+        ("R1 penalty", "mean squared norm", ("r1",), True),
+    ),
+}
+
+
+def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
+    """Returns the learning curves of a stage from the lines of metrics.jsonl."""
+    of_stage = [line for line in metrics if line["stage"] == stage]
+    plots = []
+    for title, unit, names, log in _OF_STAGE[stage]:
+        lines = [
+            Line(
+                name.replace("_", " "),
+                [line["step"] for line in of_stage if name in line],
+                [line[name] for line in of_stage if name in line],
+            )
+            for name in names
+            if any(name in line for line in of_stage)
+        ]
+        if lines:
+            plots.append(svg(lines, title, "steps", unit, log))
+    return plots
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
