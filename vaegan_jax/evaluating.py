@@ -105,7 +105,8 @@ def evaluate_run(
         "seed": config.seed,
         "data": images.facts(data),
         "checkpoints": steps,
-        "embedding": {"name": judges.embedding.name} | judges.embedding.facts,
+        "embedding": {"name": judges.embedding.name, "sha256": None, "resize": None}
+        | judges.embedding.facts,
         "settings": {
             name: value
             for name, value in configuration.flatten(config).items()

@@ -164,7 +164,8 @@ def mmd(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
       float32 scalar; it may be negative where the sets hardly differ.
     """
     within: jax.Array = mean_within(kernel, x) + mean_within(kernel, y)
-    return within - 2 * mean_between(kernel, x, y)
+    between: jax.Array = mean_between(kernel, x, y)
+    return within - 2 * between
 
 
 @functools.partial(jax.jit, static_argnums=0)
