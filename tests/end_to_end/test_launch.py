@@ -23,11 +23,16 @@ from tests.conftest import ROOT, assert_trees_equal
 TIMES = ("seconds", "steps_per_second", "images_per_second")
 
 
+NOT_EVALUATED = "--config.evaluation.embedding=none"
+
+
 def command(workdir, *flags, config="configs/smoke.py"):
     return [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}", *flags]
 
 
-def launch(workdir, *flags, config="configs/smoke.py", **env):
+def launch(workdir, *flags, config="configs/smoke.py", evaluated=False, **env):
+    """Runs to the end; without an evaluation, which takes as long as all else, if not wanted."""
+    flags = flags if evaluated else (NOT_EVALUATED, *flags)
     return subprocess.run(
         command(workdir, *flags, config=config),
         cwd=ROOT,
@@ -55,9 +60,23 @@ def state(workdir, stage, step):
         return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
 
 
+def lines(workdir, name):
+    """The lines of a file of numbers, without times."""
+    text = pathlib.Path(workdir, name).read_text()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in TIMES}
+        for line in text.split("\n")[:-1]
+    ]
+
+
 def metrics(workdir):
-    lines = pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return lines(workdir, "metrics.jsonl")
+
+
+def numbers(workdir):
+    """Everything that the evaluation wrote, without its time."""
+    written = json.loads(pathlib.Path(workdir, "evaluation/numbers.json").read_text())
+    return {name: value for name, value in written.items() if name != "seconds"}
 
 
 def pictures(workdir):
@@ -72,13 +91,15 @@ def assert_same_run(a, b):
         assert_trees_equal(state(a, stage, 12), state(b, stage, 12))
     assert metrics(a) == metrics(b)
     assert pictures(a) == pictures(b)
+    assert lines(a, "curve.jsonl") == lines(b, "curve.jsonl")
+    assert numbers(a) == numbers(b)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run that nobody disturbed; tests that use it leave it as it is."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    result = launch(workdir)
+    result = launch(workdir, evaluated=True)
     assert result.returncode == 0, result.stderr
     return workdir, result
 
@@ -95,11 +116,10 @@ def test_a_run_leaves_the_files_it_promises(finished):
     workdir, result = finished
     config = json.loads((workdir / "config.json").read_text())
     assert (config["vae.steps"], config["gan.steps"], config["seed"]) == (12, 12, 0)
-    lines = metrics(workdir)
-    assert [(line["stage"], line["step"]) for line in lines] == [
+    assert [(line["stage"], line["step"]) for line in metrics(workdir)] == [
         (stage, step) for stage in ("vae", "gan") for step in (4, 8, 12)
     ]
-    for line in lines:
+    for line in metrics(workdir):
         assert all(np.isfinite(v) for v in line.values() if isinstance(v, float))
     expected = {
         f"images/{stage}/{name}_{step:06d}.png"
@@ -109,6 +129,10 @@ def test_a_run_leaves_the_files_it_promises(finished):
         }.items()
         for name in names
         for step in (0, 8, 12)
+    }
+    expected |= {
+        f"evaluation/{name}.png"
+        for name in ("nearest", "side_by_side", "traversals_gan", "traversals_vae")
     }
     assert set(pictures(workdir)) == expected
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
@@ -136,14 +160,15 @@ def test_the_generator_begins_as_the_decoder(finished):
 def test_a_finished_run_says_so_and_does_nothing(finished):
     workdir, _ = finished
     before = snapshot(workdir)
-    result = launch(workdir)
+    result = launch(workdir, evaluated=True)
     assert result.returncode == 0
     assert "nothing is left to do" in result.stdout
     assert snapshot(workdir) == before
 
 
 def test_the_same_command_gives_the_same_bits(finished, tmp_path):
-    assert launch(tmp_path / "run", "--config.training.seconds_per_call=0.001").returncode == 0
+    flag = "--config.training.seconds_per_call=0.001"
+    assert launch(tmp_path / "run", flag, evaluated=True).returncode == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["training.seconds_per_call"] == 0.001
     assert_same_run(tmp_path / "run", finished[0])
@@ -159,7 +184,7 @@ def test_another_seed_gives_other_bits(finished, tmp_path):
         assert not np.array_equal(ours["dense"]["kernel"], theirs["dense"]["kernel"])
     assert metrics(tmp_path / "run") != metrics(finished[0])
     a, b = pictures(tmp_path / "run"), pictures(finished[0])
-    assert a.keys() == b.keys()
+    assert a.keys() == {name for name in b if name.startswith("images/")}
     assert all(a[name] != b[name] for name in a)
 
 
@@ -326,7 +351,7 @@ def test_a_folder_that_is_not_named_is_named_like_the_config(tmp_path):
     result = subprocess.run(
         [
             *(sys.executable, ROOT / "launch.py", f"--config={config}"),
-            *("--config.vae.steps=1", "--config.gan.steps=1"),
+            *("--config.vae.steps=1", "--config.gan.steps=1", NOT_EVALUATED),
             *("--config.gan.discriminator_warmup_steps=0", "--config.training.log_every=1"),
         ],
         cwd=tmp_path,

@@ -175,8 +175,9 @@ def evaluate(
         if name in sources:
             pairs = _pairs(features, images, sides)
     assert pairs is not None
-    for index, (name, (params, noise)) in enumerate(sources.items()):
-        lengths = _path_lengths(config, index, params, noise, decode, embedding, watch)
+    for name, (params, noise) in sources.items():
+        label = f"path lengths of {_LABELS[name]}"
+        lengths = _path_lengths(config, params, noise, decode, embedding, watch, label)
         numbers.append(mean(name, "path_length", lengths))
     return Evaluation(numbers, pairs, units)
 
@@ -301,18 +302,18 @@ def _pairs(features: np.ndarray, images: np.ndarray, sides: dict[str, _Side]) ->
 
 def _path_lengths(
     config: ConfigDict,
-    index: int,
     params: optax.Params,
     noise: str,
     decode: generation.Decode,
     embedding: Embedding,
     watch: Watch,
+    label: str,
 ) -> np.ndarray:
     """Returns path lengths between random pairs of latents, through a decoder or generator."""
     shape = (2, config.evaluation.paths, config.model.latent_size)
-    key = draw_key(config.seed, 1 + index, Purpose.LATENT)
+    key = draw_key(config.seed, 1, Purpose.LATENT)
     start, end = randomness.latents(key, shape, noise)
-    key = draw_key(config.seed, index, Purpose.PLACE)
+    key = draw_key(config.seed, 0, Purpose.PLACE)
     places = jax.random.uniform(key, (config.evaluation.paths,), maxval=1 - latents.PATH_STEP)
 
     @jax.jit
@@ -329,6 +330,6 @@ def _path_lengths(
         len(places),
         lambda i: lengths(params, network, start[i], end[i], places[i]),
         watch=watch,
-        label="path lengths",
+        label=label,
     )
     return values

@@ -1,0 +1,265 @@
+"""The report of runs that came more or less far, as text and in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaegan_jax import config as configuration
+from vaegan_jax.report import page
+from vaegan_jax.workdir import open_workdir
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Void elements of HTML, and those of SVG that close themselves.
+VOID = {"meta", "link", "img", "br", "path", "use", "rect", "stop", "circle"}
+
+
+class Checker(HTMLParser):
+    """Notes what a page refers to, and whether what is opened is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.references, self.images, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            if name in attributes:
+                self.references.append(attributes[name])
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(text):
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    return checker
+
+
+def picture(path, size=(40, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = len(list(path.parent.iterdir()))  # no two alike
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def metrics_line(stage, step, **more):
+    rates = {"seconds": step / 2, "images": 16 * step, "steps_per_second": 2.0}
+    return {"stage": stage, "step": step, **rates, "images_per_second": 32.0, **more}
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def number(subject, against, metric, value, floor=None):
+    return {"subject": subject, "against": against, "metric": metric, "value": value,
+            "error": 0.25, "floor": floor, "count": 100,
+            "reference_count": 200 if against else 0}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, config):
+    """A function from how far a run came to its report and its folder."""
+
+    def make(came, name="my run"):
+        path = tmp_path / name
+        config.gan.steps = 60
+        with open_workdir(path, config) as folder:
+            if came >= 1:
+                loss = {"loss": 40.0, "reconstruction": 30.0, "kl": 10.0, "gradient_norm": 1.0}
+                lines = [metrics_line("vae", step, **loss) for step in (10, 20)]
+                write_lines(path / "metrics.jsonl", lines)
+                picture(path / "images/vae/samples_000010.png")
+                picture(path / "images/vae/samples_000020.png", (80, 60))
+                picture(path / "images/vae/reconstructions_000020.png")
+                folder.write_event("vae: began")
+            if came >= 2:
+                losses = {"discriminator_loss": 1.4, "generator_loss": 0.7,
+                          "discriminator_accuracy": 0.5, "r1": 0.1}  # fmt: skip
+                lines += [metrics_line("gan", step, **losses) for step in (30, 60)]
+                write_lines(path / "metrics.jsonl", lines)
+                curve = [
+                    {"stage": stage, "step": step, "seconds": 5.0, "images": 160,
+                     "fd_x": 9.0, "kd_x": 0.5, "fd_x_floor": 2.0}
+                    for stage, step in (("vae", 20), ("gan", 60))
+                ]  # fmt: skip
+                write_lines(path / "curve.jsonl", curve)
+                picture(path / "images/gan/samples_000060.png")
+                folder.note_environment({"python": "3.11", "packages": {"jax": "0.10"},
+                                         "platform": "Linux", "cpu": "a <chip>", "cores": 2,
+                                         "device": "cpu", "devices": 1})  # fmt: skip
+                counts = {"train": 900, "held_out": 100, "duplicates": 1, "skipped": 2}
+                folder.require_data({"digest": "d" * 64, "shape": [16, 32, 3], **counts})
+            if came >= 3:
+                written = {
+                    "embedding": {"name": "x", "sha256": "f" * 64, "resize": "to 8x8"},
+                    "checkpoints": {"vae": 20, "gan": 60},
+                    "numbers": [
+                        number("vae_samples", "held_out", "fd_x", 31.5, 2.5),
+                        number("gan_samples", "held_out", "fd_x", 21.25, 2.5),
+                        number("gan_samples", "train", "fd_x", 22.0),
+                        number("gan_samples", "", "vendi", None, 3.0),
+                        number("vae", "", "active_units", 5.0),
+                    ],
+                    "findings": [{"name": "Blur", "text": "Less < more."}],
+                    "seconds": 3.0,
+                }
+                some = np.zeros((8, 8, 3), np.uint8)
+                names = ("side_by_side", "nearest", "traversals_vae")
+                folder.write_evaluation(written, dict.fromkeys(names, some))
+            text = page.make(folder)
+            folder.write_report(text)
+        return text, path
+
+    return make
+
+
+@pytest.mark.parametrize("came", range(4))
+def test_a_page_is_whole_and_asks_for_nothing_from_outside(run, came):
+    text, _ = run(came)
+    checker = parsed(text)
+    assert text.startswith("<!doctype html>")
+    assert all(re.match(r"data:|#", reference) for reference in checker.references)
+    assert not re.search(r"<script|@import|url\((?!#)", text)
+    assert all(image["alt"] for image in checker.images)
+
+
+def test_a_run_that_has_only_begun_says_so(run):
+    text, _ = run(0)
+    assert "Nothing has been trained yet" in text
+    # What the fixture sets, beside what it leaves at its default.
+    assert re.search(r"gan\.steps</th><td>60</td><td>20000", text)
+    assert "Samples" not in text
+
+
+def test_a_run_half_way_shows_what_it_has(run):
+    text, path = run(1)
+    assert "VAE: 20 of 7 steps in 10 s, 32 images/s at the end" in text
+    assert "run it with --stages=evaluate" in text
+    assert "GAN: " not in text
+    assert "Loss of the VAE" in text
+    assert "Losses of the GAN" not in text
+    # The newest picture of a name, and that one only.
+    newest = page._as_uri(path / "images/vae/samples_000020.png")
+    assert [image["src"] for image in parsed(text).images].count(newest) == 1
+    assert page._as_uri(path / "images/vae/samples_000010.png") not in text
+
+
+def test_samples_stand_apart_until_they_are_evaluated_side_by_side(run):
+    text, path = run(2)
+    for stage, step in (("vae", 20), ("gan", 60)):
+        assert page._as_uri(path / f"images/{stage}/samples_{step:06d}.png") in text
+    evaluated, path = run(3, "another")
+    assert page._as_uri(path / "evaluation/side_by_side.png") in evaluated
+    assert page._as_uri(path / "images/gan/samples_000060.png") not in evaluated
+
+
+def test_the_numbers_stand_with_errors_floors_and_where_they_come_from(run):
+    text, _ = run(3)
+    words = " ".join(" ".join(parsed(text).text).split())
+    assert "31.50 ± 0.25 21.25 ± 0.25 2.5" in words
+    assert "22.00 ± 0.25 none at this count" in words
+    assert "vendi not finite 3" in words
+    assert "Against held-out images, 100 of each and 200 real ones" in words
+    assert (
+        "embedding x (to 8x8; weights ffffffffffff…), of the checkpoints vae 20, gan 60." in words
+    )
+    assert "fd_x to held-out images" in words
+    assert "Blur Less < more." in words
+    assert "900 images to train on and 100 held out, 16x32; 1 equal to another; 2 skipped" in words
+    assert "a <chip>" in words
+    assert "vae: began" in words
+
+
+def test_what_a_run_holds_cannot_write_markup(run):
+    text, _ = run(2, "<b>bold & co")
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold &amp; co" in text
+    assert "a &lt;chip&gt;" in text
+
+
+def test_the_same_folder_gives_the_same_page(run):
+    text, path = run(3)
+    with open_workdir(path, configuration_of(path)) as folder:
+        assert page.make(folder) == text
+
+
+def configuration_of(path):
+    config = configuration.default_config()
+    for name, value in json.loads((path / "config.json").read_text()).items():
+        section, _, field = name.rpartition(".")
+        (config[section] if section else config)[field] = value
+    return config
+
+
+PROBE = """<script>
+addEventListener("load", () => {
+  const images = [...document.images];
+  document.title = JSON.stringify({
+    width: document.documentElement.clientWidth,
+    needed: document.documentElement.scrollWidth,
+    images: images.length,
+    broken: images.filter((image) => !image.naturalWidth).length,
+    requests: performance.getEntriesByType("resource").map((entry) => entry.name)
+      .filter((name) => !name.startsWith("data:")),
+    ground: getComputedStyle(document.body).backgroundColor,
+    ink: getComputedStyle(document.querySelector("svg text")).fill,
+    plots: [...document.querySelectorAll("svg")].filter(
+      (plot) => plot.getBoundingClientRect().width < 200).length,
+  });
+});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_all_of_it_light_and_dark_wide_and_narrow(run, tmp_path, dark, width):
+    _, path = run(3)
+    probed = tmp_path / "probed.html"
+    probed.write_text((path / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    result = subprocess.run(
+        [
+            CHROMIUM,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+            *("--disable-background-networking", "--disable-component-update"),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            *(["--force-dark-mode"] if dark else []),
+            "--dump-dom",
+            probed.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(re.search(r"<title>(.*?)</title>", result.stdout)[1].replace("&quot;", '"'))
+    assert seen["images"] >= 4
+    assert seen["broken"] == 0
+    assert seen["requests"] == []
+    assert seen["needed"] <= seen["width"] <= width
+    assert seen["plots"] == 0
+    assert seen["ground"] == ("rgb(23, 24, 28)" if dark else "rgb(253, 252, 250)")
+    assert seen["ink"] == ("rgb(230, 228, 223)" if dark else "rgb(34, 36, 42)")
