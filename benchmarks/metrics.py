@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
-from vaegan_jax.evaluation import copies, distances, embeddings
+from vaegan_jax.evaluation import comparison, copies, distances, embeddings, vae_quality
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "evaluation"
 
@@ -36,21 +36,25 @@ def parity() -> None:
     for name, case in sorted(expected["cases"].items()):
         real, fake = arrays[f"{name}/real"], arrays[f"{name}/fake"]
         n = case["kid"]["n"]
-        manifold = distances.manifold(real, fake)
+        nearest = distances.nearest_others(real, 5)
+        manifold = distances.manifold(real, nearest, fake)
+        distance = distances.frechet(distances.gaussian(real), distances.gaussian(fake))
+        kernel = distances.mmd(distances.cubic_kernel, real[:n], fake[:n])
+        found = distances.neighbours(fake, real)
         fidelity = case["improved_precision_recall_k3 (<=)"]["torch_fidelity"]
         prdc = case["prdc_k5 (strict <)"]
         rows = {
             "Frechet, exact in float64": (
                 case["fid"]["svd_of_factors_float64 (own, most accurate)"],
-                distances.frechet(real, fake),
+                distance,
             ),
             "Frechet, pytorch-fid": (
                 case["fid"]["pytorch_fid.calculate_frechet_distance"],
-                distances.frechet(real, fake),
+                distance,
             ),
             "KID, torchmetrics": (
                 case["kid"]["torchmetrics.poly_mmd same rows"],
-                distances.polynomial_mmd(real[:n], fake[:n]),
+                kernel,
             ),
             "precision, torch-fidelity": (fidelity["precision"], manifold.precision),
             "recall, torch-fidelity": (fidelity["recall"], manifold.recall),
@@ -58,7 +62,7 @@ def parity() -> None:
             "coverage, prdc": (prdc["coverage"], manifold.coverage),
             "authenticity, dgm-eval": (
                 case["authenticity_fraction (dgm-eval authpct rule, x0.01)"],
-                distances.authenticity(real, fake),
+                copies.authenticity(nearest, found),
             ),
             "Vendi, vendi-score": (
                 case["vendi (cosine kernel, q=1) of fake"][
@@ -68,7 +72,7 @@ def parity() -> None:
             ),
             "Gaussian MMD, torch-fidelity": (
                 case["mmd2_rbf_sigma2_unbiased"]["torch_fidelity"],
-                distances.gaussian_mmd(real[:n], fake[:n], 2.0),
+                distances.mmd(distances.gaussian_kernel(2.0), real[:n], fake[:n]),
             ),
         }
         for metric, (theirs, ours) in rows.items():
@@ -95,9 +99,13 @@ def frechet() -> None:
             real = jax.block_until_ready(features(jax.random.key(0), n, d))
             fake = jax.block_until_ready(1.05 * features(jax.random.key(0), n, d)[::-1] + 0.01)
             fake = fake + 0.05 * jax.random.normal(jax.random.key(2), fake.shape)
-            jax.block_until_ready(distances.frechet(real, fake))
+
+            def distance(real: jax.Array = real, fake: jax.Array = fake) -> float:
+                return float(distances.frechet(distances.gaussian(real), distances.gaussian(fake)))
+
+            distance()
             began = time.perf_counter()
-            ours = float(distances.frechet(real, fake))
+            ours = distance()
             ours_seconds = time.perf_counter() - began
             began = time.perf_counter()
             exact = distances.frechet_from_statistics(
@@ -153,25 +161,31 @@ def sensitivity() -> None:
         "a tenth is no faces": np.concatenate([fresh[:900], foreign(100)]),
         "the training faces themselves": train,
     }
-    held_out = embeddings.extract(embedding, data.held_out[:count])
-    reference = embeddings.extract(embedding, train)
+    held_out = comparison.reference(
+        jnp.asarray(embeddings.extract(embedding, data.held_out[:count]))
+    )
+    seen = comparison.reference(jnp.asarray(embeddings.extract(embedding, train)))
     print(f"\n{embedding.name}, {count} faces each, against as many held-out faces")
-    names = ("Frechet", "KID x 1000", "precision", "recall", "density", "coverage", "Vendi")
-    names += ("duplicates", "nearer to training", "authentic")
+    names = ("Frechet", "kernel x 1000", "precision", "recall", "density", "coverage")
+    names += ("complete", "Vendi", "sharpness", "duplicates", "nearer to training", "authentic")
     print("| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for name, pixels in sets.items():
-        fake = embeddings.extract(embedding, pixels)
-        manifold = distances.manifold(held_out, fake)
-        kid, _ = distances.kid(jax.random.key(0), held_out, fake)
-        memorised = copies.memorisation(jax.random.key(0), fake, reference, held_out)
+        fake = jnp.asarray(embeddings.extract(embedding, pixels))
+        found = comparison.compare(held_out, fake)
+        alone = comparison.diversity(held_out.nearest, fake)
+        memorised = copies.memorisation(jax.random.key(0), fake, seen.features, held_out.features)
         row = (
-            f"{float(distances.frechet(held_out, fake)):.1f}",
-            f"{1000 * float(kid):.2f}",
-            *(f"{float(value):.2f}" for value in manifold),
-            f"{float(distances.vendi(fake)):.1f}",
-            f"{float(copies.duplicate_rate(held_out, fake)):.2f}",
+            f"{float(found['frechet']):.1f}",
+            f"{1000 * float(found['kernel']):.2f}",
+            *(
+                f"{float(found[metric]):.2f}"
+                for metric in ("precision", "recall", "density", "coverage", "completeness")
+            ),
+            f"{float(alone['vendi']):.1f}",
+            f"{float(jnp.mean(vae_quality.sharpness(jnp.asarray(pixels)))):.3f}",
+            f"{float(alone['duplicates']):.2f}",
             f"{float(memorised.share):.2f}",
-            f"{float(distances.authenticity(reference, fake)):.2f}",
+            f"{float(comparison.compare(seen, fake)['authenticity']):.2f}",
         )
         print(f"| {name} | " + " | ".join(row) + " |", flush=True)
 

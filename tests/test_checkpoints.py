@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import vae
-from vaegan_jax.checkpoints import Checkpoints, leaves, require_equal_leaves
+from vaegan_jax.checkpoints import Checkpoints, latest, leaves, require_equal_leaves
 from vaegan_jax.errors import UserError
 
 SHAPE = (16, 32, 3)
@@ -35,6 +35,18 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path, state):
     assert_trees_equal(restored, state)
     assert restored_progress == progress
     again.close()
+
+
+def test_the_newest_step_is_found_without_making_a_folder(tmp_path, state):
+    assert latest(tmp_path / "none") is None
+    assert not (tmp_path / "none").exists()
+    checkpoints = Checkpoints(tmp_path / "some", 3)
+    assert latest(tmp_path / "some") is None
+    for step in (9, 10):
+        checkpoints.save(step, state, {})
+    checkpoints.finish()
+    checkpoints.close()
+    assert latest(tmp_path / "some") == 10
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path, state):

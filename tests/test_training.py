@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 
 import jax
@@ -224,3 +225,64 @@ def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):
         patch.setattr(training, "make_call", careless)
         with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
             train(stage, config, tmp_path)
+
+
+def measured(config, path, **changes):
+    """The lines of a run's curve, and the steps that were measured."""
+    seen = []
+
+    def measure(state):
+        seen.append(int(state.step))
+        return {"fd_x": float(state.step)}
+
+    stage = make_stage(config, measure=measure, **changes)
+    train(stage, config, path)
+    with workdir.open_workdir(path, config) as folder:
+        return folder.curve(), seen
+
+
+def test_the_curve_is_taken_every_so_many_steps_and_at_the_end(tmp_path, config):
+    config.evaluation.curve_every = 3
+    curve, seen = measured(config, tmp_path)
+    assert seen == [3, 6, 7]
+    assert [(line["step"], line["fd_x"], line["images"]) for line in curve] == [
+        (3, 3.0, 12),
+        (6, 6.0, 24),
+        (7, 7.0, 28),
+    ]
+
+
+def test_what_measuring_takes_is_no_part_of_what_training_took(tmp_path, config, monkeypatch):
+    clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    with workdir.open_workdir(tmp_path, config) as folder:
+        log = training.Log(make_stage(config), folder, 0)
+        assert log.cost(2) == {"seconds": 5.0, "images": 8}
+        with log.paused():
+            pass  # for thirty seconds
+        assert log.cost(3)["seconds"] == 13.0
+
+
+def test_the_curve_changes_nothing_that_is_trained(tmp_path, config):
+    config.evaluation.curve_every = 3
+    measured(config, tmp_path / "with")
+    config.evaluation.curve_every = 0
+    assert measured(config, tmp_path / "without") == ([], [])
+    assert_trees_equal(
+        final_state(make_stage(config), config, tmp_path / "with"),
+        final_state(make_stage(config), config, tmp_path / "without"),
+    )
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+
+
+def test_what_happened_is_noted(tmp_path, config):
+    stage = make_stage(config)
+    with pytest.raises(Stopped):
+        train(stage, config, tmp_path, StopAt(2))
+    train(stage, config, tmp_path)
+    with workdir.open_workdir(tmp_path, config) as folder:
+        events = [line["event"] for line in folder.events()]
+    began, stopped, went_on, finished = events
+    assert (began, finished) == ("vae: began", "vae: finished at step 7")
+    step = re.fullmatch(r"vae: stopped by signal 15 at step (\d)", stopped)[1]
+    assert went_on == f"vae: went on from step {step}"

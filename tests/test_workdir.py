@@ -10,7 +10,7 @@ from PIL import Image
 
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
-from vaegan_jax.workdir import open_workdir
+from vaegan_jax.workdir import open_workdir, require_run
 
 
 @pytest.fixture
@@ -139,3 +139,55 @@ def test_a_picture_is_written_pixel_for_pixel(tmp_path, config, channels):
         path = workdir.write_picture("gan", "samples", 12, picture)
     assert path == tmp_path / "images/gan/samples_000012.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(picture.shape), picture)
+
+
+def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config):
+    with open_workdir(tmp_path, config) as workdir:
+        assert (workdir.curve(), workdir.events()) == ([], [])
+        for stage in ("vae", "gan"):
+            workdir.rewind(stage, 0)
+            for step in (2, 4):
+                workdir.write_curve(stage, step, {"fd_x": 0.1 + 0.2})
+            workdir.write_event(f"{stage}: began")
+        workdir.rewind("vae", 3)
+        assert workdir.curve() == [
+            {"stage": stage, "step": step, "fd_x": 0.1 + 0.2}
+            for stage, step in (("vae", 2), ("gan", 2), ("gan", 4))
+        ]
+        assert [line["event"] for line in workdir.events()] == ["vae: began", "gan: began"]
+        assert all(line["time"].endswith("+00:00") for line in workdir.events())
+
+
+def test_the_environment_is_noted_once(tmp_path, config):
+    with open_workdir(tmp_path, config) as workdir:
+        assert workdir.facts("run.json") is None
+        workdir.note_environment({"jax": "1"})
+        workdir.note_environment({"jax": "2"})
+        assert workdir.facts("run.json") == {"jax": "1"}
+        assert workdir.config() == configuration.flatten(config)
+
+
+def test_an_evaluation_takes_the_place_of_the_one_before(tmp_path, config):
+    black, white = (np.full((2, 3, 3), grey, np.uint8) for grey in (0, 255))
+    with open_workdir(tmp_path, config) as workdir:
+        assert workdir.evaluation() is None
+        workdir.write_evaluation({"numbers": [0.1 + 0.2]}, {"a": black, "b": black})
+        workdir.write_evaluation({"numbers": [5e-324, None]}, {"a": white})
+        assert workdir.evaluation() == {"numbers": [5e-324, None]}
+        names = sorted(path.name for path in (tmp_path / "evaluation").iterdir())
+        assert names == ["a.png", "numbers.json"]
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "evaluation/a.png")), white)
+        # Numbers that JSON has no word for are a fault of the caller, not a file others choke on.
+        with pytest.raises(ValueError, match="JSON"):
+            workdir.write_evaluation({"numbers": [float("nan")]}, {})
+        (tmp_path / "evaluation/numbers.json").write_text("{")
+        with pytest.raises(UserError, match=r"numbers\.json cannot be read"):
+            workdir.evaluation()
+
+
+def test_a_folder_without_a_run_has_nothing_to_report(tmp_path, config):
+    with pytest.raises(UserError, match="There is no run in"):
+        require_run(tmp_path / "none")
+    with open_workdir(tmp_path / "run", config):
+        pass
+    require_run(tmp_path / "run")

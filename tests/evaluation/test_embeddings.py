@@ -108,3 +108,65 @@ def test_a_users_own_embedding_is_a_function_by_name():
 def test_an_unknown_embedding_is_named(name):
     with pytest.raises(UserError, match=r"is unknown .* use efflite0, inception, pixels, or a"):
         embeddings.make(name, 224)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_the_means_of_a_grid(channels):
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 32, channels)).astype(np.uint8)
+    embedding = embeddings.make("pixels")
+    assert (embedding.name, embedding.distance, embedding.kernel) == (
+        "pixels",
+        "fd_pixels",
+        "kd_pixels",
+    )
+    features = embeddings.extract(embedding, images)
+    assert features.shape == (3, 64 * channels)
+    # Antialiased bilinear weights are triangles of twice the cell's width; on a ramp they are
+    # the mean of the cell, but at the border.
+    ramp = np.broadcast_to(np.arange(32)[None, None, :, None] * 8, (1, 16, 32, channels))
+    ours = embeddings.extract(embedding, ramp.astype(np.uint8)).reshape(8, 8, channels)
+    expected = (8 * (np.arange(8) * 4 + 1.5) / 255)[None, 1:-1, None]
+    assert np.abs(ours[:, 1:-1] - expected).max() < 1e-6
+
+
+def test_every_embedding_takes_floats_as_well():
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    embedding = embeddings.make("pixels")
+    np.testing.assert_array_equal(
+        embedding.embed(None, images), embedding.embed(None, images.astype(np.float32))
+    )
+
+
+def one_number(images):
+    return jnp.mean(images.astype(jnp.float32))
+
+
+def whole_numbers(images):
+    return jnp.max(images, axis=(1, 2)).astype(jnp.int32)
+
+
+def fails(images):
+    raise RuntimeError("out of\nluck")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("one_number", r"float32\[\]"),
+        ("whole_numbers", r"int32\[2, 3\]"),
+        ("fails", "RuntimeError.*out of.*luck"),
+    ],
+)
+def test_an_embedding_of_another_form_is_refused(name, found):
+    embedding = embeddings.make(f"tests.evaluation.test_embeddings:{name}")
+    with pytest.raises(UserError, match=rf"must make float32 \[B, d\] .* gave .*{found}") as caught:
+        embeddings.require_fitting(embedding, (16, 32, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_statistics_must_be_of_as_many_features():
+    embedding = embeddings.make("pixels")
+    embeddings.require_fitting(embedding, (16, 32, 3))
+    embeddings.require_features(embedding, (16, 32, 3), 192)
+    with pytest.raises(UserError, match=r"of 2048 features, and pixels makes 192"):
+        embeddings.require_features(embedding, (16, 32, 3), 2048)

@@ -82,3 +82,59 @@ def test_reconstructions_stand_below_their_originals(config, count):
         image = np.tanh(decoder.apply({"params": params["decoder"]}, mean))[0]
         below = picture[top + 18 : top + 34, left : left + 32]
         assert np.abs(below - (image + 1) * 127.5).max() <= 1.1
+
+
+def decoded(config, params, z):
+    """By hand, in float64."""
+    decoder = networks.make_decoder(config.model, SHAPE)
+    logits = np.asarray(decoder.apply({"params": params}, np.asarray(z, np.float32)), np.float64)
+    return (np.tanh(logits) + 1) * 127.5
+
+
+def cell(picture, row, column):
+    height, width, _ = SHAPE
+    top, left = row * (height + 2), column * (width + 2)
+    return picture[top : top + height, left : left + width].astype(float)
+
+
+def test_decoder_and_generator_stand_above_one_another_at_the_same_latents(config):
+    config.training.picture_columns = 4
+    decoder = jax.jit(lambda: vae.init(config, SHAPE).params)()["decoder"]
+    generator = jax.tree.map(lambda leaf: leaf * 1.5, decoder)
+    picture = pictures.side_by_side(config, SHAPE, decoder, generator)
+    assert picture.shape == (4 * 18 - 2, 4 * 34 - 2, 3)
+    z = pictures.fixed_latents(config, 16, "normal")
+    for row, (params, first) in enumerate(
+        ((decoder, 0), (generator, 0), (decoder, 4), (generator, 4))
+    ):
+        images = decoded(config, params, z[first : first + 4])
+        for column in range(4):
+            assert np.abs(cell(picture, row, column) - images[column]).max() <= 1.1
+
+
+def test_a_traversal_changes_one_unit_and_begins_with_the_most_active(config):
+    config.training.picture_columns = 4
+    params = jax.jit(lambda: vae.init(config, SHAPE).params)()["decoder"]
+    mean = np.array([0.5, -0.5, 0.1, 0.0, 0.2], np.float32)
+    variance = np.array([0.1, 0.9, 0.0, 0.4, 0.2], np.float32)
+    picture = pictures.traversals(config, SHAPE, params, mean, variance)
+    assert picture.shape == (5 * 18 - 2, 5 * 34 - 2, 3)
+    for row, unit in enumerate((1, 3, 4, 0, 2)):
+        for column, place in enumerate((-3, -1.5, 0, 1.5, 3)):
+            z = mean.copy()
+            z[unit] += place * np.sqrt(variance[unit])
+            image = decoded(config, params, z[None])[0]
+            assert np.abs(cell(picture, row, column) - image).max() <= 1.1
+
+
+@pytest.mark.parametrize("count", [16, 5])
+def test_pairs_stand_in_columns_of_three(count):
+    rng = np.random.default_rng(0)
+    sets = rng.integers(0, 256, (3, count, *SHAPE)).astype(np.uint8)
+    picture = pictures.pairs(*sets)
+    columns = -(-count // 2)
+    assert picture.shape == (6 * 18 - 2, columns * 34 - 2, 3)
+    for i in range(count):
+        for kind in range(3):
+            shown = cell(picture, 3 * (i // columns) + kind, i % columns)
+            np.testing.assert_array_equal(shown, sets[kind, i])
