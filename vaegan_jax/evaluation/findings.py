@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vaegan_jax.evaluation.number import Number
+from vaegan_jax.evaluation.number import Number, text
 
 # Standard errors.
 _CERTAIN = 3.0
@@ -86,9 +86,9 @@ def _compared(get: _Get, distance: str) -> Finding | None:
     difference = gan.value - vae.value
     if math.isnan(difference):
         return None
-    floor = "" if math.isnan(gan.floor) else f"; {gan.floor:.3g} for as many real images"
-    figures = f"{distance} to held-out images is {gan.value:.3g} after {vae.value:.3g}{floor}"
-    if abs(difference) < _CERTAIN * math.hypot(vae.error, gan.error):
+    floor = "" if math.isnan(gan.floor) else f"; {text(gan.floor)} for as many real images"
+    figures = f"{distance} to held-out images is {text(gan.value)} after {text(vae.value)}{floor}"
+    if not abs(difference) > _CERTAIN * math.hypot(vae.error, gan.error):
         name, how = "No change", "as far from real images as"
     elif difference > 0:
         name, how = "No convergence", "further from real images than"
@@ -101,11 +101,11 @@ def _posterior_collapse(get: _Get, latent_size: int) -> Finding | None:
     active = get("vae", "", "active_units").value
     if not active <= _FEW_ACTIVE * latent_size:
         return None
-    text = (
+    sentence = (
         f"{active:.0f} of {latent_size} latent dimensions say anything about the image: lower "
         "vae.kl_weight."
     )
-    return Finding("Posterior collapse", text)
+    return Finding("Posterior collapse", sentence)
 
 
 def _blurred(get: _Get, subject: str, label: str) -> Finding | None:
@@ -120,11 +120,11 @@ def _unlike(get: _Get, subject: str, label: str) -> Finding | None:
     precision = get(subject, "held_out", "precision")
     if not precision.value < _LOW_PRECISION * precision.floor:
         return None
-    text = (
+    sentence = (
         f"{precision.value:.1%} of the {label} lie among real images, and {precision.floor:.0%} of "
         "other real images do: the embedding tells them apart, and recall says nothing here."
     )
-    return Finding("Low precision", text)
+    return Finding("Low precision", sentence)
 
 
 def _collapsed(get: _Get, subject: str, label: str) -> Finding | None:
@@ -136,8 +136,12 @@ def _collapsed(get: _Get, subject: str, label: str) -> Finding | None:
     if alike and recall.value < _LOW_RECALL * recall.floor:
         reasons.append(f"recall is {recall.value:.2f}, and {recall.floor:.2f} for real images")
     # Blurred images lie close together as well, but are as many.
-    many = duplicates.value > max(_MANY_DUPLICATES, _HIGH_DUPLICATES * duplicates.floor)
-    if many and vendi.value < vendi.floor:
+    many = duplicates.value > _MANY_DUPLICATES
+    if (
+        many
+        and duplicates.value > _HIGH_DUPLICATES * duplicates.floor
+        and vendi.value < vendi.floor
+    ):
         reasons.append(
             f"{duplicates.value:.0%} of them nearly equal another, and {duplicates.floor:.0%} of "
             "real images"
@@ -153,11 +157,12 @@ def _memorised(get: _Get, subject: str, label: str) -> Finding | None:
     authentic = get(subject, "train", "authenticity")
     # Images that are unlike all real ones may all be nearest to the same few.
     close = authentic.value < authentic.floor
-    if not (close and nearer.value > max(_MEMORISED, 0.5 + _CERTAIN * nearer.error)):
+    certain = nearer.value > 0.5 + _CERTAIN * nearer.error
+    if not (close and certain and nearer.value > _MEMORISED):
         return None
-    text = (
+    sentence = (
         f"{nearer.value:.0%} of the {label} lie nearer to a training image than to a held-out "
         f"one, where half would, and {authentic.value:.0%} are no near copies of one, "
         f"{authentic.floor:.0%} of real images: look at the pairs."
     )
-    return Finding("Memorisation", text)
+    return Finding("Memorisation", sentence)

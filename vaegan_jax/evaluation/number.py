@@ -73,6 +73,13 @@ def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = No
     return number(subject, "", metric, value, error, floor, len(values))
 
 
+def text(value: float | None) -> str:
+    """Returns a number to three digits, or to its last whole one; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def draw_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
     """Returns the key of one draw of an evaluation; `index` tells apart draws of one purpose."""
     return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, 0, index), purpose)

@@ -88,6 +88,9 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
     return element.replace("<svg", f'<svg role="img" aria-label="{_escaped(title)}"', 1)
 
 
+_NO_DISTANCES = ("stage", "step", "images", "seconds")
+
+
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the distances to held-out images against images seen and against seconds.
 
@@ -96,9 +99,7 @@ def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
     names = [
         name
         for name in dict.fromkeys(name for line in curve for name in line)
-        if f"{name}_floor" in {key for line in curve for key in line}
-        or name.startswith("kd_")
-        or name.startswith("kid_")
+        if name not in _NO_DISTANCES and not name.endswith("_floor")
     ]
     plots = []
     for name in names:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vaegan_jax.evaluation.number import text
+
 SUBJECTS = {
     "vae_samples": "VAE samples",
     "vae_reconstructions": "VAE reconstructions",
@@ -121,18 +123,12 @@ def with_error(number: Row) -> str:
     if not 0 < error < float("inf"):
         return f"{text(value)} ± {text(error)}"
     # Two digits of the error, and as many decimals of the value.
-    exponent = int(f"{error:e}".partition("e")[2])
+    exponent = int(f"{error:.1e}".partition("e")[2])
     decimals = max(0, 1 - exponent)
-    if decimals > 5:
-        return f"{value:.2e} ± {error:.1e}"
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
-
-
-def text(value: float | None) -> str:
-    """Returns a number to three or four digits, or nothing for none."""
-    if value is None:
-        return ""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if decimals > 5 and abs(value) < 1e-3:
+        digits = max(0, int(f"{value:e}".partition("e")[2]) - exponent + 1) if value else 0
+        return f"{value:.{digits}e} ± {error:.1e}"
+    return f"{value:z.{decimals}f} ± {error:.{decimals}f}"
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
