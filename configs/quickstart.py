@@ -20,11 +20,12 @@ def get_config() -> ConfigDict:
     config.training.log_every = 50
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
-    # A minute and a half, where the default takes ten.
+    # A minute, where the default takes many.
     config.evaluation.samples = 1_000
     config.evaluation.reference_images = 1_000
     config.evaluation.paths = 100
     config.evaluation.likelihood_images = 500
     config.evaluation.likelihood_draws = 16
-    config.evaluation.curve_every = 200
+    config.evaluation.curve_every = 400
+    config.evaluation.curve_samples = 200
     return config

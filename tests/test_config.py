@@ -121,7 +121,6 @@ BAD = {
     "evaluation.likelihood_draws": [0],
     "evaluation.curve_every": [-1],
     "evaluation.curve_samples": [39],
-    "evaluation.curve_size": [16],
 }
 
 

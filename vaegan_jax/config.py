@@ -247,7 +247,6 @@ FIELDS: dict[str, Field] = {
         "samples, against twice as many held-out images",
         free=True,
     ),
-    "evaluation.curve_size": _field(64, _whole(32), "to which efflite0 resizes there", free=True),
 }
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -35,11 +35,20 @@ class Judges(NamedTuple):
     measure: curve.Measure | None
 
 
-def make_judges(config: ConfigDict, data: images.Images, stages: Sequence[str]) -> Judges:
-    """Loads what the evaluation needs, so that what is missing is said before any training."""
+def make_judges(config: ConfigDict, data: images.Images, required: bool) -> Judges:
+    """Loads what the evaluation needs, so that what is missing is said before any training.
+
+    Args:
+      config: the run's config.
+      data: its images.
+      required: whether it is an error if there can be no evaluation.
+
+    Raises:
+      UserError: where the embedding or the statistics cannot be had.
+    """
     wanted = config.evaluation
     if wanted.embedding == "none":
-        if tuple(stages) == ("evaluate",):
+        if required:
             raise UserError(
                 "evaluation.embedding is none, so that there is nothing to evaluate by: set it to "
                 "efflite0, say."
@@ -48,24 +57,18 @@ def make_judges(config: ConfigDict, data: images.Images, stages: Sequence[str]) 
     try:
         evaluate.require_enough(data)
     except UserError as error:
-        if tuple(stages) == ("evaluate",):
+        if required:
             raise
         print(f"There will be no evaluation. {error}")
         return Judges(None, None, None)
-    make = functools.partial(
-        embeddings.make, wanted.embedding, resize=wanted.resize, weights=wanted.weights
-    )
-    embedding = statistics = measure = None
-    if "evaluate" in stages:
-        embedding = make(size=wanted.size)
-        embeddings.require_fitting(embedding, data.shape)
-        if wanted.statistics:
-            statistics = distances.load_statistics(pathlib.Path(wanted.statistics).expanduser())
-            embeddings.require_features(embedding, data.shape, len(statistics.mu))
-    if wanted.curve_every and ("vae" in stages or "gan" in stages):
-        cheap = make(size=wanted.curve_size)
-        embeddings.require_fitting(cheap, data.shape)
-        measure = curve.make_curve(config, data, cheap)
+    embedding = embeddings.make(wanted.embedding, wanted.size, wanted.resize, wanted.weights)
+    embeddings.require_fitting(embedding, data.shape)
+    statistics = measure = None
+    if wanted.statistics:
+        statistics = distances.load_statistics(pathlib.Path(wanted.statistics).expanduser())
+        embeddings.require_features(embedding, data.shape, len(statistics.mu))
+    if wanted.curve_every:
+        measure = curve.make_curve(config, data, embedding)
     return Judges(embedding, statistics, measure)
 
 
@@ -112,7 +115,6 @@ def evaluate_run(
             for name, value in configuration.flatten(config).items()
             if name.startswith("evaluation.") and ".curve_" not in name
         },
-        "environment": environment.facts(),
     }
     before = folder.evaluation()
     if before and not again and all(before.get(name) == value for name, value in wanted.items()):
@@ -126,6 +128,7 @@ def evaluate_run(
     numbers = [dataclasses.asdict(number) for number in found.numbers]
     said = findings.find(found.numbers, judges.embedding.distance, config.model.latent_size)
     written = wanted | {
+        "environment": environment.facts(),
         "numbers": numbers,
         "findings": [finding._asdict() for finding in said],
         "seconds": time.perf_counter() - began,

@@ -55,7 +55,8 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
 
     data = images.load(config.data)
     _require_enough(config, data)
-    judges = evaluating.make_judges(config, data, stages)
+    again = "evaluate" in stages and len(stages) < len(STAGES)
+    judges = evaluating.make_judges(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
@@ -67,8 +68,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         if "gan" in stages:
             grown = gan_stage(config, data, folder, judges.measure)
             worked |= training.train(grown, data.train, config, folder, stop)
-        if judges.embedding is not None:
-            again = "evaluate" in stages and len(stages) < len(STAGES)
+        if "evaluate" in stages and judges.embedding is not None:
             worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
         if worked or not (path / workdir.REPORT).exists():
             folder.write_report(page.make(folder))

@@ -165,7 +165,7 @@ def evaluate(
             continue
         images, label = sets[name], f"features of {_LABELS[name]}"
         features = extract(embedding, images, watch=watch, label=label)
-        numbers += _compare(seed, index, name, features, sides, embedding)
+        numbers += _compare(seed, index, name, features, sides, embedding, watch)
         floor = float(_sharpness(sides["held_out"].images).mean())
         numbers.append(mean(name, "sharpness", _sharpness(images), floor))
         if statistics is not None:
@@ -189,6 +189,7 @@ def _compare(
     features: np.ndarray,
     sides: dict[str, _Side],
     embedding: Embedding,
+    watch: Watch,
 ) -> list[Number]:
     """Returns a set's numbers that are taken from features, with errors and floors."""
     count = len(features)
@@ -211,7 +212,13 @@ def _compare(
         return found
 
     values: Tree = jax.device_get(measure(features))
-    errors = uncertainty.jackknife_error(draw_key(seed, index, Purpose.DEALING), features, measure)
+    errors = uncertainty.jackknife_error(
+        draw_key(seed, index, Purpose.DEALING),
+        features,
+        measure,
+        watch=watch,
+        label=f"errors of {_LABELS[name]}",
+    )
     floors: Tree = {against: {} for against in values}
     for against, other in (("train", "held_out"), ("held_out", "train")):
         if other in fresh:

@@ -15,6 +15,7 @@ _CERTAIN = 3.0
 _LOW_PRECISION = 0.1
 _LOW_RECALL = 0.5
 _LOW_SHARPNESS = 0.6
+_LOW_VENDI = 0.9
 _HIGH_DUPLICATES = 5.0
 # Of the samples.
 _MANY_DUPLICATES = 0.1
@@ -136,12 +137,9 @@ def _collapsed(get: _Get, subject: str, label: str) -> Finding | None:
     if alike and recall.value < _LOW_RECALL * recall.floor:
         reasons.append(f"recall is {recall.value:.2f}, and {recall.floor:.2f} for real images")
     # Blurred images lie close together as well, but are as many.
-    many = duplicates.value > _MANY_DUPLICATES
-    if (
-        many
-        and duplicates.value > _HIGH_DUPLICATES * duplicates.floor
-        and vendi.value < vendi.floor
-    ):
+    fewer = vendi.value < _LOW_VENDI * vendi.floor
+    beyond_floor = duplicates.value > _HIGH_DUPLICATES * duplicates.floor
+    if fewer and beyond_floor and duplicates.value > _MANY_DUPLICATES:
         reasons.append(
             f"{duplicates.value:.0%} of them nearly equal another, and {duplicates.floor:.0%} of "
             "real images"

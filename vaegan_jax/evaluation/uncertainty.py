@@ -6,6 +6,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from vaegan_jax.evaluation.batches import Watch, unwatched
+
 GROUPS = 10
 FEWEST = 4 * GROUPS
 """Images, below which errors and neighbours mean nothing."""
@@ -18,6 +20,8 @@ def jackknife_error(
     rows: np.ndarray,
     statistic: Callable[[np.ndarray], Numbers],
     groups: int = GROUPS,
+    watch: Watch = unwatched,
+    label: str = "",
 ) -> Numbers:
     """Returns the standard error of statistics of rows, by the delete-a-group jackknife.
 
@@ -32,6 +36,8 @@ def jackknife_error(
         of the deal, not of the statistic.
       statistic: rows -> a number that changes smoothly with them, or a tree of such numbers.
       groups: how many.
+      watch: sees the groups go by, as the indices of their rows.
+      label: what is being done, for the watch.
 
     Returns:
       The standard errors as floats, in the units of the statistic and in the same tree.
@@ -39,9 +45,10 @@ def jackknife_error(
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
     size = len(rows) // groups
     values = []
-    for group in range(groups):
+    dealt = order[: groups * size].reshape(groups, size)
+    for group in watch(dealt, dealt.size, label):
         without = np.ones(len(rows), bool)
-        without[order[group * size : (group + 1) * size]] = False
+        without[group] = False
         values.append(jax.device_get(statistic(rows[without])))
 
     def error(*values: float) -> float:

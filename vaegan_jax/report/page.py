@@ -59,8 +59,8 @@ def make(folder: Workdir) -> str:
             folder,
             "nearest",
             "Rows of three: samples, the training image nearest to each, the held-out image "
-            "nearest to each. The upper three rows are the samples that lie nearest to a training "
-            "image, for how near that one is to its own neighbours.",
+            "nearest to each, of those compared with. The upper three rows are the samples that "
+            "lie nearest to a training image, for how near that one is to its own neighbours.",
         ),
         pictures=_pictures(folder),
         distances=plots.distance_plots(curve),
