@@ -86,10 +86,10 @@ def run(config, data, models, embedding=None, statistics=None):
     return found, {(n.subject, n.against, n.metric): n for n in found.numbers}
 
 
-def drawn(config, params, noise="normal", count=60):
+def drawn(config, params, noise="normal", count=60, index=0):
     """Samples by hand, from the documented key."""
     z = randomness.latents(
-        draw_key(config.seed, 0, Purpose.LATENT), (count, config.model.latent_size), noise
+        draw_key(config.seed, index, Purpose.LATENT), (count, config.model.latent_size), noise
     )
     decoder = networks.make_decoder(config.model, SHAPE)
     images = np.tanh(np.asarray(decoder.apply({"params": params}, z), np.float64))
@@ -291,7 +291,7 @@ def test_too_few_images_are_refused_with_what_to_do():
 def test_the_curve_is_a_distance_to_held_out_images_with_its_floor(evaluated, data, models):
     measure = curve.make_curve(evaluated, data, embeddings.make("pixels"))
     found = measure(models.generator, "normal")
-    images = drawn(evaluated, models.generator, count=40)
+    images = drawn(evaluated, models.generator, count=40, index=2)
     held_out, fresh = data.held_out[np.arange(80)], data.train[np.arange(40)]
     for name, fakes in (("fd_pixels", images), ("fd_pixels_floor", fresh)):
         expected = distances.frechet_from_statistics(
