@@ -149,12 +149,16 @@ def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config)
             for step in (2, 4):
                 workdir.write_curve(stage, step, {"fd_x": 0.1 + 0.2})
             workdir.write_event(f"{stage}: began")
+        with (tmp_path / "events.jsonl").open("a") as file:
+            file.write('{"time": "20')  # killed while writing
         workdir.rewind("vae", 3)
+        workdir.write_event("vae: went on")
         assert workdir.curve() == [
             {"stage": stage, "step": step, "fd_x": 0.1 + 0.2}
             for stage, step in (("vae", 2), ("gan", 2), ("gan", 4))
         ]
-        assert [line["event"] for line in workdir.events()] == ["vae: began", "gan: began"]
+        events = [line["event"] for line in workdir.events()]
+        assert events == ["vae: began", "gan: began", "vae: went on"]
         assert all(line["time"].endswith("+00:00") for line in workdir.events())
 
 

@@ -103,13 +103,13 @@ class Workdir:
 
         What follows a restored checkpoint is written again.
         """
-        for name in (_METRICS, _CURVE):
+        for name in (_METRICS, _CURVE, _EVENTS):  # of events, which have no stage, all are kept
             if not (self.path / name).exists():
                 continue
             kept = [
                 json.dumps(line)
                 for line in self._lines(name)
-                if line["stage"] != stage or line["step"] <= step
+                if line.get("stage") != stage or line["step"] <= step
             ]
             _write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
