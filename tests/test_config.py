@@ -91,11 +91,25 @@ BAD = {
     "vae.b2": [1.0, -0.1],
     "vae.reconstruction": ["l2"],
     "vae.kl_weight": [-1.0, float("nan"), float("inf")],
+    "vae.kl_schedule": ["cosine"],
+    "vae.kl_warmup_steps": [-1],
+    "vae.kl_cycles": [0],
+    "vae.free_bits": [-0.1, float("inf")],
     "transfer.generator": ["encoder"],
     "gan.steps": [0],
     "gan.batch_size": [0],
     "gan.objective": ["hinge!"],
     "gan.r1_weight": [-0.5, float("nan")],
+    "gan.r2_weight": [-0.5],
+    "gan.gradient_penalty_weight": [-0.5, float("inf")],
+    "gan.penalty": ["r1", "a.b:", 3],
+    "gan.penalty_weight": [-1.0],
+    "gan.penalty_every": [0],
+    "gan.augmentations": ["color", "colour,", "colour;cutout", 3],
+    "gan.discriminator_steps": [0],
+    "gan.discriminator_b1": [1.0, float("nan")],
+    "gan.discriminator_b2": [1.0],
+    "gan.generator_rate_warmup_steps": [-1],
     "gan.noise": ["laplace"],
     "gan.generator_learning_rate": [0],
     "gan.discriminator_learning_rate": [0],
@@ -161,6 +175,13 @@ def test_a_missing_field_is_named():
     with config.unlocked():
         del config.gan.noise
     with pytest.raises(UserError, match=r"lacks gan\.noise"):
+        configuration.check(config)
+
+
+def test_more_cycles_than_steps_allow_are_refused():
+    config = configuration.default_config()
+    config.vae.kl_schedule, config.vae.steps, config.vae.kl_cycles = "cyclical", 9, 5
+    with pytest.raises(UserError, match=r"vae\.kl_cycles \(5\) must be at most half"):
         configuration.check(config)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,8 @@ import pytest
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import gan, networks
+from vaegan_jax.losses import augmentation
+from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 
 SHAPE = (16, 32, 3)
@@ -145,3 +149,155 @@ def test_a_step_is_a_function_of_state_batch_and_key(config, real):
     other, _ = step(state, real, step_key(1, Stage.GAN, 0, 0))
     kernel = step(state, real, KEY)[0].generator["dense"]["kernel"]
     assert not np.array_equal(kernel, other.generator["dense"]["kernel"])
+
+
+def log_sigmoid(x):
+    return -np.logaddexp(0, -np.asarray(x, np.float64))
+
+
+def expected_losses(objective, real, fake):
+    """Both losses in float64, by their own formulas."""
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    usual = -log_sigmoid(real).mean() - log_sigmoid(-fake).mean()
+    return {
+        "minimax": (usual, log_sigmoid(-fake).mean()),
+        "non_saturating": (usual, -log_sigmoid(fake).mean()),
+        "hinge": (
+            np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean(),
+            -fake.mean(),
+        ),
+        "least_squares": (
+            (((real - 1) ** 2).mean() + (fake**2).mean()) / 2,
+            ((fake - 1) ** 2).mean() / 2,
+        ),
+        "wasserstein": (fake.mean() - real.mean(), -fake.mean()),
+        "relativistic": (-log_sigmoid(real - fake).mean(), -log_sigmoid(fake - real).mean()),
+    }[objective]
+
+
+@pytest.mark.parametrize("objective", list(losses.OBJECTIVES))
+@pytest.mark.parametrize("penalty", ["r1_weight", "r2_weight", "gradient_penalty_weight"])
+def test_every_objective_takes_a_step_with_every_penalty(config, real, objective, penalty):
+    config.gan.objective, config.gan.discriminator_warmup_steps = objective, 0
+    config.gan.r1_weight = 0.0
+    config.gan[penalty] = 2.0
+    state = first_state(config)
+    new, scalars = one_step(config, state, real)
+    discriminator = networks.make_discriminator(config.model, SHAPE)
+    generator = networks.make_decoder(config.model, SHAPE)
+    z = latents(draw_key(KEY, Purpose.LATENT), (4, config.model.latent_size))
+    fake = jnp.tanh(generator.apply({"params": state.generator}, z))
+
+    def logits(params):
+        return [discriminator.apply({"params": params}, images) for images in (real, fake)]
+
+    before, after = logits(state.discriminator), logits(new.discriminator)
+    ours = scalars["discriminator_loss"], scalars["generator_loss"]
+    expected = (
+        expected_losses(objective, *before)[0],
+        expected_losses(objective, *after)[1],
+    )
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-5)
+    name = penalty.removesuffix("_weight")
+    assert {"r1", "r2", "gradient_penalty"} & set(scalars) == {name}
+    at = {"r1": real, "r2": fake}.get(name)
+    if at is not None:
+        slopes = jax.grad(lambda x: discriminator.apply({"params": state.discriminator}, x).sum())(
+            at
+        )
+        np.testing.assert_allclose(scalars[name], (slopes**2).sum() / 4, rtol=1e-3)
+    for network in ("generator", "discriminator"):
+        pairs = zip(
+            jax.tree.leaves(getattr(state, network)),
+            jax.tree.leaves(getattr(new, network)),
+            strict=True,
+        )
+        assert any(not np.array_equal(a, b) for a, b in pairs)
+
+
+def test_a_rare_penalty_is_so_many_times_as_large(config, real):
+    config.gan.r1_weight, config.gan.discriminator_warmup_steps = 2.0, 6
+    often = [float(s["r1"]) for s in steps_of(config, real, 1)]
+    config.gan.penalty_every = 3
+    rare = [float(s["r1"]) for s in steps_of(config, real, 4)]
+    np.testing.assert_allclose(rare[0], 3 * often[0], rtol=1e-4)
+    assert rare[1:3] == [0, 0]
+    assert rare[3] > 0
+
+
+def steps_of(config, real, count):
+    step = jax.jit(gan.make_train_step(config, SHAPE))
+    state, seen = first_state(config), []
+    for i in range(count):
+        state, scalars = step(state, real, step_key(0, Stage.GAN, 0, i))
+        seen.append(scalars | {"generator": state.generator})
+    return seen
+
+
+def test_the_generator_trains_every_so_many_steps(config, real):
+    config.gan.discriminator_steps, config.gan.discriminator_warmup_steps = 3, 1
+    norms = [float(s["generator_gradient_norm"]) for s in steps_of(config, real, 7)]
+    assert [norm > 0 for norm in norms] == [False, False, True, False, False, True, False]
+
+
+def test_the_generators_rate_rises_with_its_own_steps(config, real):
+    config.gan.discriminator_warmup_steps, config.gan.generator_rate_warmup_steps = 2, 4
+    config.gan.r1_weight = 0.0
+    seen = steps_of(config, real, 5)
+    kernels = [np.asarray(s["generator"]["dense"]["kernel"], np.float64) for s in seen]
+    moves = [np.abs(b - a).max() for a, b in itertools.pairwise(kernels)]
+    # Frozen twice, then at a rate of 0, a quarter, a half of 2e-4; Adam's moves are of its size.
+    assert moves[:2] == [0, 0]
+    np.testing.assert_allclose(moves[2], 0.25 * 2e-4, rtol=0.5)
+    assert moves[3] > 1.2 * moves[2]
+
+
+def test_the_discriminator_may_have_betas_of_its_own(config, real):
+    config.gan.discriminator_warmup_steps = 6
+    common = steps_of(config, real, 3)[-1]["fake_logit"]
+    config.gan.discriminator_b1, config.gan.discriminator_b2 = 0.5, 0.999
+    assert steps_of(config, real, 3)[-1]["fake_logit"] == common
+    config.gan.discriminator_b1, config.gan.discriminator_b2 = 0.0, 0.9
+    assert steps_of(config, real, 3)[-1]["fake_logit"] != common
+
+
+def test_what_the_discriminator_sees_is_augmented(config, real):
+    config.gan.discriminator_warmup_steps, config.gan.r1_weight = 0, 0.0
+    state = first_state(config)
+    config.gan.augmentations = "colour, cutout"
+    _, scalars = one_step(config, state, real)
+    changes = jax.random.split(draw_key(KEY, Purpose.AUGMENTATION), 4)
+    discriminator = networks.make_discriminator(config.model, SHAPE)
+    seen = augmentation.cutout(
+        augmentation.colour(real, jax.random.fold_in(changes[0], 0)),
+        jax.random.fold_in(changes[0], 1),
+    )
+    judged = discriminator.apply({"params": state.discriminator}, seen)
+    np.testing.assert_allclose(scalars["real_logit"], judged.mean(), rtol=1e-3, atol=1e-5)
+
+
+def own_penalty(discriminate, real, fake, key):
+    """A user's own: the squared logits of fakes."""
+    del real, key
+    return discriminate(fake) ** 2
+
+
+def own_augmentation(images, key):
+    return images * jax.random.uniform(key, (len(images), 1, 1, 1))
+
+
+OWN = losses.Objective(
+    lambda real, fake: jnp.mean(fake) - jnp.mean(real), lambda real, fake: -2 * jnp.mean(fake)
+)
+
+
+def test_losses_of_ones_own_are_found_by_name(config, real):
+    config.gan.discriminator_warmup_steps, config.gan.r1_weight = 0, 0.0
+    config.gan.objective, config.gan.penalty = "tests.test_gan:OWN", "tests.test_gan:own_penalty"
+    config.gan.augmentations = "tests.test_gan:own_augmentation"
+    config.gan.penalty_weight = 0.5
+    _, scalars = one_step(config, first_state(config), real)
+    np.testing.assert_allclose(
+        scalars["discriminator_loss"], scalars["fake_logit"] - scalars["real_logit"], rtol=1e-4
+    )
+    assert scalars["penalty"] >= scalars["fake_logit"] ** 2

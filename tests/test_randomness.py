@@ -3,6 +3,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, order, step_key
 
@@ -28,6 +29,7 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
         "DEALING": 9,
         "DEQUANTISATION": 10,
         "PLACE": 11,
+        "AUGMENTATION": 12,
     }
 
 
@@ -62,7 +64,7 @@ def test_an_order_is_a_permutation_that_only_seed_stage_and_epoch_decide():
         assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize("distribution", ["normal", "uniform", "truncated_normal"])
 def test_latents_have_zero_mean_and_unit_variance(distribution):
     z = np.asarray(latents(jax.random.key(0), (200_000,), distribution), np.float64)
     # Four standard errors; the variance of the square is at most 2 for either distribution.
@@ -71,6 +73,9 @@ def test_latents_have_zero_mean_and_unit_variance(distribution):
     if distribution == "uniform":
         assert np.abs(z).max() <= np.sqrt(3) + 1e-6
         assert np.abs(z).max() > 1.73
+    elif distribution == "truncated_normal":
+        edge = 2 / scipy.stats.truncnorm(-2, 2).std()
+        assert 0.99 * edge < np.abs(z).max() <= edge + 1e-6
     else:
         assert np.abs(z).max() > 3
 

@@ -111,3 +111,51 @@ def test_reparameterize_is_mean_plus_sigma_eps():
     )
     np.testing.assert_allclose(gradient[0], np.ones_like(mean))
     np.testing.assert_allclose(gradient[1], 0.5 * np.sqrt(variance) * eps, rtol=1e-5)
+
+
+def loss_with(config, batch, at, **fields):
+    """The scalars of a step taken at a given step of the run."""
+    for name, value in fields.items():
+        config.vae[name] = value
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    state = state.replace(step=jnp.int32(at))
+    _, scalars = jax.jit(vae.make_train_step(config, SHAPE))(state, batch, KEY)
+    return {name: float(value) for name, value in scalars.items()}
+
+
+@pytest.mark.parametrize(
+    ("at", "fields", "factor"),
+    [
+        (3, {"kl_schedule": "linear", "kl_warmup_steps": 12}, 0.25),
+        (40, {"kl_schedule": "linear", "kl_warmup_steps": 12}, 1.0),
+        # Cycles of ten steps, of which five rise.
+        (12, {"kl_schedule": "cyclical", "steps": 40, "kl_cycles": 4}, 0.4),
+        (18, {"kl_schedule": "cyclical", "steps": 40, "kl_cycles": 4}, 1.0),
+    ],
+)
+def test_the_kl_weight_comes_up_as_it_should(config, batch, at, fields, factor):
+    scalars = loss_with(config, batch, at, kl_weight=2.0, **fields)
+    expected = scalars["reconstruction"] + 2 * factor * scalars["kl"]
+    np.testing.assert_allclose(scalars["loss"], expected, rtol=1e-5)
+
+
+def test_free_bits_are_free(config, batch):
+    free = loss_with(config, batch, 0, free_bits=1e3)
+    # No dimension has as many: all are charged the same, and nothing of it is learnt.
+    latent_size = config.model.latent_size
+    np.testing.assert_allclose(free["loss"], free["reconstruction"] + 1e3 * latent_size, rtol=1e-5)
+    nearly = loss_with(config, batch, 0, free_bits=1e-9)
+    np.testing.assert_allclose(nearly["loss"], nearly["reconstruction"] + nearly["kl"], rtol=1e-4)
+
+
+def own_reconstruction(images, logits):
+    """A user's own term."""
+    return 7 * jnp.sum((images - jnp.tanh(logits)) ** 4, axis=(1, 2, 3))
+
+
+def test_a_reconstruction_term_of_ones_own_is_found_by_name(config, batch):
+    name = "tests.test_vae:own_reconstruction"
+    scalars = loss_with(config, batch, 0, reconstruction=name, kl_weight=0.0)
+    assert scalars["loss"] == scalars["reconstruction"] > 0
+    plain = loss_with(config, batch, 0, reconstruction="squared_error")
+    assert scalars["reconstruction"] != plain["reconstruction"]

@@ -18,6 +18,7 @@ from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import inception, uncertainty
+from vaegan_jax.losses import augmentation, registry
 from vaegan_jax.losses import gan as gan_losses
 from vaegan_jax.losses import vae as vae_losses
 
@@ -99,6 +100,25 @@ _DATA_NAME = (
     ),
     "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
 )
+_OTHER_BETA = (
+    lambda value: _is_number(value) and value < 1 and value == value,
+    "below 1, and negative for the common one",
+)
+_OWN_OR_NONE = (
+    lambda value: isinstance(value, str) and (not value or registry.is_path(value)),
+    "empty, or package.module:function",
+)
+_AUGMENTATIONS = (
+    lambda value: (
+        isinstance(value, str)
+        and all(
+            name.strip() in augmentation.AUGMENTATIONS or registry.is_path(name.strip())
+            for name in value.split(",")
+            if value
+        )
+    ),
+    "names with commas, of colour, translation, cutout, or your own as package.module:function",
+)
 _EMBEDDING = (
     lambda value: (
         isinstance(value, str)
@@ -160,10 +180,20 @@ FIELDS: dict[str, Field] = {
     "vae.b1": _field(0.9, _BELOW_ONE, "Adam's decay of the gradient's mean"),
     "vae.b2": _field(0.999, _BELOW_ONE, "Adam's decay of the gradient's square"),
     "vae.reconstruction": _field(
-        "squared_error", _one_of(vae_losses.RECONSTRUCTIONS), "the reconstruction term of the loss"
+        "squared_error",
+        registry.allowed(vae_losses.RECONSTRUCTIONS),
+        "the reconstruction term of the loss",
     ),
     "vae.kl_weight": _field(
         1.0, _NOT_NEGATIVE, "with squared_error, twice the variance of a Gaussian decoder"
+    ),
+    "vae.kl_schedule": _field(
+        "constant", _one_of(vae_losses.KL_SCHEDULES), "how the KL weight comes up"
+    ),
+    "vae.kl_warmup_steps": _field(0, _whole(0), "of kl_schedule=linear, from 0 to the weight"),
+    "vae.kl_cycles": _field(4, _whole(1), "of kl_schedule=cyclical, over all steps"),
+    "vae.free_bits": _field(
+        0.0, _NOT_NEGATIVE, "nats of KL a latent dimension that cost no less than these"
     ),
     # The hand-over.
     "transfer.generator": _field(
@@ -176,15 +206,37 @@ FIELDS: dict[str, Field] = {
     "gan.batch_size": _field(64, _whole(1), "real images a step, and as many fakes"),
     "gan.objective": _field(
         "non_saturating",
-        _one_of(gan_losses.OBJECTIVES),
+        registry.allowed(gan_losses.OBJECTIVES),
         "what generator and discriminator minimise",
     ),
     "gan.r1_weight": _field(0.5, _NOT_NEGATIVE, "gamma of the R1 penalty; 0 leaves it out"),
+    "gan.r2_weight": _field(0.0, _NOT_NEGATIVE, "gamma of the R2 penalty; 0 leaves it out"),
+    "gan.gradient_penalty_weight": _field(
+        0.0, _NOT_NEGATIVE, "lambda of the gradient penalty; 0 leaves it out"
+    ),
+    "gan.penalty": _field(
+        "", _OWN_OR_NONE, "a penalty of your own, as package.module:function; none if empty"
+    ),
+    "gan.penalty_weight": _field(1.0, _NOT_NEGATIVE, "of a penalty of your own"),
+    "gan.penalty_every": _field(
+        1, _whole(1), "steps from one penalty to the next, so many times as large"
+    ),
+    "gan.augmentations": _field(
+        "",
+        _AUGMENTATIONS,
+        "of all that the discriminator sees: colour, translation, cutout, or your own, with commas",
+    ),
+    "gan.discriminator_steps": _field(1, _whole(1), "steps for each that trains the generator"),
     "gan.noise": _field("normal", _one_of(randomness.DISTRIBUTIONS), "the latents' distribution"),
     "gan.generator_learning_rate": _field(2e-4, _POSITIVE, "of the generator's Adam"),
     "gan.discriminator_learning_rate": _field(2e-4, _POSITIVE, "of the discriminator's Adam"),
     "gan.b1": _field(0.5, _BELOW_ONE, "both Adams' decay of the gradient's mean"),
     "gan.b2": _field(0.999, _BELOW_ONE, "both Adams' decay of the gradient's square"),
+    "gan.discriminator_b1": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b1 if negative"),
+    "gan.discriminator_b2": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b2 if negative"),
+    "gan.generator_rate_warmup_steps": _field(
+        0, _whole(0), "of the generator, over which its learning rate rises from 0"
+    ),
     "gan.discriminator_warmup_steps": _field(
         200, _whole(0), "first steps, in which the discriminator trains alone"
     ),
@@ -310,6 +362,11 @@ def check(config: ConfigDict) -> None:
                 f"{name} ({values[name]!r}) is only for {owner}, and data.name is "
                 f"{config.data.name}: set data.name, or leave it out."
             )
+    if config.vae.kl_schedule == "cyclical" and config.vae.steps < 2 * config.vae.kl_cycles:
+        raise UserError(
+            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps "
+            f"({config.vae.steps}): a cycle takes two steps at least."
+        )
     warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
     if warmup >= steps:
         raise UserError(

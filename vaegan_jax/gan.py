@@ -1,6 +1,8 @@
 """The GAN stage: its state, its first state and its train step; pure functions."""
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -9,8 +11,8 @@ import optax
 from ml_collections import ConfigDict
 
 from vaegan_jax import networks
+from vaegan_jax.losses import augmentation, penalties, registry
 from vaegan_jax.losses import gan as losses
-from vaegan_jax.losses import penalties
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 
 Scalars = dict[str, jax.Array]
@@ -87,12 +89,14 @@ def make_train_step(
     gan = config.gan
     generator = networks.make_decoder(config.model, image_shape)
     discriminator = networks.make_discriminator(config.model, image_shape)
-    objective = losses.OBJECTIVES[gan.objective]
+    objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
+    terms = penalty_terms(config)
+    augment = make_augmentation(config)
     generator_optimizer = _generator_optimizer(config)
     discriminator_optimizer = _discriminator_optimizer(config)
 
     def discriminator_loss(
-        params: optax.Params, real: jax.Array, fake: jax.Array, key: jax.Array
+        params: optax.Params, step: jax.Array, real: jax.Array, fake: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Scalars]:
         def discriminate(images: jax.Array) -> jax.Array:
             logits: jax.Array = networks.apply(discriminator, params, images)
@@ -106,9 +110,19 @@ def make_train_step(
             "fake_logit": jnp.mean(fake_logits),
             "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
         }
-        if gan.r1_weight:
-            scalars["r1"] = jnp.mean(penalties.r1(discriminate, real, fake, key))
-            loss += gan.r1_weight / 2 * scalars["r1"]
+        for index, (name, weight, penalty) in enumerate(terms):
+            of_term = jax.random.fold_in(key, index) if index else key
+            mean = functools.partial(_mean, penalty, discriminate, real, fake, of_term)
+            if gan.penalty_every > 1:
+                # Rare and larger, so that the mean over steps is the same.
+                scalars[name] = jax.lax.cond(
+                    step % gan.penalty_every == 0,
+                    lambda mean=mean: gan.penalty_every * mean(),
+                    lambda: jnp.zeros(()),
+                )
+            else:
+                scalars[name] = mean()
+            loss += weight * scalars[name]
         return loss, scalars
 
     def step(state: GANState, real: jax.Array, key: jax.Array) -> tuple[GANState, Scalars]:
@@ -120,8 +134,13 @@ def make_train_step(
 
         fake, pull_back = jax.vjp(generate, state.generator)
 
+        changes = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
         gradient, scalars = jax.grad(discriminator_loss, has_aux=True)(
-            state.discriminator, real, fake, draw_key(key, Purpose.PENALTY)
+            state.discriminator,
+            state.step,
+            augment(real, changes[0]),
+            augment(fake, changes[1]),
+            draw_key(key, Purpose.PENALTY),
         )
         scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
         updates, discriminator_optimizer_state = discriminator_optimizer.update(
@@ -134,8 +153,12 @@ def make_train_step(
         )
 
         def generator_loss(fake: jax.Array) -> jax.Array:
-            logits = networks.apply(discriminator, state.discriminator, fake)
-            return objective.generator(logits)
+            fake_logits, real_logits = (
+                networks.apply(discriminator, state.discriminator, augment(images, change))
+                for images, change in ((fake, changes[2]), (real, changes[3]))
+            )
+            # Where the objective does not look at the real ones, the compiler leaves them out.
+            return objective.generator(real_logits, fake_logits)
 
         def train_generator() -> tuple[GANState, Scalars]:
             loss, fake_gradient = jax.value_and_grad(generator_loss)(fake)
@@ -162,17 +185,82 @@ def make_train_step(
                 "generator_gradient_norm": jnp.zeros(()),
             }
 
-        state, generator_scalars = jax.lax.cond(
-            state.step > gan.discriminator_warmup_steps, train_generator, freeze_generator
-        )
+        turn = state.step > gan.discriminator_warmup_steps
+        if gan.discriminator_steps > 1:
+            turn &= state.step % gan.discriminator_steps == 0
+        state, generator_scalars = jax.lax.cond(turn, train_generator, freeze_generator)
         return state, scalars | generator_scalars
 
     return step
 
 
+class PenaltyTerm(NamedTuple):
+    """A penalty in the discriminator's loss.
+
+    Attributes:
+      name: of its scalar.
+      weight: of its mean over the batch.
+      penalty: see `losses.penalties`.
+    """
+
+    name: str
+    weight: float
+    penalty: penalties.Penalty
+
+
+def penalty_terms(config: ConfigDict) -> list[PenaltyTerm]:
+    """Returns the penalties that a config asks for.
+
+    The gammas of R1 and R2 weigh halves, as their papers have it.
+
+    Raises:
+      UserError: where the user's own cannot be loaded.
+    """
+    gan = config.gan
+    terms = [
+        PenaltyTerm("r1", gan.r1_weight / 2, penalties.r1),
+        PenaltyTerm("r2", gan.r2_weight / 2, penalties.r2),
+        PenaltyTerm("gradient_penalty", gan.gradient_penalty_weight, penalties.gradient_penalty),
+    ]
+    if gan.penalty:
+        own = registry.find("penalty", gan.penalty, penalties.PENALTIES)
+        terms.append(PenaltyTerm("penalty", gan.penalty_weight, own))
+    return [term for term in terms if term.weight]
+
+
+def make_augmentation(config: ConfigDict) -> augmentation.Augment:
+    """Returns what a config does to the images that the discriminator sees.
+
+    Raises:
+      UserError: where one of the user's own cannot be loaded.
+    """
+    names = [name.strip() for name in config.gan.augmentations.split(",") if name.strip()]
+    return augmentation.chain(
+        [registry.find("augmentation", name, augmentation.AUGMENTATIONS) for name in names]
+    )
+
+
+def _mean(
+    penalty: penalties.Penalty,
+    discriminate: penalties.Discriminate,
+    real: jax.Array,
+    fake: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    return jnp.mean(penalty(discriminate, real, fake, key))
+
+
 def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    return optax.adam(config.gan.generator_learning_rate, config.gan.b1, config.gan.b2)
+    gan = config.gan
+    rate = gan.generator_learning_rate
+    if gan.generator_rate_warmup_steps:
+        # Counted in the generator's own steps, from the first that is not frozen.
+        rate = optax.linear_schedule(0.0, rate, gan.generator_rate_warmup_steps)
+    return optax.adam(rate, gan.b1, gan.b2)
 
 
 def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    return optax.adam(config.gan.discriminator_learning_rate, config.gan.b1, config.gan.b2)
+    gan = config.gan
+    b1 = gan.b1 if gan.discriminator_b1 < 0 else gan.discriminator_b1
+    b2 = gan.b2 if gan.discriminator_b2 < 0 else gan.discriminator_b2
+    return optax.adam(gan.discriminator_learning_rate, b1, b2)

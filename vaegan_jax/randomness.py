@@ -7,6 +7,7 @@ numbers below are part of that promise; changing one changes every run.
 
 import enum
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ class Purpose(enum.IntEnum):
     DEALING = 9
     DEQUANTISATION = 10
     PLACE = 11
+    AUGMENTATION = 12
 
 
 def step_key(
@@ -78,8 +80,9 @@ def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal"
     Args:
       key: used once, here.
       shape: usually [batch, latent size].
-      distribution: "normal", or "uniform" on [-sqrt 3, sqrt 3], whose variance is 1 too, so that
-        a generator grown from a decoder sees the scale that the decoder was trained on.
+      distribution: "normal"; "uniform" on [-sqrt 3, sqrt 3]; or "truncated_normal", a normal one
+        cut at two of its deviations. The variance of all is 1, so that a generator grown from a
+        decoder sees the scale that the decoder was trained on.
 
     Returns:
       float32 of the given shape.
@@ -98,4 +101,15 @@ def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32, -(3.0**0.5), 3.0**0.5)
 
 
-DISTRIBUTIONS = {"normal": _normal, "uniform": _uniform}
+def _truncated_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    drawn = jax.random.truncated_normal(key, -_CUT, _CUT, shape, jnp.float32)
+    return drawn / _CUT_DEVIATION
+
+
+_CUT = 2.0
+# The deviation of a normal draw cut at c: 1 - 2 c phi(c) / (2 Phi(c) - 1), and its root.
+_CUT_DEVIATION = math.sqrt(
+    1 - 2 * _CUT * math.exp(-(_CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(_CUT / math.sqrt(2))
+)
+
+DISTRIBUTIONS = {"normal": _normal, "uniform": _uniform, "truncated_normal": _truncated_normal}

@@ -9,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vaegan_jax import networks
+from vaegan_jax.losses import registry
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 
@@ -66,25 +67,34 @@ def make_train_step(
     """
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
-    reconstruction_term = losses.RECONSTRUCTIONS[config.vae.reconstruction]
+    wanted = config.vae
+    reconstruction_term = registry.find(
+        "reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS
+    )
+    schedule = losses.KL_SCHEDULES[wanted.kl_schedule]
     optimizer = _optimizer(config)
 
     def loss(
-        params: dict[str, optax.Params], images: jax.Array, eps: jax.Array
+        params: dict[str, optax.Params], step: jax.Array, images: jax.Array, eps: jax.Array
     ) -> tuple[jax.Array, Scalars]:
         mean, log_variance = networks.apply(encoder, params["encoder"], images)
         z = reparameterize(mean, log_variance, eps)
         logits = networks.apply(decoder, params["decoder"], z)
         reconstruction = jnp.mean(reconstruction_term(images, logits))
-        kl = jnp.mean(jnp.sum(losses.kl(mean, log_variance), axis=-1))
+        of_units = losses.kl(mean, log_variance)
+        kl = jnp.mean(jnp.sum(of_units, axis=-1))
         # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
-        total = reconstruction + config.vae.kl_weight * kl
+        weight = wanted.kl_weight
+        if wanted.kl_schedule != "constant":
+            weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
+        charged = losses.free_bits(of_units, wanted.free_bits) if wanted.free_bits else kl
+        total = reconstruction + weight * charged
         return total, {"loss": total, "reconstruction": reconstruction, "kl": kl}
 
     def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:
         shape = (images.shape[0], config.model.latent_size)
         eps = jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape)
-        gradient, scalars = jax.grad(loss, has_aux=True)(state.params, images, eps)
+        gradient, scalars = jax.grad(loss, has_aux=True)(state.params, state.step, images, eps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         scalars["gradient_norm"] = optax.tree.norm(gradient)
         return state.replace(

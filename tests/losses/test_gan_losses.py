@@ -1,6 +1,7 @@
 """Values and gradients against plain formulas in float64, at ordinary and extreme logits."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit, log_expit
@@ -8,52 +9,132 @@ from scipy.special import expit, log_expit
 from vaegan_jax.losses import gan as losses
 
 REAL = np.array([-3.0, -0.5, 0.0, 0.7, 4.0], np.float32)
-FAKE = np.array([2.5, -1.0, 0.0, 0.3, -6.0], np.float32)
+FAKE = np.array([2.5, -1.25, 0.0, 0.3, -6.0], np.float32)
+
+# By the name of a function: one pair's value, and its derivatives in the real and the fake logit.
+# All are means over pairs.
+FORMULAS = {
+    "discriminator_loss": (
+        lambda r, f: -log_expit(r) - log_expit(-f),
+        lambda r, f: -expit(-r),
+        lambda r, f: expit(f),
+    ),
+    "minimax_loss": (
+        lambda r, f: log_expit(-f),
+        lambda r, f: 0 * r,
+        lambda r, f: -expit(f),
+    ),
+    "non_saturating_loss": (
+        lambda r, f: -log_expit(f),
+        lambda r, f: 0 * r,
+        lambda r, f: -expit(-f),
+    ),
+    "hinge_discriminator_loss": (
+        lambda r, f: np.maximum(0, 1 - r) + np.maximum(0, 1 + f),
+        lambda r, f: -1.0 * (r < 1),
+        lambda r, f: 1.0 * (f > -1),
+    ),
+    "linear_generator_loss": (lambda r, f: -f, lambda r, f: 0 * r, lambda r, f: 0 * f - 1),
+    "least_squares_discriminator_loss": (
+        lambda r, f: ((r - 1) ** 2 + f**2) / 2,
+        lambda r, f: r - 1,
+        lambda r, f: f,
+    ),
+    "least_squares_generator_loss": (
+        lambda r, f: (f - 1) ** 2 / 2,
+        lambda r, f: 0 * r,
+        lambda r, f: f - 1,
+    ),
+    "wasserstein_critic_loss": (
+        lambda r, f: f - r,
+        lambda r, f: 0 * r - 1,
+        lambda r, f: 0 * f + 1,
+    ),
+    "relativistic_discriminator_loss": (
+        lambda r, f: -log_expit(r - f),
+        lambda r, f: -expit(f - r),
+        lambda r, f: expit(f - r),
+    ),
+    "relativistic_generator_loss": (
+        lambda r, f: -log_expit(f - r),
+        lambda r, f: expit(r - f),
+        lambda r, f: -expit(r - f),
+    ),
+}
+PAIRS = {
+    "minimax": ("discriminator_loss", "minimax_loss"),
+    "non_saturating": ("discriminator_loss", "non_saturating_loss"),
+    "hinge": ("hinge_discriminator_loss", "linear_generator_loss"),
+    "least_squares": ("least_squares_discriminator_loss", "least_squares_generator_loss"),
+    "wasserstein": ("wasserstein_critic_loss", "linear_generator_loss"),
+    "relativistic": ("relativistic_discriminator_loss", "relativistic_generator_loss"),
+}
 
 
-def test_the_discriminator_loss_is_the_two_log_likelihoods():
-    real, fake = REAL.astype(np.float64), FAKE.astype(np.float64)
-    expected = -np.log(expit(real)).mean() - np.log(1 - expit(fake)).mean()
-    np.testing.assert_allclose(losses.discriminator_loss(REAL, FAKE), expected, rtol=1e-6)
-    gradients = jax.grad(losses.discriminator_loss, argnums=(0, 1))(REAL, FAKE)
-    np.testing.assert_allclose(gradients[0], (expit(real) - 1) / 5, rtol=1e-5)
-    np.testing.assert_allclose(gradients[1], expit(fake) / 5, rtol=1e-5)
+def check(name, real, fake):
+    """Compares a loss and both of its gradients with the formulas."""
+    value, gradients = jax.value_and_grad(getattr(losses, name), argnums=(0, 1))(real, fake)
+    assert value.shape == ()
+    assert value.dtype == jnp.float32
+    terms, *slopes = (f(real.astype(np.float64), fake.astype(np.float64)) for f in FORMULAS[name])
+    np.testing.assert_allclose(value, terms.mean(), rtol=1e-6, atol=1e-30)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        np.testing.assert_allclose(gradient, slope / len(real), rtol=1e-5, atol=1e-30)
 
 
-def test_an_undecided_discriminator_loses_two_log_two():
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_loss_and_its_gradients_are_the_formulas(name):
+    check(name, REAL, FAKE)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_they_are_so_at_extreme_logits(name):
+    largest = 1e15 if name.startswith("least_squares") else 1e30  # no float32 holds 1e60
+    for size in (50.0, 1e3, largest):
+        for real, fake in [(1, 1), (1, -1), (-1, 1), (-1, -1)]:
+            check(name, np.full(4, real * size, np.float32), np.full(4, fake * size, np.float32))
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_formulas_slopes_are_those_of_their_values(name):
+    real, fake, step = REAL.astype(np.float64), FAKE.astype(np.float64), 1e-6
+    value, of_real, of_fake = FORMULAS[name]
+    rise = (value(real + step, fake) - value(real - step, fake)) / (2 * step)
+    np.testing.assert_allclose(of_real(real, fake), rise, atol=1e-8)
+    rise = (value(real, fake + step) - value(real, fake - step)) / (2 * step)
+    np.testing.assert_allclose(of_fake(real, fake), rise, atol=1e-8)
+
+
+def test_what_an_undecided_discriminator_loses():
     zero = np.zeros(3, np.float32)
-    np.testing.assert_allclose(losses.discriminator_loss(zero, zero), 2 * np.log(2), rtol=1e-6)
+    loss = {name: o.discriminator(zero, zero) for name, o in losses.OBJECTIVES.items()}
+    np.testing.assert_allclose(loss["non_saturating"], 2 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(loss["relativistic"], np.log(2), rtol=1e-6)
+    assert (loss["hinge"], loss["least_squares"], loss["wasserstein"]) == (2, 0.5, 0)
 
 
-def test_minimax_is_the_logarithm_of_being_caught():
-    fake = FAKE.astype(np.float64)
-    np.testing.assert_allclose(losses.minimax_loss(FAKE), np.log(1 - expit(fake)).mean(), rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(losses.minimax_loss)(FAKE), -expit(fake) / 5, rtol=1e-5)
+def test_only_non_saturating_learns_where_a_fake_is_found_out():
+    low = np.full(4, -50, np.float32)
+    slopes = {
+        name: jax.grad(getattr(losses, name), argnums=1)(low, low)
+        for name in ("minimax_loss", "non_saturating_loss")
+    }
+    np.testing.assert_allclose(slopes["minimax_loss"], 0, atol=1e-20)
+    np.testing.assert_allclose(slopes["non_saturating_loss"], -0.25, rtol=1e-6)
 
 
-def test_non_saturating_is_minus_the_logarithm_of_passing():
-    fake = FAKE.astype(np.float64)
-    np.testing.assert_allclose(
-        losses.non_saturating_loss(FAKE), -np.log(expit(fake)).mean(), rtol=1e-6
-    )
-    expected = (expit(fake) - 1) / 5
-    np.testing.assert_allclose(jax.grad(losses.non_saturating_loss)(FAKE), expected, rtol=1e-5)
+def test_the_registry_holds_every_objective():
+    found = {name: tuple(f.__name__ for f in o) for name, o in losses.OBJECTIVES.items()}
+    assert found == PAIRS
 
 
-@pytest.mark.parametrize("size", [50.0, 1e3, 1e30])
-def test_extreme_logits_give_exact_finite_values(size):
-    high, low = np.full(4, size, np.float32), np.full(4, -size, np.float32)
-    expected = -2 * log_expit(-np.float64(np.float32(size)))
-    np.testing.assert_allclose(losses.discriminator_loss(low, high), expected, rtol=1e-6)
-    np.testing.assert_allclose(losses.discriminator_loss(high, low), 0, atol=1e-20)
-    np.testing.assert_allclose(losses.non_saturating_loss(low), expected / 2, rtol=1e-6)
-    np.testing.assert_allclose(losses.minimax_loss(high), -expected / 2, rtol=1e-6)
-    # Where the discriminator is sure of a fake, only one of the two generators still learns.
-    np.testing.assert_allclose(jax.grad(losses.minimax_loss)(low), 0, atol=1e-20)
-    np.testing.assert_allclose(jax.grad(losses.non_saturating_loss)(low), -0.25, rtol=1e-6)
+@pytest.mark.parametrize("name", PAIRS)
+def test_only_the_relativistic_generator_looks_at_real_images(name):
+    gradient = jax.grad(losses.OBJECTIVES[name].generator)(REAL, FAKE)
+    assert bool(np.any(gradient)) == (name == "relativistic")
 
 
-def test_the_registry_holds_both_objectives():
-    assert set(losses.OBJECTIVES) == {"minimax", "non_saturating"}
-    assert losses.OBJECTIVES["minimax"].generator is losses.minimax_loss
-    assert losses.OBJECTIVES["non_saturating"].generator is losses.non_saturating_loss
+def test_only_the_relativistic_objective_compares_pairs():
+    for name, objective in losses.OBJECTIVES.items():
+        change = objective.discriminator(REAL, FAKE) - objective.discriminator(REAL, FAKE[::-1])
+        assert (abs(change) > 0.1) == (name == "relativistic")

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vaegan_jax import networks
 from vaegan_jax.losses import penalties
@@ -12,29 +13,94 @@ def draw(shape=(3, 4, 2, 3), seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_r1_of_a_linear_discriminator_is_the_square_of_its_weights():
+def linear(w):
+    return lambda x: jnp.einsum("bhwc,hwc->b", x, w)
+
+
+def quadratic(x):
+    return 1.5 * jnp.sum(x**2, (1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["r1", "r2"])
+def test_r1_and_r2_of_a_linear_discriminator_are_the_square_of_its_weights(name):
     x, w = draw(), draw((4, 2, 3), 1)
 
     def penalty(w):
-        return penalties.r1(lambda x: jnp.einsum("bhwc,hwc->b", x, w), x, x, KEY)
+        return penalties.PENALTIES[name](linear(w), x, x, KEY)
 
     np.testing.assert_allclose(penalty(w), np.full(3, (w.astype(np.float64) ** 2).sum()), rtol=1e-5)
     gradient = jax.grad(lambda w: penalty(w).mean())(w)
     np.testing.assert_allclose(gradient, 2 * w, rtol=1e-5)
 
 
-def test_r1_of_a_quadratic_discriminator_depends_on_the_real_image_alone():
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 1e3])
+def test_the_gradient_penalty_of_a_linear_discriminator_is_of_its_weights_norm(scale):
+    real, fake, w = draw(), draw(seed=1), scale * draw((4, 2, 3), 2)
+
+    def penalty(w):
+        return penalties.gradient_penalty(linear(w), real, fake, KEY)
+
+    exact = w.astype(np.float64)
+    norm = np.sqrt((exact**2).sum())
+    value = penalty(w)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, np.full(3, (norm - 1) ** 2), rtol=1e-5)
+    gradient = jax.grad(lambda w: penalty(w).mean())(w)
+    np.testing.assert_allclose(gradient, 2 * (norm - 1) * exact / norm, rtol=1e-5)
+
+
+def test_the_gradient_penalty_is_taken_between_the_images_of_each_pair():
     real, fake = draw(), draw(seed=1)
-    value = penalties.r1(lambda x: 1.5 * jnp.sum(x**2, (1, 2, 3)), real, fake, KEY)
-    expected = 9 * (real.astype(np.float64) ** 2).sum((1, 2, 3))
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    t = np.float64(jax.random.uniform(KEY, (3, 1, 1, 1)))
+    place = t * real + (1 - t) * fake
+    norm = np.sqrt((9 * place**2).sum((1, 2, 3)))
+    value = penalties.gradient_penalty(quadratic, real, fake, KEY)
+    np.testing.assert_allclose(value, (norm - 1) ** 2, rtol=1e-5)
+    other = penalties.gradient_penalty(quadratic, real, fake, jax.random.key(1))
+    assert not np.any(value == other)
+    # Every place on the line: 0 is at the fake, 1 at the real image.
+    many = np.zeros((2000, 1, 1, 1), np.float32)
+    value = penalties.gradient_penalty(quadratic, many + 2 / 3, many + 1 / 3, KEY)
+    np.testing.assert_allclose([value.min(), value.max(), value.mean()], [0, 1, 1 / 3], atol=0.02)
 
 
-def test_r1_of_the_real_discriminator_agrees_with_finite_differences():
+def test_the_gradient_penalty_has_a_finite_gradient_where_the_image_has_none():
+    real, fake, w = draw(), draw(seed=1), draw((4, 2, 3), 2)
+    half = w.copy()
+    half[:2] = 0
+    for weights, norm in ((0 * w, 0), (half, np.sqrt((half.astype(np.float64) ** 2).sum()))):
+        value, gradient = jax.value_and_grad(
+            lambda w: penalties.gradient_penalty(linear(w), real, fake, KEY).mean()
+        )(weights)
+        np.testing.assert_allclose(value, (norm - 1) ** 2, rtol=1e-5)
+        expected = 2 * (norm - 1) * weights / (norm or 1)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_the_gradient_penalty_does_not_hide_what_is_not_finite():
+    x = draw()
+    value = penalties.gradient_penalty(lambda x: jnp.nan * x.sum((1, 2, 3)), x, x, KEY)
+    assert np.isnan(value).all()
+
+
+def test_r1_is_of_the_real_image_alone_and_r2_of_the_fake():
+    real, fake = draw(), draw(seed=1)
+    for penalty, images in ((penalties.r1, real), (penalties.r2, fake)):
+        value = penalty(quadratic, real, fake, KEY)
+        expected = 9 * (images.astype(np.float64) ** 2).sum((1, 2, 3))
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_the_registry_holds_every_penalty():
+    assert set(penalties.PENALTIES) == {"r1", "r2", "gradient_penalty"}
+
+
+@pytest.mark.parametrize("name", penalties.PENALTIES)
+def test_a_penalty_of_the_real_discriminator_agrees_with_finite_differences(name):
     with jax.enable_x64(True):
         shape = (16, 32, 3)
         module = networks.Discriminator(4, shape, dtype=jnp.float64)
-        real = jnp.asarray(draw((2, *shape)), jnp.float64)
+        real, fake = (jnp.asarray(draw((2, *shape), seed), jnp.float64) for seed in range(2))
         params = module.init(KEY, real)["params"]
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
         direction = jax.tree.map(
@@ -54,14 +120,18 @@ def test_r1_of_the_real_discriminator_agrees_with_finite_differences():
         )
 
         def penalty(params):
-            return penalties.r1(lambda x: logits(params, x), real, real, KEY).sum()
+            return penalties.PENALTIES[name](lambda x: logits(params, x), real, fake, KEY).sum()
 
         # The image's gradient, numerically, along one direction.
-        gradient = jax.grad(lambda x: logits(params, x).sum())(real)
+        t = jax.random.uniform(KEY, (2, 1, 1, 1), jnp.float64)
+        images = {"r1": real, "r2": fake, "gradient_penalty": t * real + (1 - t) * fake}[name]
+        gradient = jax.grad(lambda x: logits(params, x).sum())(images)
         step = 1e-6 * jnp.asarray(draw(real.shape, 5), jnp.float64)
-        change = logits(params, real + step).sum() - logits(params, real - step).sum()
+        change = logits(params, images + step).sum() - logits(params, images - step).sum()
         np.testing.assert_allclose(change, 2 * jnp.vdot(gradient, step), rtol=1e-6)
-        np.testing.assert_allclose(penalty(params), jnp.sum(gradient**2), rtol=1e-10)
+        squares = jnp.sum(gradient**2, (1, 2, 3))
+        expected = (jnp.sqrt(squares) - 1) ** 2 if name == "gradient_penalty" else squares
+        np.testing.assert_allclose(penalty(params), expected.sum(), rtol=1e-10)
 
         # The penalty's gradient in the parameters: a second derivative through every layer.
         slope = sum(

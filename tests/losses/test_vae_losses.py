@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import scipy.special
 import scipy.stats
 
@@ -85,3 +86,261 @@ def test_the_gradient_of_kl_is_the_formula():
     np.testing.assert_allclose(gradients[0], mean, rtol=1e-5)
     expected = 0.5 * (np.exp(log_variance.astype(np.float64)) - 1)
     np.testing.assert_allclose(gradients[1], expected, rtol=1e-5, atol=1e-6)
+
+
+def slopes(x, a):
+    """d tanh(a) / da and the residual tanh(a) - x, in float64."""
+    return 1 - np.tanh(a) ** 2, np.tanh(a) - x
+
+
+def test_laplace_is_the_sum_of_distances():
+    images, logits = draw()
+    x, a = images.astype(np.float64), logits.astype(np.float64)
+    value = losses.laplace(images, logits)
+    assert value.shape == (2,)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, np.abs(x - np.tanh(a)).sum((1, 2, 3)), rtol=1e-5)
+    nats = -scipy.stats.laplace.logpdf(x, np.tanh(a)).sum((1, 2, 3))
+    np.testing.assert_allclose(value + x[0].size * np.log(2), nats, rtol=1e-5)
+    gradient = jax.grad(lambda a: losses.laplace(images, a).sum())(logits)
+    slope, residual = slopes(x, a)
+    np.testing.assert_allclose(gradient, np.sign(residual) * slope, rtol=1e-4, atol=1e-6)
+
+
+def gaussian_nats(x, a, variance):
+    return -scipy.stats.norm.logpdf(x, np.tanh(a), np.sqrt(variance)).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 50.0, 1e3])
+def test_gaussian_is_the_likelihood_at_the_batchs_best_variance(scale):
+    images, logits = draw(scale)
+    x, a = images.astype(np.float64), logits.astype(np.float64)
+    best = scipy.optimize.minimize_scalar(
+        lambda v: gaussian_nats(x, a, np.exp(v)).mean(), bounds=(-10, 5), method="bounded"
+    )
+    variance = ((x - np.tanh(a)) ** 2).mean()
+    np.testing.assert_allclose(np.exp(best.x), variance, rtol=1e-4)
+    np.testing.assert_allclose(losses.best_variance(images, logits), variance, rtol=1e-5)
+    value = losses.gaussian(images, logits)
+    assert value.shape == (2,)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, gaussian_nats(x, a, variance), rtol=1e-5)
+
+
+def test_the_gradient_of_gaussian_is_that_of_the_least_over_the_variance():
+    images, logits = draw()
+    x, a = images.astype(np.float64), logits.astype(np.float64)
+    gradient = jax.grad(lambda a: losses.gaussian(images, a).mean())(logits)
+    slope, residual = slopes(x, a)
+    expected = residual * slope / (residual**2).mean() / 2  # two images
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    # An image's own term does not pull at the others through the variance.
+    own = jax.grad(lambda a: losses.gaussian(images, a)[0])(logits)
+    np.testing.assert_allclose(own[0], 2 * expected[0], rtol=1e-4, atol=1e-6)
+    assert not np.any(own[1])
+
+    # The variance free to follow, in float64: D/2 (1 + log 2 pi s^2) is what it comes to.
+    def least(a):
+        return x[0].size / 2 * (1 + np.log(2 * np.pi * ((x - np.tanh(a)) ** 2).mean()))
+
+    np.testing.assert_allclose(losses.gaussian(images, logits).mean(), least(a), rtol=1e-5)
+    step = np.random.default_rng(1).standard_normal(SHAPE)
+    rise = (least(a + 1e-6 * step) - least(a - 1e-6 * step)) / 2e-6
+    np.testing.assert_allclose(np.vdot(np.float64(gradient), step), rise, rtol=1e-5)
+
+
+def test_a_perfect_reconstruction_has_the_least_variance():
+    _, logits = draw(0.5)
+    images = jnp.tanh(logits)
+    value, gradient = jax.value_and_grad(lambda a: losses.gaussian(images, a).sum())(logits)
+    expected = images.size / 2 * np.log(2 * np.pi * losses.VARIANCE_FLOOR)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("log_variance", [-12.0, -3.0, 0.0, 2.5])
+def test_gaussian_given_is_the_likelihood_and_its_gradients(log_variance):
+    images, logits = draw()
+    x, a = images.astype(np.float64), logits.astype(np.float64)
+
+    def term(v, a):
+        return losses.gaussian_given(v)(images, a)
+
+    given = jnp.float32(log_variance)
+    value = term(given, logits)
+    assert value.shape == (2,)
+    np.testing.assert_allclose(value, gaussian_nats(x, a, np.exp(log_variance)), rtol=1e-5)
+    of_variance, of_logits = jax.grad(lambda v, a: term(v, a).sum(), (0, 1))(given, logits)
+    slope, residual = slopes(x, a)
+    expected = x.size / 2 - (residual**2).sum() / 2 * np.exp(-log_variance)
+    np.testing.assert_allclose(of_variance, expected, rtol=1e-5)
+    expected = residual * slope * np.exp(-log_variance)
+    np.testing.assert_allclose(of_logits, expected, rtol=1e-4, atol=1e-6 * np.exp(-log_variance))
+
+
+def test_the_best_variance_is_where_a_learned_one_rests():
+    images, logits = draw()
+    best = jnp.log(losses.best_variance(images, logits))
+    slope = jax.grad(lambda v: losses.gaussian_given(v)(images, logits).mean())(best)
+    np.testing.assert_allclose(slope, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [50.0, 1e3, 1e30])
+@pytest.mark.parametrize("name", losses.RECONSTRUCTIONS)
+def test_terms_are_exact_at_extreme_logits(name, size):
+    images, logits = draw()
+    logits = np.where(logits > 0, size, -size).astype(np.float32)
+    x, sign = images.astype(np.float64), np.sign(logits).astype(np.float64)
+    squares = ((x - sign) ** 2).sum((1, 2, 3))
+    variance = squares.mean() / x[0].size
+    expected = {
+        "squared_error": squares,
+        # Of t = (1 + x) / 2, the part on the wrong side pays 2 |a|.
+        "cross_entropy": 2.0 * np.float32(size) * ((1 - sign * x) / 2).sum((1, 2, 3)),
+        "laplace": np.abs(x - sign).sum((1, 2, 3)),
+        "gaussian": squares / (2 * variance) + x[0].size / 2 * np.log(2 * np.pi * variance),
+    }[name]
+    term = losses.RECONSTRUCTIONS[name]
+    np.testing.assert_allclose(term(images, logits), expected, rtol=1e-5)
+    gradient = jax.grad(lambda a: term(images, a).sum())(logits)
+    slope = sign - x if name == "cross_entropy" else 0
+    np.testing.assert_allclose(gradient, slope + 0 * x, rtol=1e-4, atol=1e-6)
+
+
+def kl_values():
+    return np.random.default_rng(0).gamma(0.5, size=(6, 5)).astype(np.float32)
+
+
+def test_free_bits_raises_the_mean_of_each_dimension_to_the_floor():
+    kl = kl_values()
+    means = kl.astype(np.float64).mean(0)
+    floor = float(np.median(means)) + 1e-3
+    assert 0 < (means > floor).sum() < 5
+    value, gradient = jax.value_and_grad(losses.free_bits)(kl, floor)
+    assert value.shape == ()
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, sum(max(mean, floor) for mean in means), rtol=1e-6)
+    expected = np.broadcast_to(np.where(means > floor, 1 / 6, 0), (6, 5))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.free_bits(kl, 100.0), 500, rtol=1e-6)
+
+
+def test_no_free_bits_are_the_mean_of_the_sum_to_the_bit():
+    kl = kl_values()
+    below = np.full((6, 1), -2e-8, np.float32)  # as rounding may leave a KL of 0
+    assert losses.free_bits(below, 0.0) == jnp.mean(below) < 0
+    assert losses.free_bits(kl, 0.0) == jnp.mean(jnp.sum(kl, axis=-1))
+    np.testing.assert_allclose(jax.grad(losses.free_bits)(kl, 0.0), 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(losses.free_bits(kl, 1e-30), losses.free_bits(kl, 0.0), rtol=1e-6)
+
+
+def expected_factors(name, steps, warmup, cycles):
+    def one(step):
+        if name == "linear" and warmup:
+            return min(1.0, step / warmup)
+        if name == "cyclical":
+            length = -(-steps // cycles)
+            return min(1.0, 2 * (step % length) / length)
+        return 1.0
+
+    return [one(step) for step in range(steps + 5)]
+
+
+@pytest.mark.parametrize("name", losses.KL_SCHEDULES)
+@pytest.mark.parametrize(
+    ("steps", "warmup", "cycles"), [(40, 10, 4), (41, 0, 4), (7, 1, 1), (9, 20, 2)]
+)
+def test_a_schedule_is_its_formula_at_every_step(name, steps, warmup, cycles):
+    schedule = losses.KL_SCHEDULES[name]
+    expected = expected_factors(name, steps, warmup, cycles)
+    traced = jax.jit(lambda step: schedule(step, steps, warmup, cycles))
+    for step in range(steps + 5):
+        factor = traced(jnp.int32(step))
+        assert factor.shape == ()
+        assert factor.dtype == jnp.float32
+        np.testing.assert_allclose(factor, expected[step], rtol=1e-6)
+        np.testing.assert_allclose(schedule(step, steps, warmup, cycles), factor, rtol=1e-6)
+
+
+def test_a_cyclical_schedule_rises_as_often_as_it_says():
+    factors = np.array([losses.cyclical(step, 400, 0, 4) for step in range(400)])
+    assert (np.flatnonzero(factors == 0) == [0, 100, 200, 300]).all()
+    assert (factors == 1).mean() == 0.5
+    np.testing.assert_allclose(np.diff(factors[:50]), 1 / 50, rtol=1e-4)
+
+
+def test_the_bound_of_a_log_variance():
+    x = np.array([-1e30, -1e3, -50, -10, -3, -1e-3, 0, 1e-3, 3, 10, 50, 1e3, 1e30], np.float32)
+    bounded = losses.bound_log_variance(x, 10.0)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(bounded, 10 * np.tanh(exact / 10), rtol=1e-5)
+    assert (np.abs(bounded) <= 10).all()
+    assert (np.diff(bounded) >= 0).all()
+    gradient = jax.grad(lambda x: losses.bound_log_variance(x, 10.0).sum())(x)
+    np.testing.assert_allclose(gradient, 1 - np.tanh(exact / 10) ** 2, rtol=1e-3, atol=1e-6)
+    assert gradient[6] == 1
+    divergence = losses.kl(jnp.zeros_like(x), bounded.astype(jnp.bfloat16))
+    assert np.isfinite(np.float32(divergence)).all()
+
+
+DRAWS = 4000
+
+
+def samples(name, variance, logits=(-1e30, -50.0, -1.5, -0.2, 0.0, 0.7, 1e3)):
+    """Draws of seven pixels, float64 [DRAWS, 7], and their logits."""
+    logits = np.array(logits, np.float32)
+    repeated = np.broadcast_to(logits.reshape(1, 1, 7, 1), (DRAWS, 1, 7, 1))
+    drawn = losses.SAMPLERS[name](jnp.asarray(repeated), jax.random.key(0), variance)
+    assert drawn.shape == repeated.shape
+    assert drawn.dtype == jnp.float32
+    return np.float64(drawn)[:, 0, :, 0], logits.astype(np.float64)
+
+
+def test_every_reconstruction_has_a_sampler():
+    assert set(losses.SAMPLERS) == set(losses.RECONSTRUCTIONS)
+
+
+@pytest.mark.parametrize("variance", [0.5, 1e-4])
+@pytest.mark.parametrize("name", ["squared_error", "gaussian", "laplace"])
+def test_samples_have_the_law_of_the_term(name, variance):
+    drawn, logits = samples(name, variance)
+    law = {"laplace": scipy.stats.laplace(0, np.sqrt(variance / 2))}.get(
+        name, scipy.stats.norm(0, np.sqrt(variance))
+    )
+    noise = drawn - np.tanh(logits)
+    for pixel in range(7):
+        assert scipy.stats.kstest(noise[:, pixel], law.cdf).pvalue > 1e-3
+    correlations = np.corrcoef(noise.T) - np.eye(7)
+    assert np.abs(correlations).max() < 5 / np.sqrt(DRAWS)
+
+
+def test_bernoulli_samples_are_black_or_white_around_the_mean():
+    drawn, logits = samples("cross_entropy", 0.5)
+    assert set(np.unique(drawn)) == {-1.0, 1.0}
+    mean = np.tanh(logits)
+    error = np.sqrt((1 - mean**2) / DRAWS)
+    assert (np.abs(drawn.mean(0) - mean) <= 4 * error).all()
+
+
+@pytest.mark.parametrize("name", losses.SAMPLERS)
+def test_the_key_decides_what_is_drawn(name):
+    _, logits = draw()
+    sample = jax.jit(losses.SAMPLERS[name])
+    first = sample(logits, jax.random.key(0), 0.5)
+    np.testing.assert_array_equal(first, sample(logits, jax.random.key(0), 0.5))
+    assert not np.array_equal(first, sample(logits, jax.random.key(1), 0.5))
+
+
+@pytest.mark.parametrize("name", ["squared_error", "laplace"])
+def test_a_term_is_the_density_that_its_sampler_draws_from(name):
+    # At a KL weight of 1: variances 1/2 and 2. The mean of -log p over draws is the entropy.
+    variance, entropy = {
+        "squared_error": (0.5, 0.5 * np.log(2 * np.pi * np.e * 0.5) - 0.5 * np.log(np.pi)),
+        "laplace": (2.0, 1 + np.log(2) - np.log(2)),
+    }[name]
+    _, logits = draw()
+    drawn = jax.vmap(lambda key: losses.SAMPLERS[name](logits, key, variance))(
+        jax.random.split(jax.random.key(0), DRAWS)
+    )
+    terms = jax.vmap(lambda x: losses.RECONSTRUCTIONS[name](x, logits))(drawn)
+    np.testing.assert_allclose(terms.mean(), logits[0].size * entropy, rtol=0.01)

@@ -1,7 +1,9 @@
 """GAN objectives: pairs of pure functions of the discriminator's logits.
 
 With D = sigmoid(logits), log D = -softplus(-logits) and log(1 - D) = -softplus(logits); written
-so, nothing overflows and no epsilon is needed.
+so, nothing overflows and no epsilon is needed. Every function takes the logits of real and of
+fake images, float32 [B] each, and returns a float32 scalar. There are as many of either, and those
+of one place are a pair where an objective compares them.
 """
 
 from collections.abc import Callable
@@ -10,21 +12,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
 
 class Objective(NamedTuple):
     """What each network minimises.
 
     Attributes:
-      discriminator: (real logits [B], fake logits [B]) -> scalar, in nats.
-      generator: fake logits [B] -> scalar, in nats.
+      discriminator: (real logits [B], fake logits [B]) -> scalar.
+      generator: (real logits [B], fake logits [B]) -> scalar; most look at the latter alone.
     """
 
-    discriminator: Callable[[jax.Array, jax.Array], jax.Array]
-    generator: Callable[[jax.Array], jax.Array]
+    discriminator: Loss
+    generator: Loss
 
 
 def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """-E log D(x) - E log(1 - D(G(z))), from logits [B], [B]: a scalar in nats.
+    """-E log D(x) - E log(1 - D(G(z))), in nats.
 
     Goodfellow et al. 2014, arXiv 1406.2661, equation 1, negated. It is 2 log 2 for a
     discriminator that cannot tell.
@@ -32,25 +36,88 @@ def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
 
 
-def minimax_loss(fake: jax.Array) -> jax.Array:
-    """E log(1 - D(G(z))), from logits [B]: a scalar in nats.
+def minimax_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E log(1 - D(G(z))), in nats.
 
     Goodfellow et al. 2014, arXiv 1406.2661, equation 1. Its gradient vanishes where the
     discriminator is sure of itself.
     """
+    del real
     return -jnp.mean(jax.nn.softplus(fake))
 
 
-def non_saturating_loss(fake: jax.Array) -> jax.Array:
-    """-E log D(G(z)), from logits [B]: a scalar in nats.
+def non_saturating_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-E log D(G(z)), in nats.
 
     Goodfellow et al. 2014, arXiv 1406.2661, section 3: the same fixed point, without the
     vanishing gradient.
     """
+    del real
     return jnp.mean(jax.nn.softplus(-fake))
+
+
+def hinge_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), with D the logit.
+
+    Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, arXiv 1802.05957, equation 16. Without
+    gradient where a logit is beyond its margin.
+    """
+    return jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
+
+
+def linear_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-E D(G(z)), with D the logit; the generator's side of hinge and Wasserstein.
+
+    Miyato et al. 2018, arXiv 1802.05957, equation 17; Arjovsky et al. 2017, arXiv 1701.07875,
+    algorithm 1.
+    """
+    del real
+    return -jnp.mean(fake)
+
+
+def least_squares_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """(E (D(x) - 1)^2 + E D(G(z))^2) / 2, with D the logit.
+
+    Mao et al. 2016, arXiv 1611.04076, equation 9, of labels 1 and 0.
+    """
+    return (jnp.mean(jnp.square(real - 1)) + jnp.mean(jnp.square(fake))) / 2
+
+
+def least_squares_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E (D(G(z)) - 1)^2 / 2, with D the logit: Mao et al. 2016, arXiv 1611.04076, equation 9."""
+    del real
+    return jnp.mean(jnp.square(fake - 1)) / 2
+
+
+def wasserstein_critic_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E D(G(z)) - E D(x), with D the logit; an estimate of minus the Wasserstein-1 distance.
+
+    Arjovsky et al. 2017, arXiv 1701.07875, equation 3. It is one only for a discriminator whose
+    slope is nowhere above 1, which `penalties.gradient_penalty` asks for.
+    """
+    return jnp.mean(fake) - jnp.mean(real)
+
+
+def relativistic_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E softplus(D(G(z)) - D(x)) over pairs, in nats, with D the logit.
+
+    Jolicoeur-Martineau 2018, arXiv 1807.00734, the relativistic standard GAN; Huang et al. 2024,
+    arXiv 2501.05441, section 2. A real image need only look more real than its fake; it is log 2
+    for a discriminator that cannot tell.
+    """
+    return jnp.mean(jax.nn.softplus(fake - real))
+
+
+def relativistic_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """E softplus(D(x) - D(G(z))) over pairs, in nats: the discriminator's loss, turned round."""
+    return jnp.mean(jax.nn.softplus(real - fake))
 
 
 OBJECTIVES: dict[str, Objective] = {
     "minimax": Objective(discriminator_loss, minimax_loss),
     "non_saturating": Objective(discriminator_loss, non_saturating_loss),
+    "hinge": Objective(hinge_discriminator_loss, linear_generator_loss),
+    "least_squares": Objective(least_squares_discriminator_loss, least_squares_generator_loss),
+    "wasserstein": Objective(wasserstein_critic_loss, linear_generator_loss),
+    "relativistic": Objective(relativistic_discriminator_loss, relativistic_generator_loss),
 }

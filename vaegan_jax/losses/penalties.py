@@ -1,7 +1,7 @@
 """Penalties on the discriminator: ``penalty(discriminate, real, fake, key)`` -> float32 [B].
 
 `discriminate` maps images [B, H, W, C] to logits [B], each from its own image alone; `real` and
-`fake` are such images; `key` is for penalties that draw, and may go unused.
+`fake` are such images, as many of either; `key` is for penalties that draw, and may go unused.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 Discriminate = Callable[[jax.Array], jax.Array]
+Penalty = Callable[[Discriminate, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def r1(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array) -> jax.Array:
@@ -18,7 +19,45 @@ def r1(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Ar
     Mescheder et al. 2018, arXiv 1801.04406, equation 9, which weighs its mean by gamma / 2.
     """
     del fake, key
+    return _squared_norm(_gradient(discriminate, real))
+
+
+def r2(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array) -> jax.Array:
+    """The squared norm of the gradient of the logit at each fake image: float32 [B].
+
+    Mescheder et al. 2018, arXiv 1801.04406, equation 10, which weighs its mean by gamma / 2.
+    """
+    del real, key
+    return _squared_norm(_gradient(discriminate, fake))
+
+
+def gradient_penalty(
+    discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array
+) -> jax.Array:
+    """The squared distance from 1 of the gradient's norm, between real and fake: float32 [B].
+
+    Gulrajani et al. 2017, arXiv 1704.00028, equation 3, at a random place on the line between the
+    images of each pair.
+    """
+    t = jax.random.uniform(key, (len(real), 1, 1, 1), real.dtype)
+    gradient = _gradient(discriminate, fake + t * (real - fake))
+    squares = _squared_norm(gradient)
+    # The root has no gradient at 0. There it is taken as 0, and `where` on both sides of the root
+    # keeps the infinite one out.
+    flat = squares == 0
+    norm = jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, squares)))
+    return jnp.square(norm - 1)
+
+
+def _gradient(discriminate: Discriminate, images: jax.Array) -> jax.Array:
     # The logits do not depend on one another's images, so the gradient of their sum holds each
     # image's own gradient.
-    gradient = jax.grad(lambda images: jnp.sum(discriminate(images)))(real)
+    gradient: jax.Array = jax.grad(lambda images: jnp.sum(discriminate(images)))(images)
+    return gradient
+
+
+def _squared_norm(gradient: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
+
+
+PENALTIES: dict[str, Penalty] = {"r1": r1, "r2": r2, "gradient_penalty": gradient_penalty}

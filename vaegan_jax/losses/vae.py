@@ -2,9 +2,12 @@
 
 A reconstruction term is ``term(images, logits)``: images float32 [B, H, W, C] in [-1, 1], logits
 of the same shape from the decoder, result float32 [B]. Each is the negative logarithm of a
-likelihood, and that gives the KL weight its meaning.
+likelihood, and that gives the KL weight its meaning. A sampler is ``sample(logits, key,
+variance)`` -> images of the logits' shape, drawn from the density whose negative logarithm the
+term is.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -34,6 +37,58 @@ def cross_entropy(images: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.sum(terms, axis=(1, 2, 3))
 
 
+def laplace(images: jax.Array, logits: jax.Array) -> jax.Array:
+    """The plain sum of ``|x - x'|`` with x' = tanh(logits) over the image: float32 [B].
+
+    It is -log Laplace(x; x', 1), less log 2 for each of the image's D numbers. A KL weight of b
+    beside it is the same as a weight of 1 beside a Laplace density of scale b.
+    """
+    return jnp.sum(jnp.abs(images - jnp.tanh(logits)), axis=(1, 2, 3))
+
+
+VARIANCE_FLOOR = 1e-6
+"""Least variance of `gaussian`: below (2/255)^2 / 12 = 5e-6, that of rounding to 8 bits."""
+
+
+def best_variance(images: jax.Array, logits: jax.Array) -> jax.Array:
+    """The variance of a Gaussian around x' = tanh(logits) under which a batch is likeliest.
+
+    It is the mean of (x - x')^2 over the batch and all of its numbers (Rybkin et al. 2020, arXiv
+    2006.13202, the optimal sigma-VAE), and at least `VARIANCE_FLOOR`: a float32 scalar.
+    """
+    mean = jnp.mean(squared_error(images, logits)) / math.prod(images.shape[1:])
+    return jnp.maximum(mean, VARIANCE_FLOOR)
+
+
+def gaussian(images: jax.Array, logits: jax.Array) -> jax.Array:
+    """-log N(x; x', s^2 I) with x' = tanh(logits) and s^2 the `best_variance`: float32 [B].
+
+    It is |x - x'|^2 / (2 s^2) + D/2 log(2 pi s^2) for an image of D numbers, in nats, nothing left
+    out, so that a KL weight of 1 makes the loss a bound on the likelihood (Rybkin et al. 2020,
+    arXiv 2006.13202). No gradient passes through s^2, and the mean over the batch needs none: s^2
+    is where that mean is least, so its derivative in s^2 is 0 (the envelope theorem).
+    """
+    variance = jax.lax.stop_gradient(best_variance(images, logits))
+    return gaussian_given(jnp.log(variance))(images, logits)
+
+
+def gaussian_given(log_variance: jax.Array) -> "Reconstruction":
+    """Returns `gaussian` with another variance, such as one that is learned.
+
+    Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for all.
+
+    Args:
+      log_variance: of every pixel and channel, a float32 scalar. The gradient passes through it;
+        it should be kept above about -80, where its inverse would overflow.
+    """
+
+    def term(images: jax.Array, logits: jax.Array) -> jax.Array:
+        constant = math.prod(images.shape[1:]) / 2 * (math.log(2 * math.pi) + log_variance)
+        return 0.5 * jnp.exp(-log_variance) * squared_error(images, logits) + constant
+
+    return term
+
+
 def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) per latent dimension: [B, L] -> float32 [B, L].
 
@@ -42,9 +97,115 @@ def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance)
 
 
+def bound_log_variance(x: jax.Array, limit: float) -> jax.Array:
+    """Squeezes any number smoothly to within `limit` of 0, with a slope of 1 at 0.
+
+    limit tanh(x / limit), of any shape. A posterior's log variance so bounded cannot overflow in
+    `kl`, whatever the encoder gives.
+    """
+    return limit * jnp.tanh(x / limit)
+
+
+def free_bits(kl: jax.Array, floor: float) -> jax.Array:
+    """The KL of a batch in which no latent dimension gains by saying less than `floor` nats.
+
+    Kingma et al. 2016, arXiv 1606.04934, the objective with free bits, where each dimension is a
+    group of its own: the mean over the batch, then its maximum with the floor, then the sum over
+    the dimensions. A floor of 0 is the plain mean of the sum, to the bit.
+
+    Args:
+      kl: per image and dimension, float32 [B, L].
+      floor: nats per dimension, at least 0.
+
+    Returns:
+      A float32 scalar, nats per image.
+    """
+    if not floor:
+        return jnp.mean(jnp.sum(kl, axis=-1))
+    return jnp.sum(jnp.maximum(jnp.mean(kl, axis=0), floor))
+
+
+Schedule = Callable[[jax.typing.ArrayLike, int, int, int], jax.Array]
+"""``schedule(step, steps, warmup, cycles)`` -> the KL weight's factor in [0, 1], float32.
+
+`step` counts from 0, and may be traced; `steps` are those of the run, `warmup` and `cycles` for
+schedules that need them.
+"""
+
+
+def constant(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
+    """1 at every step."""
+    del steps, warmup, cycles
+    return jnp.ones(jnp.shape(step))
+
+
+def linear(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
+    """Rises evenly from 0 at the first step to 1 after `warmup` steps.
+
+    Sønderby et al. 2016, arXiv 1602.02282, warm-up. Without any it is 1 from the first step.
+    """
+    del cycles
+    if not warmup:
+        return constant(step, steps, 0, 0)
+    return jnp.minimum(jnp.asarray(step, jnp.float32) / warmup, 1)
+
+
+def cyclical(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
+    """Rises from 0 to 1 and begins anew, `cycles` times in the run.
+
+    Fu et al. 2019, arXiv 1903.10145, with R = 1/2: it rises evenly in the first half of each
+    cycle, and is 1 in the second. A cycle is steps / cycles long, rounded up.
+    """
+    del warmup
+    length = math.ceil(steps / cycles)
+    return jnp.minimum(jnp.asarray(step) % length / (length / 2), 1)
+
+
+KL_SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cyclical": cyclical}
+
+
 Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
 
 RECONSTRUCTIONS: dict[str, Reconstruction] = {
     "squared_error": squared_error,
     "cross_entropy": cross_entropy,
+    "laplace": laplace,
+    "gaussian": gaussian,
+}
+
+
+def sample_gaussian(logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike) -> jax.Array:
+    """Draws from N(tanh(logits), variance I), which may leave [-1, 1].
+
+    The variance is b/2 for `squared_error` with a KL weight of b, and that of `gaussian` itself.
+    """
+    noise = jax.random.normal(key, logits.shape, logits.dtype)
+    return jnp.tanh(logits) + jnp.sqrt(variance) * noise
+
+
+def sample_laplace(logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike) -> jax.Array:
+    """Draws from the Laplace density around tanh(logits), and may leave [-1, 1].
+
+    Its scale is sqrt(variance / 2): for a KL weight of b the variance is 2 b^2.
+    """
+    noise = jax.random.laplace(key, logits.shape, logits.dtype)
+    return jnp.tanh(logits) + jnp.sqrt(variance / 2) * noise
+
+
+def sample_bernoulli(
+    logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike
+) -> jax.Array:
+    """Draws each number from {-1, 1}, with the mean tanh(logits); the variance goes unused."""
+    del variance
+    drawn = jax.random.bernoulli(key, jax.nn.sigmoid(2 * logits))
+    return jnp.where(drawn, 1, -1).astype(logits.dtype)
+
+
+Sampler = Callable[[jax.Array, jax.Array, jax.typing.ArrayLike], jax.Array]
+
+SAMPLERS: dict[str, Sampler] = {
+    "squared_error": sample_gaussian,
+    "cross_entropy": sample_bernoulli,
+    "laplace": sample_laplace,
+    "gaussian": sample_gaussian,
 }

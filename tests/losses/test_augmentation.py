@@ -1,0 +1,186 @@
+"""Every augmentation against plain NumPy, on images that are not square."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaegan_jax.losses import augmentation
+
+KEY, OTHER = jax.random.key(0), jax.random.key(1)
+SHAPE = (5, 16, 32, 3)
+ALL = {
+    **augmentation.AUGMENTATIONS,
+    "chain": augmentation.chain(list(augmentation.AUGMENTATIONS.values())),
+}
+each = pytest.mark.parametrize("name", ALL)
+
+
+def draw(seed=0, shape=SHAPE):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+@each
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_and_types_stay_and_compilation_changes_nothing(name, channels):
+    images = draw(shape=(*SHAPE[:3], channels))
+    changed = ALL[name](images, KEY)
+    assert changed.shape == images.shape
+    assert changed.dtype == jnp.float32
+    np.testing.assert_allclose(jax.jit(ALL[name])(images, KEY), changed, atol=1e-6)
+
+
+@each
+def test_the_key_decides(name):
+    images = draw()
+    changed = ALL[name](images, KEY)
+    np.testing.assert_array_equal(changed, ALL[name](images, KEY))
+    assert not np.array_equal(changed, ALL[name](images, OTHER))
+    assert not np.array_equal(changed, images)
+
+
+@each
+def test_every_image_has_a_change_of_its_own(name):
+    changed = np.asarray(ALL[name](np.repeat(draw()[:1], 5, axis=0), KEY))
+    assert len({image.tobytes() for image in changed}) > 1
+
+
+@each
+def test_an_images_change_does_not_depend_on_the_others(name):
+    images, others = draw(), draw(1)
+    others[2] = images[2]
+    changed, beside_others = ALL[name](images, KEY), ALL[name](others, KEY)
+    np.testing.assert_array_equal(changed[2], beside_others[2])
+    assert not np.array_equal(changed[1], beside_others[1])
+    # Nor does the gradient of one image's result reach another.
+    gradient = jax.grad(lambda x: jnp.sum(ALL[name](x, KEY)[2] ** 2))(images)
+    assert np.any(gradient[2])
+    assert not np.any(np.delete(gradient, 2, axis=0))
+
+
+@each
+def test_real_and_fake_images_meet_the_same_law(name):
+    # Each is an affine map of the image, drawn by the key whatever the image shows.
+    real, fake = draw(), 0.1 * draw(1)
+    between = ALL[name](0.25 * real + 0.75 * fake, KEY)
+    mixed = 0.25 * ALL[name](real, KEY) + 0.75 * ALL[name](fake, KEY)
+    np.testing.assert_allclose(between, mixed, atol=1e-6)
+
+
+@each
+def test_the_gradient_is_that_of_finite_differences(name):
+    with jax.enable_x64(True):
+        images, weights, step = (draw(seed).astype(np.float64) for seed in range(3))
+
+        def loss(x):
+            return jnp.sum(weights * ALL[name](x, KEY) ** 2)
+
+        slope = jnp.vdot(jax.jit(jax.grad(loss))(images), step)
+        rise = (loss(images + 1e-6 * step) - loss(images - 1e-6 * step)) / 2e-6
+        np.testing.assert_allclose(slope, rise, rtol=1e-6)
+        # And a second time, as a penalty on augmented images has it.
+        curvature = jnp.vdot(jax.jvp(jax.grad(loss), (images,), (step,))[1], step)
+        bend = 2 * jnp.sum(weights * (ALL[name](step, KEY) - ALL[name](0 * step, KEY)) ** 2)
+        np.testing.assert_allclose(curvature, bend, rtol=1e-9)
+
+
+def test_colour_is_brightness_then_saturation_then_contrast():
+    images = draw()
+    brightness, saturation, contrast = np.float64(
+        jax.random.uniform(KEY, (3, 5, 1, 1, 1), jnp.float32)
+    )
+    x = images.astype(np.float64) + brightness - 0.5
+    grey = x.mean(3, keepdims=True)
+    x = grey + 2 * saturation * (x - grey)
+    mean = x.mean((1, 2, 3), keepdims=True)
+    x = mean + (contrast + 0.5) * (x - mean)
+    np.testing.assert_allclose(augmentation.colour(images, KEY), x, atol=1e-6)
+
+
+def test_colour_has_the_ranges_of_the_paper():
+    # Of an image, in float64: its mean, the spread of its greys, the spread of its colours.
+    images = np.repeat(draw(shape=(1, 2, 3, 3)), 4000, axis=0)
+
+    def measures(x):
+        x = np.asarray(x, np.float64)
+        grey = x.mean(3)
+        return x.mean((1, 2, 3)), grey.std((1, 2)), (x - grey[..., None]).std((1, 2, 3))
+
+    (mean, greys, colours), before = measures(augmentation.colour(images, KEY)), measures(images)
+    brightness, contrast = mean - before[0], greys / before[1]
+    saturation = colours / before[2] / contrast
+    for values, low, high in [
+        (brightness, -0.5, 0.5),
+        (contrast, 0.5, 1.5),
+        (saturation, 0, 2),
+    ]:
+        assert low - 1e-5 <= values.min() < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < values.max() <= high + 1e-5
+        np.testing.assert_allclose(values.mean(), (low + high) / 2, atol=0.03 * (high - low))
+
+
+def shifted(image, down, right):
+    """An image moved by whole pixels, in plain loops."""
+    height, width, _ = image.shape
+    moved = np.zeros_like(image)
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i - down < height and 0 <= j - right < width:
+                moved[i, j] = image[i - down, j - right]
+    return moved
+
+
+def test_translation_is_a_shift_of_up_to_an_eighth():
+    # The places of a grid's values are told by the values themselves.
+    grid = 1 + np.arange(16 * 32, dtype=np.float32).reshape(1, 16, 32, 1)
+    moved = np.asarray(augmentation.translation(np.repeat(grid, 300, axis=0), KEY))
+    images = draw(shape=(300, 16, 32, 3))
+    images_moved = augmentation.translation(images, KEY)
+    seen = set()
+    for number in range(300):
+        i, j = np.argwhere(moved[number, ..., 0])[0]
+        row, column = divmod(int(moved[number, i, j, 0]) - 1, 32)
+        down, right = int(i) - row, int(j) - column
+        seen.add((down, right))
+        np.testing.assert_array_equal(moved[number], shifted(grid[0], down, right))
+        np.testing.assert_array_equal(images_moved[number], shifted(images[number], down, right))
+    assert {down for down, _ in seen} == set(range(-2, 3))
+    assert {right for _, right in seen} == set(range(-4, 5))
+    assert len(seen) == 5 * 9  # the axes move apart
+
+
+def test_cutout_hides_a_rectangle_of_half_the_sides():
+    images = 1 + draw(shape=(2000, 16, 32, 3)) / 2  # nothing in it is 0
+    cut = np.asarray(augmentation.cutout(images, KEY))
+    hidden = (cut == 0).all(3)
+    np.testing.assert_array_equal(cut, np.where(hidden[..., None], 0, images))
+    rows, columns = hidden.any(2), hidden.any(1)
+    np.testing.assert_array_equal(hidden, rows[:, :, None] & columns[:, None])
+    for marked, side in ((rows, 16), (columns, 32)):
+        # No gaps: half the side, or less at an edge of the image; any centre is as likely.
+        assert (np.abs(np.diff(np.pad(marked, ((0, 0), (1, 1))).astype(int))).sum(1) == 2).all()
+        size = marked.sum(1)
+        at_edge = marked[:, 0] | marked[:, -1]
+        assert (size[~at_edge] == side // 2).all()
+        assert set(size) == set(range(side // 4, side // 2 + 1))
+        start = np.where(marked[:, 0], size - side // 2, marked.argmax(1))
+        found, counts = np.unique(start, return_counts=True)
+        np.testing.assert_array_equal(found, np.arange(-side // 4, side - side // 4 + 1))
+        np.testing.assert_allclose(counts / 2000, 1 / (side + 1), atol=0.03)
+
+
+@pytest.mark.parametrize(("side", "size"), [(5, 2), (5, 3), (4, 4), (3, 1), (1, 0)])
+def test_a_cut_of_any_size_is_as_likely_left_as_right(side, size):
+    marked = np.asarray(augmentation._span(KEY, 5000, side, size))
+    assert marked.sum(1).max() == size
+    np.testing.assert_allclose(marked.mean(0), marked.mean(0)[::-1], atol=0.04)
+
+
+def test_a_chain_applies_its_parts_in_turn_under_keys_of_their_own():
+    images = draw()
+    by_hand = images
+    for number, name in enumerate(["cutout", "cutout", "colour"]):
+        by_hand = ALL[name](by_hand, jax.random.fold_in(KEY, number))
+    parts = [augmentation.cutout, augmentation.cutout, augmentation.colour]
+    np.testing.assert_array_equal(augmentation.chain(parts)(images, KEY), by_hand)
+    assert augmentation.chain([])(images, KEY) is images
