@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own
     try:
         pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.stages)
     except UserError as error:

@@ -240,6 +240,33 @@ def make_augmentation(config: ConfigDict) -> augmentation.Augment:
     )
 
 
+def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Checks, without computing, that the losses of the GAN stage are what they must be.
+
+    Raises:
+      UserError: for one that cannot be found or has another form, by name.
+    """
+    gan = config.gan
+    logits = jax.ShapeDtypeStruct((2,), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
+    for loss in objective:
+        registry.require_form("objective", gan.objective, loss, (logits, logits), ())
+    for term in penalty_terms(config):
+
+        def apply(
+            real: jax.Array, fake: jax.Array, key: jax.Array, penalty: penalties.Penalty
+        ) -> jax.Array:
+            return penalty(lambda x: jnp.sum(x, axis=(1, 2, 3)), real, fake, key)
+
+        name = gan.penalty if term.name == "penalty" else term.name
+        one = functools.partial(apply, penalty=term.penalty)
+        registry.require_form("penalty", name, one, (images, images, key), (2,))
+    augment = make_augmentation(config)
+    registry.require_form("augmentation", gan.augmentations, augment, (images, key), images.shape)
+
+
 def _mean(
     penalty: penalties.Penalty,
     discriminate: penalties.Discriminate,

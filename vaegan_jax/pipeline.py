@@ -55,6 +55,8 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
 
     data = images.load(config.data)
     _require_enough(config, data)
+    vae.check_losses(config, data.shape)
+    gan.check_losses(config, data.shape)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = evaluating.make_judges(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)

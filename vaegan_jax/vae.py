@@ -106,5 +106,17 @@ def make_train_step(
     return step
 
 
+def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Checks, without computing, that the losses of the VAE stage are what they must be.
+
+    Raises:
+      UserError: for one that cannot be found or has another form, by name.
+    """
+    name = config.vae.reconstruction
+    term = registry.find("reconstruction", name, losses.RECONSTRUCTIONS)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    registry.require_form("reconstruction", name, term, (images, images), (2,))
+
+
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.adam(config.vae.learning_rate, config.vae.b1, config.vae.b2)

@@ -247,7 +247,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(finished, tmp_pat
     kills, generator = 0, random.Random(0)
     for attempt in range(40):
         process = subprocess.Popen(
-            command(workdir, "--config.training.seconds_per_call=0.001"),
+            command(workdir, "--config.training.seconds_per_call=0.001", "--stages=vae,gan"),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -266,6 +266,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(finished, tmp_pat
             pytest.fail(f"A resumed run failed with {process.returncode}.")
     assert process.returncode == 0
     assert kills >= 2
+    assert launch(workdir, evaluated=True).returncode == 0
     assert_same_run(workdir, finished[0])
 
 

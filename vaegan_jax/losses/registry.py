@@ -1,8 +1,11 @@
 """Losses by name: the project's own by theirs, and a user's as ``"package.module:name"``."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
 
 from vaegan_jax.errors import UserError, one_line
 
@@ -56,3 +59,37 @@ def allowed(own: Mapping[str, Any]) -> tuple[Callable[[Any], bool], str]:
 
 def _names(own: Mapping[str, Any]) -> str:
     return f"one of {', '.join(own)}, or one of your own as package.module:name"
+
+
+def require_form(
+    kind: str,
+    name: str,
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    shape: tuple[int, ...],
+) -> None:
+    """Checks, without computing, that a loss takes what it is given and returns what it must.
+
+    Args:
+      kind: what it is, for messages.
+      name: by which the config calls it.
+      function: the loss.
+      arguments: `jax.ShapeDtypeStruct`s, or whatever else it is called with.
+      shape: of the float32 array that it must return.
+
+    Raises:
+      UserError: where it fails, or returns anything else.
+    """
+    try:
+        found = jax.eval_shape(function, *arguments)
+        form = f"{found.dtype}{list(found.shape)}"
+    except Exception as error:  # a user's own may raise anything
+        raise UserError(
+            f"The {kind} {name!r} cannot be called as one ({one_line(repr(error))}): "
+            "docs/extending.md shows its form."
+        ) from error
+    if (found.dtype, found.shape) != (jnp.float32, shape):
+        raise UserError(
+            f"The {kind} {name!r} must return float32{list(shape)} where it returns {form}: "
+            "docs/extending.md shows its form."
+        )
