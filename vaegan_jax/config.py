@@ -90,6 +90,7 @@ _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a nu
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
 _BELOW_ONE = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
 _FRACTION = (lambda value: _is_number(value) and 0 <= value <= 1, "from 0 to 1")
+_RATE_DECAY = (lambda value: _is_number(value) and 0 < value <= 1, "above 0 and at most 1")
 _TEXT = (lambda value: isinstance(value, str), "text")
 _NAMED = (lambda value: isinstance(value, str) and bool(value.strip()), "text that is not empty")
 _YES_OR_NO = (lambda value: isinstance(value, bool), "True or False")
@@ -170,6 +171,9 @@ FIELDS: dict[str, Field] = {
     "model.latent_size": _field(128, _whole(1), "dimensions of the latent"),
     "model.norm": _field("group", _one_of(networks.NORMS), "in encoder, decoder and generator"),
     "model.discriminator_norm": _field("none", _one_of(networks.NORMS), "in the discriminator"),
+    "model.spectral_norm": _field(
+        False, _YES_OR_NO, "divide the discriminator's kernels by their largest singular values"
+    ),
     "model.dtype": _field(
         "float32", _one_of(["float32", "bfloat16"]), "of the computation; parameters are float32"
     ),
@@ -183,6 +187,11 @@ FIELDS: dict[str, Field] = {
         "squared_error",
         registry.allowed(vae_losses.RECONSTRUCTIONS),
         "the reconstruction term of the loss",
+    ),
+    "vae.variance": _field(
+        "optimal",
+        _one_of(["optimal", "learned"]),
+        "of reconstruction=gaussian: the likeliest for each batch, or one parameter",
     ),
     "vae.kl_weight": _field(
         1.0, _NOT_NEGATIVE, "with squared_error, twice the variance of a Gaussian decoder"
@@ -200,6 +209,19 @@ FIELDS: dict[str, Field] = {
         "vae",
         _one_of(["vae", "scratch"]),
         "begin as the VAE's decoder, or with random weights; scratch runs no VAE stage",
+    ),
+    "transfer.discriminator": _field(
+        "scratch",
+        _one_of(["scratch", "encoder"]),
+        "begin with random weights, or with the trunk of the VAE's encoder and a random head",
+    ),
+    "transfer.match_posterior": _field(
+        False,
+        _YES_OR_NO,
+        "fit the mean and covariance of the encoded images into the generator's first layer",
+    ),
+    "transfer.generator_rate_decay": _field(
+        1.0, _RATE_DECAY, "each level of the generator learns so many times as fast as the next"
     ),
     # The GAN stage.
     "gan.steps": _field(20_000, _whole(1), "train steps, those of the warm-up included"),
@@ -252,6 +274,15 @@ FIELDS: dict[str, Field] = {
     ),
     "training.seconds_per_call": _field(
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
+    ),
+    "training.on_nonfinite": _field(
+        "stop",
+        _one_of(["stop", "rollback"]),
+        "what follows a number that is not finite: stop, or go back to the last checkpoint",
+    ),
+    "training.most_rollbacks": _field(3, _whole(1), "a stage, before it stops after all"),
+    "training.rollback_rate": _field(
+        0.5, _RATE_DECAY, "by which each rollback multiplies the learning rates"
     ),
     "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
     # The evaluation. Nothing that is trained depends on it.
@@ -362,10 +393,29 @@ def check(config: ConfigDict) -> None:
                 f"{name} ({values[name]!r}) is only for {owner}, and data.name is "
                 f"{config.data.name}: set data.name, or leave it out."
             )
+    if config.vae.variance == "learned" and config.vae.reconstruction != "gaussian":
+        raise UserError(
+            f"vae.variance=learned is only for vae.reconstruction=gaussian, and that is "
+            f"{config.vae.reconstruction}: change one of the two."
+        )
     if config.vae.kl_schedule == "cyclical" and config.vae.steps < 2 * config.vae.kl_cycles:
         raise UserError(
             f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps "
             f"({config.vae.steps}): a cycle takes two steps at least."
+        )
+    if config.transfer.generator == "scratch":
+        for name in ("transfer.discriminator", "transfer.match_posterior"):
+            if values[name] != FIELDS[name].default:
+                raise UserError(
+                    f"{name} ({values[name]!r}) takes from a VAE, and transfer.generator is "
+                    "scratch, which trains none: set transfer.generator=vae, or leave it out."
+                )
+    norms = config.model.norm, config.model.discriminator_norm
+    if config.transfer.discriminator == "encoder" and norms[0] != norms[1]:
+        raise UserError(
+            f"transfer.discriminator=encoder needs model.discriminator_norm ({norms[1]}) to be "
+            f"model.norm ({norms[0]}), or the trunk would compute something else than it learned: "
+            "set both to the same."
         )
     warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
     if warmup >= steps:

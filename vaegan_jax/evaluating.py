@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import checkpoints, environment, vae, workdir
+from vaegan_jax import checkpoints, environment, transfer, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import Stopped, UserError
@@ -133,7 +134,8 @@ def evaluate_run(
         "findings": [finding._asdict() for finding in said],
         "seconds": time.perf_counter() - began,
     }
-    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found))
+    maps = _latent_maps(config, folder, steps["gan"])
+    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
     folder.write_event("evaluation: finished")
     return True
 
@@ -161,19 +163,46 @@ def _models(
     )
 
 
+def _latent_maps(
+    config: ConfigDict, folder: workdir.Workdir, step: int | None
+) -> tuple[pictures.Convert, pictures.Convert]:
+    """Returns how a GAN's latents become the decoder's that match them, and the other way round."""
+    size = config.model.latent_size
+    mean, factor = jnp.zeros(size), jnp.eye(size)
+    if step is not None:
+        mean, factor = (
+            checkpoints.restore_part(
+                folder.checkpoints("gan"), step, (name,), jax.eval_shape(lambda leaf=leaf: leaf)
+            )
+            for name, leaf in (("latent_mean", mean), ("latent_factor", factor))
+        )
+    return (
+        functools.partial(transfer.to_decoder, mean, factor),
+        functools.partial(transfer.to_generator, mean, factor),
+    )
+
+
 def _evaluation_pictures(
-    config: ConfigDict, data: images.Images, models: evaluate.Models, found: evaluate.Evaluation
+    config: ConfigDict,
+    data: images.Images,
+    models: evaluate.Models,
+    found: evaluate.Evaluation,
+    to_decoder: pictures.Convert,
+    to_generator: pictures.Convert,
 ) -> dict[str, np.ndarray]:
     made = {"nearest": pictures.pairs(*found.pairs)}
     if models.decoder is not None and models.generator is not None:
         made["side_by_side"] = pictures.side_by_side(
-            config, data.shape, models.decoder, models.generator
+            config, data.shape, models.decoder, models.generator, to_decoder
         )
     if found.units is not None:
-        for name, params in (("vae", models.decoder), ("gan", models.generator)):
+        for name, params, to_network in (
+            ("vae", models.decoder, pictures.same),
+            ("gan", models.generator, to_generator),
+        ):
             if params is not None:
                 made[f"traversals_{name}"] = pictures.traversals(
-                    config, data.shape, params, found.units.mean, found.units.variance
+                    config, data.shape, params, found.units.mean, found.units.variance, to_network
                 )
     return made
 

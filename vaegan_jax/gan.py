@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks
+from vaegan_jax import networks, optimizers, symptoms
 from vaegan_jax.losses import augmentation, penalties, registry
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
@@ -25,6 +25,8 @@ class GANState(flax.struct.PyTreeNode):
       step: int32 scalar, steps taken.
       attempt: int32 scalar, raised by a rollback so that other noise is drawn.
       generator: parameters of a `Decoder`, float32.
+      latent_mean: float32 [L], the m of `Start`; never changed.
+      latent_factor: float32 [L, L], the L of `Start`; never changed.
       discriminator: parameters of a `Discriminator`, float32.
       generator_optimizer: the state of the generator's Adam.
       discriminator_optimizer: the state of the discriminator's Adam.
@@ -38,39 +40,65 @@ class GANState(flax.struct.PyTreeNode):
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     ema: optax.Params
+    latent_mean: jax.Array
+    latent_factor: jax.Array
 
 
-def random_generator(config: ConfigDict, image_shape: tuple[int, int, int]) -> optax.Params:
-    """Returns random parameters for a generator that begins from scratch."""
+class Start(NamedTuple):
+    """What a GAN begins with.
+
+    Attributes:
+      generator: the generator's first parameters.
+      trunk: those of the discriminator's trunk; None for random ones.
+      latent_mean: m, float32 [L].
+      latent_factor: L, float32 [L, L]: the generator at z began as a decoder at ``m + L z``. They
+        are 0 and 1 unless the decoder's latents were matched.
+    """
+
+    generator: optax.Params
+    trunk: optax.Params | None
+    latent_mean: jax.Array
+    latent_factor: jax.Array
+
+
+def unmatched(generator: optax.Params, latent_size: int) -> Start:
+    """Returns the start of a generator that takes latents as they are."""
+    return Start(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
+
+
+def random_start(config: ConfigDict, image_shape: tuple[int, int, int]) -> Start:
+    """Returns the start of a generator with random parameters."""
     generator = networks.make_decoder(config.model, image_shape)
     key = draw_key(step_key(config.seed, Stage.GAN, 0, 0), Purpose.DECODER)
     params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
-    return params
+    return unmatched(params, config.model.latent_size)
 
 
-def init(
-    config: ConfigDict, image_shape: tuple[int, int, int], generator: optax.Params
-) -> GANState:
+def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) -> GANState:
     """Returns the state of a GAN before its first step.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
-      generator: the generator's first parameters, from a decoder or from `random_generator`;
-        everything else in the state is the same either way.
+      start: with a generator from a decoder or from `random_generator`; what it does not say is
+        the same either way.
     """
     key = draw_key(step_key(config.seed, Stage.GAN, 0, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
     params = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
+    if start.trunk is not None:
+        params = params | {"trunk": start.trunk}
     return GANState(
         step=jnp.zeros((), jnp.int32),
         attempt=jnp.zeros((), jnp.int32),
-        generator=generator,
+        generator=start.generator,
         discriminator=params,
-        generator_optimizer=_generator_optimizer(config).init(generator),
+        generator_optimizer=_generator_optimizer(config).init(start.generator),
         discriminator_optimizer=_discriminator_optimizer(config).init(params),
         # A copy: a donated state must not hold one buffer twice.
-        ema=jax.tree.map(jnp.copy, generator),
+        ema=jax.tree.map(jnp.copy, start.generator),
+        latent_mean=start.latent_mean,
+        latent_factor=start.latent_factor,
     )
 
 
@@ -83,12 +111,15 @@ def make_train_step(
     one batch of fakes, updates the discriminator on both, and then the generator on the same
     fakes as the updated discriminator sees them; for the first
     ``gan.discriminator_warmup_steps`` the generator stays as it is. Scalars: both losses (nats),
-    `r1`, mean logits of real and fake images and the discriminator's accuracy on them before its
-    update, and both gradient norms (the generator's is 0 while it is frozen).
+    each penalty, mean logits of real and fake images, their `margin` and its size, and the
+    discriminator's accuracy before its update, both gradient norms (the generator's is 0 while it
+    is frozen), `generator_slope`, the mean size of the derivative of the generator's loss by a
+    logit, and of the fakes, held against the real images: `diversity` in pixels and
+    `feature_diversity` in what the discriminator judges by, `near_duplicates`, and `sharpness`.
     """
     gan = config.gan
     generator = networks.make_decoder(config.model, image_shape)
-    discriminator = networks.make_discriminator(config.model, image_shape)
+    judge = networks.make_judge(config.model, image_shape)
     objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
     terms = penalty_terms(config)
     augment = make_augmentation(config)
@@ -99,16 +130,21 @@ def make_train_step(
         params: optax.Params, step: jax.Array, real: jax.Array, fake: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Scalars]:
         def discriminate(images: jax.Array) -> jax.Array:
-            logits: jax.Array = networks.apply(discriminator, params, images)
-            return logits
+            return judge(params, images)[0]
 
-        real_logits, fake_logits = jnp.split(discriminate(jnp.concatenate([real, fake])), 2)
+        logits, features = judge(params, jnp.concatenate([real, fake]))
+        real_logits, fake_logits = jnp.split(logits, 2)
+        real_features, fake_features = jnp.split(features, 2)
         loss = objective.discriminator(real_logits, fake_logits)
+        margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
         scalars = {
             "discriminator_loss": loss,
             "real_logit": jnp.mean(real_logits),
             "fake_logit": jnp.mean(fake_logits),
+            "margin": margin,
+            "absolute_margin": jnp.abs(margin),
             "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
+            "feature_diversity": symptoms.diversity(fake_features, real_features),
         }
         for index, (name, weight, penalty) in enumerate(terms):
             of_term = jax.random.fold_in(key, index) if index else key
@@ -142,30 +178,39 @@ def make_train_step(
             augment(fake, changes[1]),
             draw_key(key, Purpose.PENALTY),
         )
-        scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
+        scalars |= {
+            "discriminator_gradient_norm": optax.tree.norm(gradient),
+            "diversity": symptoms.diversity(fake, real),
+            "near_duplicates": symptoms.near_duplicates(fake, real),
+            "sharpness": symptoms.relative_sharpness(fake, real),
+        }
         updates, discriminator_optimizer_state = discriminator_optimizer.update(
             gradient, state.discriminator_optimizer, state.discriminator
         )
+        updates = optimizers.slowed(updates, config, state.attempt)
         state = state.replace(
             step=state.step + 1,
             discriminator=optax.apply_updates(state.discriminator, updates),
             discriminator_optimizer=discriminator_optimizer_state,
         )
 
-        def generator_loss(fake: jax.Array) -> jax.Array:
+        def generator_loss(fake: jax.Array) -> tuple[jax.Array, jax.Array]:
             fake_logits, real_logits = (
-                networks.apply(discriminator, state.discriminator, augment(images, change))
+                judge(state.discriminator, augment(images, change))[0]
                 for images, change in ((fake, changes[2]), (real, changes[3]))
             )
             # Where the objective does not look at the real ones, the compiler leaves them out.
-            return objective.generator(real_logits, fake_logits)
+            loss = objective.generator(real_logits, fake_logits)
+            slopes = jax.grad(objective.generator, argnums=1)(real_logits, fake_logits)
+            return loss, jnp.sum(jnp.abs(slopes))
 
         def train_generator() -> tuple[GANState, Scalars]:
-            loss, fake_gradient = jax.value_and_grad(generator_loss)(fake)
+            (loss, slope), fake_gradient = jax.value_and_grad(generator_loss, has_aux=True)(fake)
             (gradient,) = pull_back(fake_gradient)
             updates, optimizer_state = generator_optimizer.update(
                 gradient, state.generator_optimizer, state.generator
             )
+            updates = optimizers.slowed(updates, config, state.attempt)
             params = optax.apply_updates(state.generator, updates)
             new_state = state.replace(
                 generator=params,
@@ -176,12 +221,15 @@ def make_train_step(
             )
             return new_state, {
                 "generator_loss": loss,
+                "generator_slope": slope,
                 "generator_gradient_norm": optax.tree.norm(gradient),
             }
 
         def freeze_generator() -> tuple[GANState, Scalars]:
+            loss, slope = generator_loss(fake)
             return state, {
-                "generator_loss": generator_loss(fake),
+                "generator_loss": loss,
+                "generator_slope": slope,
                 "generator_gradient_norm": jnp.zeros(()),
             }
 
@@ -283,7 +331,11 @@ def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     if gan.generator_rate_warmup_steps:
         # Counted in the generator's own steps, from the first that is not frozen.
         rate = optax.linear_schedule(0.0, rate, gan.generator_rate_warmup_steps)
-    return optax.adam(rate, gan.b1, gan.b2)
+    adam = optax.adam(rate, gan.b1, gan.b2)
+    decay = config.transfer.generator_rate_decay
+    if decay == 1:
+        return adam
+    return optax.chain(adam, optimizers.by_level(networks.decoder_levels(), decay))
 
 
 def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:

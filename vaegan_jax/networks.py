@@ -6,6 +6,7 @@ parameters can be carried from the VAE to the GAN without renaming anything.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from vaegan_jax import layers
 from vaegan_jax.layers import Bias, Down, Up
 
 LEVELS = 4
@@ -22,6 +24,8 @@ NORMS = ("group", "none")
 
 _LEAK = 0.2
 _MOST_GROUPS = 8
+# The posterior's deviations stay within exp(-10) and exp(10), as do their inverses.
+_MOST_LOG_VARIANCE = 20.0
 
 
 def normalise(x: jax.Array, norm: str) -> jax.Array:
@@ -38,6 +42,14 @@ def normalise(x: jax.Array, norm: str) -> jax.Array:
     group_norm = nn.GroupNorm(num_groups=groups, use_bias=False, use_scale=False, dtype=x.dtype)
     normalised: jax.Array = group_norm(x)
     return normalised
+
+
+def bound(x: jax.Array, limit: float) -> jax.Array:
+    """Squeezes numbers of any size smoothly to within `limit` of 0, with a slope of 1 at 0.
+
+    limit tanh(x / limit). A log variance so bounded cannot overflow, whatever the encoder gives.
+    """
+    return limit * jnp.tanh(x / limit)
 
 
 class Trunk(nn.Module):
@@ -66,6 +78,8 @@ class Trunk(nn.Module):
 class Encoder(nn.Module):
     """The posterior of a VAE: images -> (mean, log variance), both float32 [B, latent_size].
 
+    The log variance is within (-20, 20): see `bound`.
+
     Attributes:
       base_width: see `Trunk`.
       latent_size: the number of latent dimensions.
@@ -91,7 +105,7 @@ class Encoder(nn.Module):
         x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
         mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-        return mean, log_variance
+        return mean, bound(log_variance, _MOST_LOG_VARIANCE)
 
 
 class Decoder(nn.Module):
@@ -131,9 +145,9 @@ class Decoder(nn.Module):
             width // SIZE_MULTIPLE,
             self.base_width * 2 ** (LEVELS - 1),
         )
+        # With a bias of its own, so that it can take in an affine map of the latents.
         x = nn.Dense(
             h * w * c,
-            use_bias=False,
             kernel_init=nn.initializers.he_normal(),
             dtype=self.dtype,
             name="dense",
@@ -149,6 +163,8 @@ class Decoder(nn.Module):
 
 class Discriminator(nn.Module):
     """Images -> logits of being real, float32 [B].
+
+    It sows what it judges by as the intermediate `features`.
 
     Attributes:
       base_width: see `Trunk`.
@@ -170,14 +186,54 @@ class Discriminator(nn.Module):
           ValueError: for images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape)
-        x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
-        x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(x))
+        features = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
+        self.sow("intermediates", "features", features)
+        x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(features))
         return x.astype(jnp.float32).squeeze(-1)
 
 
 def apply(module: nn.Module, params: optax.Params, x: jax.Array) -> Any:
     """Returns what a network with these parameters makes of its input."""
     return module.apply({"params": params}, x)
+
+
+Judge = Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def make_judge(model: ConfigDict, image_shape: tuple[int, int, int]) -> Judge:
+    """Returns ``judge(discriminator's params, images [B, H, W, C]) -> (logits, features)``.
+
+    The logits are float32 [B], the features the trunk's [B, H/16, W/16, 8 base_width]. With
+    ``model.spectral_norm`` every kernel is divided by its largest singular value.
+    """
+    discriminator = make_discriminator(model, image_shape)
+
+    def judge(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if model.spectral_norm:
+            params = spectrally_normalised(params)
+        logits, kept = discriminator.apply({"params": params}, images, mutable=["intermediates"])
+        return logits, kept["intermediates"]["features"][0]
+
+    return judge
+
+
+def spectrally_normalised(params: optax.Params) -> optax.Params:
+    """Returns parameters whose kernels, and nothing else, are `layers.spectrally_normalised`."""
+
+    def normalised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return layers.spectrally_normalised(leaf) if path[-1].key == "kernel" else leaf
+
+    result: optax.Params = jax.tree_util.tree_map_with_path(normalised, params)
+    return result
+
+
+def decoder_levels() -> dict[str, int]:
+    """Returns how far from the latents each part of a `Decoder`'s parameters is: 0 to 4."""
+    levels = {"dense": 0, "bias_out": LEVELS}
+    for level in range(LEVELS):
+        levels[f"bias_{level}"] = level
+        levels[f"up_{level}"] = level + 1
+    return levels
 
 
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:

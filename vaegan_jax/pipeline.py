@@ -109,7 +109,7 @@ def gan_stage(
     measure: curve.Measure | None = None,
 ) -> training.Stage[gan.GANState]:
     """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
-    random_generator = functools.partial(gan.random_generator, config, data.shape)
+    random_start = functools.partial(gan.random_start, config, data.shape)
     init = functools.partial(gan.init, config, data.shape)
     generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
 
@@ -121,20 +121,18 @@ def gan_stage(
                     "The VAE is not finished, and the GAN grows from its decoder: run the vae "
                     "stage first, or set transfer.generator=scratch in another --workdir."
                 )
-            generator = transfer.generator_params(
-                config, data.shape, vae_checkpoints, config.vae.steps
-            )
+            start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            generator = jax.jit(random_generator)()
+            start = jax.jit(random_start)()
         # One compiled program for both beginnings, so that all else is equal to the last bit.
-        state: gan.GANState = jax.jit(init)(generator)
+        state: gan.GANState = jax.jit(init)(start)
         return state
 
     return training.Stage(
         number=randomness.Stage.GAN,
         steps=config.gan.steps,
         batch_size=config.gan.batch_size,
-        template=jax.eval_shape(init, jax.eval_shape(random_generator)),
+        template=jax.eval_shape(init, jax.eval_shape(random_start)),
         init=first_state,
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),

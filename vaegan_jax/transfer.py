@@ -1,30 +1,124 @@
-"""The hand-over: the VAE's decoder, read from its checkpoint, becomes the GAN's generator."""
+"""The hand-over: what the GAN takes from the VAE's checkpoint."""
 
+import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, networks
+from vaegan_jax import checkpoints, gan, networks, vae
+from vaegan_jax.data import preprocessing
+from vaegan_jax.data.feed import ImageArray
+
+_BATCH = 64
 
 
-def generator_params(
-    config: ConfigDict, image_shape: tuple[int, int, int], directory: pathlib.Path, step: int
-) -> optax.Params:
-    """Returns the generator's first parameters: the decoder's, and nothing else of the VAE.
+def start(config: ConfigDict, images: ImageArray, directory: pathlib.Path, step: int) -> gan.Start:
+    """Returns what ``config.transfer`` takes from a VAE.
 
     Args:
       config: the run's config.
-      image_shape: (height, width, channels).
+      images: the training images, uint8 [N, H, W, C], over which posteriors are matched.
       directory: the folder of the VAE's checkpoints.
       step: which of them.
 
     Raises:
       UserError: where a leaf is missing, extra, or of another shape or dtype; it lists them all.
     """
-    generator = networks.make_decoder(config.model, image_shape)
-    z = jnp.zeros((1, config.model.latent_size))
-    template = jax.eval_shape(generator.init, jax.random.key(0), z)["params"]
-    return checkpoints.restore_part(directory, step, ("params", "decoder"), template)
+    image_shape = (images.shape[1], images.shape[2], images.shape[3])
+    params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
+
+    def read(part: str) -> optax.Params:
+        restored: optax.Params = checkpoints.restore_part(
+            directory, step, ("params", part), params[part]
+        )
+        return restored
+
+    wanted = config.transfer
+    begun = gan.unmatched(read("decoder"), config.model.latent_size)
+    if wanted.discriminator == "encoder" or wanted.match_posterior:
+        encoder = read("encoder")
+    if wanted.match_posterior:
+        mean, covariance = aggregated_posterior(config, encoder, images)
+        begun = matched(begun, mean, covariance)
+    if wanted.discriminator == "encoder":
+        begun = begun._replace(trunk=encoder["trunk"])
+    return begun
+
+
+def aggregated_posterior(
+    config: ConfigDict, encoder_params: optax.Params, images: ImageArray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the covariance of the latents that a decoder was trained on.
+
+    The aggregated posterior is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv
+    1511.05644, equation 1), so that its covariance is that of the means plus the mean variance.
+
+    Args:
+      config: the run's config.
+      encoder_params: of the encoder.
+      images: uint8 [N, H, W, C].
+
+    Returns:
+      float64 [L] and [L, L].
+    """
+    image_shape = (images.shape[1], images.shape[2], images.shape[3])
+    encoder = networks.make_encoder(config.model, image_shape)
+
+    @jax.jit
+    def posterior(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, log_variance = networks.apply(encoder, params, preprocessing.to_network(images))
+        return mean, jnp.exp(log_variance)
+
+    size = config.model.latent_size
+    total, products, variances = np.zeros(size), np.zeros((size, size)), np.zeros(size)
+    for first in range(0, len(images), _BATCH):
+        # Every batch has one size, for one compiled program; what is too many is left out again.
+        rows = np.arange(first, first + _BATCH)
+        found = jax.device_get(posterior(encoder_params, images[np.minimum(rows, len(images) - 1)]))
+        means, variance = (part[rows < len(images)].astype(np.float64) for part in found)
+        total += means.sum(axis=0)
+        products += means.T @ means
+        variances += variance.sum(axis=0)
+    mean = total / len(images)
+    covariance = products / len(images) - np.outer(mean, mean) + np.diag(variances / len(images))
+    return mean, covariance
+
+
+def matched(start: gan.Start, mean: np.ndarray, covariance: np.ndarray) -> gan.Start:
+    """Folds the map of the prior to the aggregated posterior into the generator's first layer.
+
+    With a Gaussian of this mean m and covariance ``L L^T`` (L lower triangular, of Cholesky) the
+    map is ``z -> m + L z``, and a first layer ``W z + b`` becomes ``(W L) z + (W m + b)``.
+
+    Args:
+      start: with a decoder's parameters.
+      mean: m, float64 [L].
+      covariance: float64 [L, L].
+    """
+    factor = np.linalg.cholesky(covariance)
+    dense = start.generator["dense"]
+    # Flax keeps W transposed: its layer is z @ kernel + bias.
+    kernel = np.asarray(dense["kernel"], np.float64)
+    folded = {
+        "kernel": jnp.asarray(factor.T @ kernel, jnp.float32),
+        "bias": jnp.asarray(np.asarray(dense["bias"], np.float64) + mean @ kernel, jnp.float32),
+    }
+    return start._replace(
+        generator={**start.generator, "dense": folded},
+        latent_mean=jnp.asarray(mean, jnp.float32),
+        latent_factor=jnp.asarray(factor, jnp.float32),
+    )
+
+
+def to_decoder(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
+    """Returns the decoder's latents that match a generator's: ``m + L z``, all rows [B, L]."""
+    return mean[None] + jnp.matmul(latents, factor.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def to_generator(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
+    """Returns the generator's latents that match a decoder's: the inverse of `to_decoder`."""
+    return jax.scipy.linalg.solve_triangular(factor, (latents - mean[None]).T, lower=True).T

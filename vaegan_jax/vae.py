@@ -1,5 +1,6 @@
 """The VAE stage: its state, its first state and its train step; pure functions."""
 
+import math
 from collections.abc import Callable
 
 import flax.struct
@@ -8,12 +9,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks
+from vaegan_jax import networks, optimizers, symptoms
 from vaegan_jax.losses import registry
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 
 Scalars = dict[str, jax.Array]
+
+# About what a VAE leaves of images in [-1, 1] once it has begun to learn; Adam moves it by the
+# learning rate a step, so that a far beginning would cost thousands.
+_FIRST_LOG_VARIANCE = math.log(0.1)
 
 
 class VAEState(flax.struct.PyTreeNode):
@@ -22,7 +27,8 @@ class VAEState(flax.struct.PyTreeNode):
     Attributes:
       step: int32 scalar, steps taken.
       attempt: int32 scalar, raised by a rollback so that other noise is drawn.
-      params: ``{"encoder": ..., "decoder": ...}``, float32.
+      params: ``{"encoder": ..., "decoder": ...}``, float32; with ``vae.variance=learned`` also
+        ``{"likelihood": {"log_variance": scalar}}``.
       optimizer: the state of Adam.
     """
 
@@ -43,6 +49,8 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
         "encoder": encoder.init(draw_key(key, Purpose.ENCODER), images)["params"],
         "decoder": decoder.init(draw_key(key, Purpose.DECODER), latents)["params"],
     }
+    if config.vae.variance == "learned":
+        params["likelihood"] = {"log_variance": jnp.asarray(_FIRST_LOG_VARIANCE)}
     return VAEState(
         step=jnp.zeros((), jnp.int32),
         attempt=jnp.zeros((), jnp.int32),
@@ -63,14 +71,14 @@ def make_train_step(
 
     The step takes images float32 [B, H, W, C] in [-1, 1] and the key of this step, and descends
     on ``mean(reconstruction + kl_weight * KL)``. Its scalars are `loss`, `reconstruction` and
-    `kl`, in nats per image (up to the reconstruction's constant), and the `gradient_norm`.
+    `kl`, in nats per image (up to the reconstruction's constant), the `gradient_norm`, and of
+    the batch `active_units` and the `sharpness` of what is decoded in units of the images' own;
+    with a learned variance also that.
     """
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
     wanted = config.vae
-    reconstruction_term = registry.find(
-        "reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS
-    )
+    own_term = registry.find("reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS)
     schedule = losses.KL_SCHEDULES[wanted.kl_schedule]
     optimizer = _optimizer(config)
 
@@ -80,6 +88,15 @@ def make_train_step(
         mean, log_variance = networks.apply(encoder, params["encoder"], images)
         z = reparameterize(mean, log_variance, eps)
         logits = networks.apply(decoder, params["decoder"], z)
+        scalars = {
+            "active_units": symptoms.active_units(mean),
+            "sharpness": symptoms.relative_sharpness(jnp.tanh(logits), images),
+        }
+        reconstruction_term = own_term
+        if "likelihood" in params:
+            log_variance_of_pixels = params["likelihood"]["log_variance"]
+            reconstruction_term = losses.gaussian_given(log_variance_of_pixels)
+            scalars["variance"] = jnp.exp(log_variance_of_pixels)
         reconstruction = jnp.mean(reconstruction_term(images, logits))
         of_units = losses.kl(mean, log_variance)
         kl = jnp.mean(jnp.sum(of_units, axis=-1))
@@ -89,13 +106,14 @@ def make_train_step(
             weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
         charged = losses.free_bits(of_units, wanted.free_bits) if wanted.free_bits else kl
         total = reconstruction + weight * charged
-        return total, {"loss": total, "reconstruction": reconstruction, "kl": kl}
+        return total, scalars | {"loss": total, "reconstruction": reconstruction, "kl": kl}
 
     def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:
         shape = (images.shape[0], config.model.latent_size)
         eps = jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape)
         gradient, scalars = jax.grad(loss, has_aux=True)(state.params, state.step, images, eps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        updates = optimizers.slowed(updates, config, state.attempt)
         scalars["gradient_norm"] = optax.tree.norm(gradient)
         return state.replace(
             step=state.step + 1,

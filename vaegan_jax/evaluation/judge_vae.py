@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax import randomness
+from vaegan_jax import randomness, symptoms
 from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import (
     distances,
     generation,
     lpips,
     uncertainty,
-    vae_bounds,
     vae_quality,
 )
 from vaegan_jax.evaluation.batches import Watch, over
@@ -154,7 +153,7 @@ def _latent(seed: int, means: np.ndarray, log_variances: np.ndarray) -> list[Num
     """Says what the latent is used for, and how far the encoded data is from the prior."""
 
     def active(rows: np.ndarray) -> jax.Array:
-        return vae_bounds.active_units(jnp.asarray(rows))[0]
+        return symptoms.active_units(jnp.asarray(rows))
 
     key = draw_key(seed, 5, Purpose.DEALING)
     found = [

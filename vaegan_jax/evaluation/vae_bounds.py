@@ -94,20 +94,3 @@ def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
     those of the grey value.
     """
     return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
-
-
-def active_units(means: jax.Array, threshold: float = 0.01) -> tuple[jax.Array, jax.Array]:
-    """Returns how many latent dimensions say anything, and the variance of each.
-
-    Burda et al. 2015, arXiv 1509.00519, section 5: a unit is active where the variance over the
-    data of its posterior mean is above 0.01. None is where the posterior has collapsed.
-
-    Args:
-      means: posterior means of many images, float32 [N, L].
-      threshold: of the variance.
-
-    Returns:
-      The count, an int32 scalar, and the variances, float32 [L].
-    """
-    variances = jnp.var(means, axis=0)
-    return jnp.sum(variances > threshold), variances

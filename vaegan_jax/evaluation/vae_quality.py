@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, randomness, vae
+from vaegan_jax import networks, randomness, symptoms, vae
 from vaegan_jax.data import preprocessing
 from vaegan_jax.evaluation import vae_bounds
 from vaegan_jax.losses import vae as losses
@@ -121,13 +121,8 @@ def fidelity(originals: jax.Array, reconstructions: jax.Array) -> Rows:
 
 @jax.jit
 def sharpness(images: jax.Array) -> jax.Array:
-    """Returns how much fine detail images have: uint8 [B, H, W, C] -> float32 [B].
+    """Returns the fine detail of images, see `symptoms.sharpness`: uint8 [B, H, W, C] -> [B].
 
-    It is the mean square of the discrete Laplacian (four neighbours less four times the centre),
-    in units of the grey range squared; blur takes it away first. Noise raises it, so hold it
-    against that of real images.
+    In units of the grey range squared.
     """
-    x = images.astype(jnp.float32) / 255
-    centre = x[:, 1:-1, 1:-1]
-    around = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
-    return jnp.mean((around - 4 * centre) ** 2, axis=(1, 2, 3))
+    return symptoms.sharpness(images.astype(jnp.float32) / 255)

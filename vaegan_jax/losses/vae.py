@@ -97,15 +97,6 @@ def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance)
 
 
-def bound_log_variance(x: jax.Array, limit: float) -> jax.Array:
-    """Squeezes any number smoothly to within `limit` of 0, with a slope of 1 at 0.
-
-    limit tanh(x / limit), of any shape. A posterior's log variance so bounded cannot overflow in
-    `kl`, whatever the encoder gives.
-    """
-    return limit * jnp.tanh(x / limit)
-
-
 def free_bits(kl: jax.Array, floor: float) -> jax.Array:
     """The KL of a batch in which no latent dimension gains by saying less than `floor` nats.
 

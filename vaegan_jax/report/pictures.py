@@ -15,9 +15,17 @@ from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.randomness import Purpose, Stage
 
+Convert = Callable[[jax.Array], jax.Array]
+"""Latents [N, L] of one network -> those of another that match them."""
+
 _GAP = 2
 _TRAVERSED_UNITS = 8
 _REACH = 3.0
+
+
+def same(latents: jax.Array) -> jax.Array:
+    """Returns the latents as they are."""
+    return latents
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -117,16 +125,24 @@ def side_by_side(
     image_shape: tuple[int, int, int],
     decoder_params: optax.Params,
     generator_params: optax.Params,
+    to_decoder: Convert = same,
 ) -> np.ndarray:
-    """Shows what decoder and generator make of the same latents: uint8 [H, W, C].
+    """Shows what decoder and generator make of matching latents: uint8 [H, W, C].
 
     Rows of the decoder's images stand above rows of the generator's; the latents are the first of
     `fixed_latents`, of the GAN's noise.
+
+    Args:
+      config: the run's config.
+      image_shape: (height, width, channels).
+      decoder_params: of the decoder.
+      generator_params: of the generator.
+      to_decoder: from the generator's latents to those of the decoder that match them.
     """
     columns = config.training.picture_columns
     decode = _make_decode(config, image_shape)
     z = fixed_latents(config, columns**2, config.gan.noise)[: columns * (columns // 2)]
-    images = (decode(params, z) for params in (decoder_params, generator_params))
+    images = (decode(decoder_params, to_decoder(z)), decode(generator_params, z))
     return grid(_alternate(images, columns), columns)
 
 
@@ -136,6 +152,7 @@ def traversals(
     params: optax.Params,
     mean: np.ndarray,
     variance: np.ndarray,
+    to_network: Convert = same,
 ) -> np.ndarray:
     """Shows what the most active latent dimensions do, one a row: uint8 [H, W, C].
 
@@ -148,13 +165,15 @@ def traversals(
       params: a decoder's or a generator's.
       mean: of the posterior means over the data, float32 [L].
       variance: of the posterior means over the data, float32 [L].
+      to_network: from the VAE's latents to those that match them in the network of `params`.
     """
     columns = config.training.picture_columns + 1  # odd, so that the middle is the mean
     units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
     z = np.tile(mean, (len(units), columns, 1))
     for row, unit in enumerate(units):
         z[row, :, unit] += np.linspace(-_REACH, _REACH, columns) * np.sqrt(variance[unit])
-    return grid(_make_decode(config, image_shape)(params, z.reshape(-1, len(mean))), columns)
+    latents = to_network(jnp.asarray(z.reshape(-1, len(mean))))
+    return grid(_make_decode(config, image_shape)(params, latents), columns)
 
 
 def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:

@@ -1,0 +1,164 @@
+"""What the options of the hand-over are worth: warm against scratch, and the ways to be warm.
+
+    python benchmarks/hand_over.py --workdir runs/hand_over
+
+trains one VAE a seed and, from it, one GAN for each variant; judges 1,000 samples of each against
+the held-out images; and prints a table of means over the seeds and of differences from the first
+variant, paired by seed. All variants cost the same: the one from scratch, which has no VAE, takes
+so many more steps of the GAN. What is finished is not done again, and `--table` only prints.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+
+import jax
+import numpy as np
+from scipy import stats
+
+from vaegan_jax import checkpoints, gan, pipeline, randomness
+from vaegan_jax import config as configuration
+from vaegan_jax.data import images
+from vaegan_jax.evaluation import comparison, embeddings, generation, number
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs import quickstart  # noqa: E402
+
+# A step of the quickstart's VAE in units of one of its GAN: benchmarks/step_time.py measures it.
+VAE_STEP = 0.96
+SAMPLES = 1_000
+
+VARIANTS = {
+    "warm": {},
+    "scratch, equal cost": {"transfer.generator": "scratch"},
+    "match_posterior": {"transfer.match_posterior": True},
+    "no warm-up of the discriminator": {"gan.discriminator_warmup_steps": 0},
+    "long warm-up (200)": {"gan.discriminator_warmup_steps": 200},
+}
+
+
+def make_config(seed, fraction, variant):
+    """Returns the quickstart's config, shortened, with a variant's fields."""
+    config = quickstart.get_config()
+    config.seed = seed
+    config.vae.steps = round(config.vae.steps * fraction)
+    config.gan.steps = round(config.gan.steps * fraction)
+    config.evaluation.embedding = "none"
+    config.training.picture_every = config.training.checkpoint_every = 10_000
+    config.training.keep_checkpoints = 1
+    config.update_from_flattened_dict(VARIANTS[variant])
+    if config.transfer.generator == "scratch":
+        config.gan.steps += round(VAE_STEP * config.vae.steps)
+    return config
+
+
+class Distance:
+    """The distance of samples to held-out images; the real side is prepared once."""
+
+    def __init__(self, config):
+        data = images.load(config.data)
+        self.shape = data.shape
+        self.embedding = embeddings.make("efflite0", 224, "clean", "")
+        held_out = data.held_out.take(np.arange(len(data.held_out)))
+        self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
+
+    def __call__(self, config, folder):
+        init = jax.eval_shape(lambda: gan.random_start(config, self.shape))
+        params = checkpoints.restore_part(
+            folder / "checkpoints" / "gan", config.gan.steps, ("ema",), init.generator
+        )
+        z = randomness.latents(
+            number.draw_key(0, 0, randomness.Purpose.LATENT), (SAMPLES, config.model.latent_size)
+        )
+        decode = generation.make_decode(config.model, self.shape)
+        fakes = embeddings.extract(self.embedding, generation.samples(decode, params, z))
+        found = jax.device_get(comparison.compare(self.real, fakes))
+        return {name: float(found[name]) for name in ("frechet", "kernel", "precision", "recall")}
+
+
+def run(workdir, seeds, fraction):
+    """Trains and judges whatever is not in the file of results yet."""
+    results = workdir / "results.jsonl"
+    workdir.mkdir(parents=True, exist_ok=True)
+    done = {(line["seed"], line["variant"]) for line in read(results)}
+    distance = None
+    for seed in seeds:
+        for variant in VARIANTS:
+            if (seed, variant) in done:
+                continue
+            config = make_config(seed, fraction, variant)
+            configuration.check(config)
+            folder = workdir / f"{seed}_{list(VARIANTS).index(variant)}"
+            first = workdir / f"{seed}_0" / "checkpoints" / "vae"
+            if config.transfer.generator == "vae" and first.exists() and not folder.exists():
+                shutil.copytree(first, folder / "checkpoints" / "vae")
+                (folder / "config.json").write_text(configuration.to_json(config))
+            pipeline.run(config, folder, ("vae", "gan"))
+            distance = distance or Distance(config)
+            line = {"seed": seed, "variant": variant, "fraction": fraction}
+            line |= {"gan_steps": config.gan.steps} | distance(config, folder)
+            with results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line, flush=True)
+
+
+def read(results):
+    """Returns the lines of the file of results."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def table(workdir):
+    """Prints means and paired differences with 95 % intervals of Student's t."""
+    lines = read(workdir / "results.jsonl")
+    values = {(line["seed"], line["variant"]): line for line in lines}
+    first = next(iter(VARIANTS))
+    print("| variant | GAN steps | fd_efflite0_224 | difference from the first | recall | seeds |")
+    print("|---|---|---|---|---|---|")
+    for variant in VARIANTS:
+        seeds = sorted(seed for seed, of in values if of == variant)
+        if not seeds:
+            continue
+        distances = np.array([values[seed, variant]["frechet"] for seed in seeds])
+        recalls = np.array([values[seed, variant]["recall"] for seed in seeds])
+        apart = "" if variant == first else "-"
+        paired = [seed for seed in seeds if (seed, first) in values]
+        if variant != first and len(paired) > 1:
+            apart = interval(
+                np.array(
+                    [values[s, variant]["frechet"] - values[s, first]["frechet"] for s in paired]
+                )
+            )
+        steps = values[seeds[0], variant]["gan_steps"]
+        print(
+            f"| {variant} | {steps} | {interval(distances)} | {apart} | {recalls.mean():.3f} | "
+            f"{len(seeds)} |"
+        )
+
+
+def interval(values):
+    """Returns a mean and the half-width of its 95 % interval, as text."""
+    if len(values) < 2:
+        return f"{values.mean():.1f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.1f} ± {half:.1f}"
+
+
+def main():
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the quickstart's steps")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    flags = parser.parse_args()
+    if not flags.table:
+        run(flags.workdir, flags.seeds, flags.fraction)
+    table(flags.workdir)
+
+
+if __name__ == "__main__":
+    main()
