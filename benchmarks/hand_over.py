@@ -41,7 +41,7 @@ VARIANTS = {
 }
 
 
-def make_config(seed, fraction, variant):
+def make_config(seed: int, fraction: float, variant: str) -> ConfigDict:
     """Returns the quickstart's config, shortened, with a variant's fields."""
     config = quickstart.get_config()
     config.seed = seed
@@ -59,14 +59,15 @@ def make_config(seed, fraction, variant):
 class Distance:
     """The distance of samples to held-out images; the real side is prepared once."""
 
-    def __init__(self, config):
+    def __init__(self, config: ConfigDict) -> None:
         data = images.load(config.data)
         self.shape = data.shape
         self.embedding = embeddings.make("efflite0", 224, "clean", "")
         held_out = data.held_out.take(np.arange(len(data.held_out)))
         self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
 
-    def __call__(self, config, folder):
+    def __call__(self, config: ConfigDict, folder: pathlib.Path) -> dict[str, float]:
+        """Judges the last generator of a run."""
         init = jax.eval_shape(lambda: gan.random_start(config, self.shape))
         params = checkpoints.restore_part(
             folder / "checkpoints" / "gan", config.gan.steps, ("ema",), init.generator
@@ -80,7 +81,7 @@ class Distance:
         return {name: float(found[name]) for name in ("frechet", "kernel", "precision", "recall")}
 
 
-def run(workdir, seeds, fraction):
+def run(workdir: pathlib.Path, seeds: list[int], fraction: float) -> None:
     """Trains and judges whatever is not in the file of results yet."""
     results = workdir / "results.jsonl"
     workdir.mkdir(parents=True, exist_ok=True)
@@ -106,9 +107,11 @@ def run(workdir, seeds, fraction):
             print(line, flush=True)
 
 
-def read(results):
+def read(results: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of the file of results."""
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
 
 
 def table(workdir):

@@ -75,8 +75,8 @@ def jax_steps(
         state = jax.jit(functools.partial(vae.init, config, SHAPE))()
         step, number = vae.make_train_step(config, SHAPE), randomness.Stage.VAE
     else:
-        generator = jax.jit(functools.partial(gan.random_generator, config, SHAPE))()
-        state = jax.jit(functools.partial(gan.init, config, SHAPE))(generator)
+        start = jax.jit(functools.partial(gan.random_start, config, SHAPE))()
+        state = jax.jit(functools.partial(gan.init, config, SHAPE))(start)
         # Past the warm-up, so that the generator is updated too.
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN

@@ -83,6 +83,7 @@ BAD = {
     "model.latent_size": [0, "128"],
     "model.norm": ["batch"],
     "model.discriminator_norm": ["batch"],
+    "model.spectral_norm": [1, "yes"],
     "model.dtype": ["float16"],
     "vae.steps": [0, 1.5],
     "vae.batch_size": [0],
@@ -90,12 +91,16 @@ BAD = {
     "vae.b1": [1.0, -0.1, float("nan")],
     "vae.b2": [1.0, -0.1],
     "vae.reconstruction": ["l2"],
+    "vae.variance": ["fixed"],
     "vae.kl_weight": [-1.0, float("nan"), float("inf")],
     "vae.kl_schedule": ["cosine"],
     "vae.kl_warmup_steps": [-1],
     "vae.kl_cycles": [0],
     "vae.free_bits": [-0.1, float("inf")],
     "transfer.generator": ["encoder"],
+    "transfer.discriminator": ["vae"],
+    "transfer.match_posterior": [1],
+    "transfer.generator_rate_decay": [0, 1.5, float("nan")],
     "gan.steps": [0],
     "gan.batch_size": [0],
     "gan.objective": ["hinge!"],
@@ -123,6 +128,9 @@ BAD = {
     "training.keep_checkpoints": [0],
     "training.seconds_per_call": [0, -1],
     "training.picture_columns": [1],
+    "training.on_nonfinite": ["ignore"],
+    "training.most_rollbacks": [0],
+    "training.rollback_rate": [0, 1.1],
     "evaluation.embedding": ["", "resnet", "a.b:", 3],
     "evaluation.size": [0, 31, 224.0],
     "evaluation.resize": ["bicubic"],
@@ -175,6 +183,31 @@ def test_a_missing_field_is_named():
     with config.unlocked():
         del config.gan.noise
     with pytest.raises(UserError, match=r"lacks gan\.noise"):
+        configuration.check(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"vae.variance": "learned"}, r"vae\.variance=learned is only for vae\.reconstruction=gau"),
+        (
+            {"transfer.generator": "scratch", "transfer.match_posterior": True},
+            r"transfer\.match_posterior \(True\) takes from a VAE.*set transfer\.generator=vae",
+        ),
+        (
+            {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
+            r"transfer\.discriminator \('encoder'\) takes from a VAE",
+        ),
+        (
+            {"transfer.discriminator": "encoder"},
+            r"needs model\.discriminator_norm \(none\) to be model\.norm \(group\)",
+        ),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields, message):
+    config = configuration.default_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
         configuration.check(config)
 
 

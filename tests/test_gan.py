@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.spatial.distance import pdist
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import gan, networks
@@ -23,8 +24,8 @@ def real():
 
 
 def first_state(config, **changes):
-    generator = jax.jit(lambda: gan.random_generator(config, SHAPE))()
-    state = jax.jit(lambda generator: gan.init(config, SHAPE, generator))(generator)
+    start = jax.jit(lambda: gan.random_start(config, SHAPE))()
+    state = jax.jit(lambda start: gan.init(config, SHAPE, start))(start)
     return state.replace(**changes)
 
 
@@ -128,17 +129,6 @@ def test_the_average_forgets_half_in_its_half_life(config, real, half_life):
         jax.tree.leaves(new.ema), jax.tree.leaves(new.generator), strict=True
     ):
         np.testing.assert_allclose(average, (1 - kept) * params, rtol=1e-3, atol=1e-7)
-
-
-def test_given_generator_parameters_change_nothing_else(config):
-    scratch = first_state(config)
-    given = jax.tree.map(lambda leaf: leaf + 1, scratch.generator)
-    warm = jax.jit(lambda generator: gan.init(config, SHAPE, generator))(given)
-    assert_trees_equal(warm.generator, given)
-    assert_trees_equal(warm.ema, given)
-    assert_trees_equal(warm.discriminator, scratch.discriminator)
-    assert_trees_equal(warm.discriminator_optimizer, scratch.discriminator_optimizer)
-    assert_trees_equal(warm.generator_optimizer, scratch.generator_optimizer)
 
 
 def test_a_step_is_a_function_of_state_batch_and_key(config, real):
@@ -301,3 +291,66 @@ def test_losses_of_ones_own_are_found_by_name(config, real):
         scalars["discriminator_loss"], scalars["fake_logit"] - scalars["real_logit"], rtol=1e-4
     )
     assert scalars["penalty"] >= scalars["fake_logit"] ** 2
+
+
+def test_earlier_levels_of_the_generator_may_learn_more_slowly(config, real):
+    config.gan.discriminator_warmup_steps, config.gan.r1_weight = 0, 0.0
+    config.transfer.generator_rate_decay = 0.5
+    state = first_state(config)
+    new, _ = one_step(config, state, real)
+    for name, level in (("dense", 0), ("up_1", 2), ("up_3", 4)):
+        moves = np.abs(
+            np.asarray(new.generator[name]["kernel"], np.float64)
+            - np.asarray(state.generator[name]["kernel"])
+        )
+        # Adam's first step is as long as the rate.
+        np.testing.assert_allclose(moves.max(), 2e-4 * 0.5 ** (4 - level), rtol=0.01)
+
+
+def test_the_signs_of_trouble_are_those_of_the_batch(config, real):
+    config.gan.discriminator_warmup_steps = 0
+    state = first_state(config)
+    new, scalars = one_step(config, state, real)
+    generator = networks.make_decoder(config.model, SHAPE)
+    z = latents(draw_key(KEY, Purpose.LATENT), (4, config.model.latent_size))
+    fake = np.tanh(np.asarray(generator.apply({"params": state.generator}, z), np.float64))
+
+    def mean_distance(x):
+        return pdist(np.asarray(x, np.float64).reshape(4, -1)).mean()
+
+    np.testing.assert_allclose(
+        scalars["diversity"], mean_distance(fake) / mean_distance(real), rtol=1e-3
+    )
+    judge = networks.make_judge(config.model, SHAPE)
+    features = [judge(state.discriminator, jnp.asarray(x, jnp.float32))[1] for x in (fake, real)]
+    np.testing.assert_allclose(
+        scalars["feature_diversity"],
+        mean_distance(features[0]) / mean_distance(features[1]),
+        rtol=1e-3,
+    )
+    np.testing.assert_allclose(
+        scalars["margin"], scalars["real_logit"] - scalars["fake_logit"], rtol=1e-3, atol=1e-6
+    )
+    assert scalars["absolute_margin"] == abs(scalars["margin"])
+    logits, _ = judge(new.discriminator, jnp.asarray(fake, jnp.float32))
+    slope = np.mean(1 / (1 + np.exp(np.asarray(logits, np.float64))))
+    np.testing.assert_allclose(scalars["generator_slope"], slope, rtol=1e-3)
+
+
+def test_spectral_normalisation_is_of_the_discriminator_alone(config, real):
+    config.model.spectral_norm = True
+    state = first_state(config)
+    _, scalars = one_step(config, state, real)
+    judged = dict(state.discriminator)
+    judged["trunk"] = {
+        name: {
+            key: leaf / np.linalg.svd(np.reshape(leaf, (-1, leaf.shape[-1])))[1][0]
+            if key == "kernel" else leaf
+            for key, leaf in part.items()
+        }
+        for name, part in state.discriminator["trunk"].items()
+    }  # fmt: skip
+    kernel = state.discriminator["head"]["kernel"]
+    judged["head"] = state.discriminator["head"] | {"kernel": kernel / np.linalg.norm(kernel)}
+    logits = networks.make_discriminator(config.model, SHAPE).apply({"params": judged}, real)
+    np.testing.assert_allclose(scalars["real_logit"], logits.mean(), rtol=0.1)

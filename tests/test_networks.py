@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax import networks
+from vaegan_jax.losses import vae as losses
 
 SHAPE = (32, 48, 3)
 
@@ -101,3 +102,43 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32():
 def test_other_shapes_are_refused(module, x, message):
     with pytest.raises(ValueError, match=message):
         init(module, x)
+
+
+def test_the_bound_of_a_log_variance():
+    x = np.array([-1e30, -1e3, -50, -10, -3, -1e-3, 0, 1e-3, 3, 10, 50, 1e3, 1e30], np.float32)
+    bounded = networks.bound(x, 10.0)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(bounded, 10 * np.tanh(exact / 10), rtol=1e-5)
+    assert (np.abs(bounded) <= 10).all()
+    assert (np.diff(bounded) >= 0).all()
+    gradient = jax.grad(lambda x: networks.bound(x, 10.0).sum())(x)
+    np.testing.assert_allclose(gradient, 1 - np.tanh(exact / 10) ** 2, rtol=1e-3, atol=1e-6)
+    assert gradient[6] == 1
+
+
+def test_no_encoder_overflows_the_divergence_in_bfloat16():
+    module = networks.Encoder(4, 7, SHAPE, dtype=jnp.bfloat16)
+    images = jax.random.uniform(jax.random.key(0), (2, *SHAPE), minval=-1)
+    params = module.init(jax.random.key(1), images)["params"]
+    params["head"]["kernel"] *= 1e4
+    mean, log_variance = module.apply({"params": params}, images)
+    assert np.abs(log_variance).max() == 20
+    divergence = losses.kl(jnp.zeros_like(mean), log_variance.astype(jnp.bfloat16))
+    assert np.isfinite(np.float32(divergence)).all()
+
+
+def test_the_levels_of_a_decoder_name_all_its_parameters():
+    params = init(networks.Decoder(4, 7, SHAPE), (1, 7))["params"]
+    assert networks.decoder_levels().keys() == params.keys()
+
+
+def test_the_judge_gives_logits_and_what_they_come_from(config):
+    judge = networks.make_judge(config.model, (16, 32, 3))
+    discriminator = networks.make_discriminator(config.model, (16, 32, 3))
+    images = jax.random.uniform(jax.random.key(0), (2, 16, 32, 3), minval=-1)
+    params = discriminator.init(jax.random.key(1), images)["params"]
+    logits, features = judge(params, images)
+    np.testing.assert_allclose(logits, discriminator.apply({"params": params}, images), rtol=1e-5)
+    head = params["head"]
+    by_hand = features.reshape(2, -1) @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(by_hand[:, 0], logits, rtol=1e-4)

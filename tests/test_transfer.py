@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 
 SHAPE = (16, 32, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (70, *SHAPE)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -15,40 +17,135 @@ def saved(tmp_path, config):
     """A VAE's checkpoint, as the VAE stage leaves it, and the state in it."""
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.01, state.params))
-    checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.save(7, state, {})
+    save(tmp_path, 7, state)
+    return tmp_path, state
+
+
+def save(directory, step, state):
+    checkpoints = Checkpoints(directory, 3)
+    checkpoints.save(step, state, {})
     checkpoints.finish()
     checkpoints.close()
-    return tmp_path, state
+
+
+def first_state(config, start):
+    return jax.jit(lambda start: gan.init(config, SHAPE, start))(start)
+
+
+def scratch(config):
+    return first_state(config, jax.jit(lambda: gan.random_start(config, SHAPE))())
+
+
+def decode(config, params, z):
+    return networks.make_decoder(config.model, SHAPE).apply({"params": params}, z)
+
+
+def latents(config, count=3):
+    return jax.random.normal(jax.random.key(0), (count, config.model.latent_size))
 
 
 def test_the_fresh_generator_makes_the_decoders_images_bit_for_bit(saved, config):
     directory, state = saved
-    params = transfer.generator_params(config, SHAPE, directory, 7)
-    assert_trees_equal(params, state.params["decoder"])
-    warm = jax.jit(lambda params: gan.init(config, SHAPE, params))(params)
+    start = transfer.start(config, IMAGES, directory, 7)
+    assert_trees_equal(start.generator, state.params["decoder"])
+    warm = first_state(config, start)
     apply = jax.jit(networks.make_decoder(config.model, SHAPE).apply)
-    z = jax.random.normal(jax.random.key(0), (3, config.model.latent_size))
+    z = latents(config)
     images = np.asarray(apply({"params": state.params["decoder"]}, z))
     assert np.ptp(images) > 0
     np.testing.assert_array_equal(apply({"params": warm.generator}, z), images)
     np.testing.assert_array_equal(apply({"params": warm.ema}, z), images)
+    np.testing.assert_array_equal(transfer.to_decoder(warm.latent_mean, warm.latent_factor, z), z)
+    np.testing.assert_array_equal(transfer.to_generator(warm.latent_mean, warm.latent_factor, z), z)
+
+
+def test_all_but_the_generator_is_as_from_scratch(saved, config):
+    directory, _ = saved
+    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    alone = scratch(config)
+    assert_trees_equal(
+        warm.replace(generator=None, ema=None), alone.replace(generator=None, ema=None)
+    )
+    assert not np.array_equal(warm.generator["up_0"]["kernel"], alone.generator["up_0"]["kernel"])
+
+
+def test_the_trunk_of_the_encoder_judges_under_a_fresh_head(saved, config):
+    directory, state = saved
+    config.model.discriminator_norm = config.model.norm
+    alone = scratch(config)
+    config.transfer.discriminator = "encoder"
+    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    assert_trees_equal(warm.discriminator["trunk"], state.params["encoder"]["trunk"])
+    assert_trees_equal(warm.discriminator["head"], alone.discriminator["head"])
+    assert_trees_equal(warm.generator, state.params["decoder"])
+    # What it judges by is what the encoder's head saw.
+    model = config.model
+    images = jnp.asarray(IMAGES[:3] / 127.5 - 1, jnp.float32)
+    _, features = networks.make_judge(model, SHAPE)(warm.discriminator, images)
+    head = state.params["encoder"]["head"]
+    encoded, _ = networks.make_encoder(model, SHAPE).apply(
+        {"params": state.params["encoder"]}, images
+    )
+    by_hand = features.reshape(3, -1) @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(by_hand[:, : model.latent_size], encoded, rtol=1e-3, atol=1e-4)
+
+
+def test_a_matched_generator_is_the_decoder_at_the_latents_it_was_trained_on(saved, config):
+    directory, state = saved
+    config.transfer.match_posterior = True
+    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+
+    # The aggregated posterior's moments, by NumPy in float64 over all images at once.
+    images = jnp.asarray(IMAGES / 127.5 - 1, jnp.float32)
+    encoder = networks.make_encoder(config.model, SHAPE)
+    means, log_variances = encoder.apply({"params": state.params["encoder"]}, images)
+    means = np.asarray(means, np.float64)
+    covariance = np.cov(means, rowvar=False, bias=True)
+    covariance += np.diag(np.exp(np.asarray(log_variances, np.float64)).mean(axis=0))
+    np.testing.assert_allclose(warm.latent_mean, means.mean(axis=0), rtol=1e-3, atol=1e-5)
+    factor = np.asarray(warm.latent_factor, np.float64)
+    np.testing.assert_allclose(factor @ factor.T, covariance, rtol=1e-3, atol=1e-4)
+    assert (factor == np.tril(factor)).all()
+
+    z = latents(config, 50)
+    there = np.asarray(warm.latent_mean)[None] + np.asarray(z) @ factor.T
+    expected = decode(config, state.params["decoder"], jnp.asarray(there, jnp.float32))
+    np.testing.assert_allclose(decode(config, warm.generator, z), expected, rtol=1e-3, atol=1e-4)
+    moved = decode(config, state.params["decoder"], z)
+    assert np.abs(np.asarray(moved) - np.asarray(expected)).max() > 0.05
+    # Nothing but the first layer is touched.
+    for name, part in state.params["decoder"].items():
+        if name != "dense":
+            assert_trees_equal(warm.generator[name], part)
+    assert_trees_equal(warm.ema, warm.generator)
+
+
+def test_matching_latents_go_both_ways():
+    rng = np.random.default_rng(0)
+    factor = np.tril(rng.normal(size=(5, 5))).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)
+    mean, z = rng.normal(size=(5,)).astype(np.float32), rng.normal(size=(9, 5)).astype(np.float32)
+    there = transfer.to_decoder(mean, factor, z)
+    np.testing.assert_allclose(there, mean + z @ factor.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(transfer.to_generator(mean, factor, there), z, rtol=1e-3, atol=1e-4)
+
+
+def test_training_keeps_the_match(saved, config):
+    directory, _ = saved
+    config.transfer.match_posterior, config.gan.discriminator_warmup_steps = True, 0
+    state = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    real = jnp.asarray(IMAGES[:4] / 127.5 - 1, jnp.float32)
+    new, _ = jax.jit(gan.make_train_step(config, SHAPE))(state, real, jax.random.key(0))
+    assert_trees_equal(new.latent_mean, state.latent_mean)
+    assert_trees_equal(new.latent_factor, state.latent_factor)
 
 
 def test_only_the_decoder_is_read(saved, config):
     # Whatever else the checkpoint holds may be of any shape: here, another encoder's latents.
     directory, state = saved
-    checkpoints = Checkpoints(directory, 3)
-    odd = {
-        "params": {"decoder": state.params["decoder"], "encoder": {"a": np.ones(3)}},
-        "b": np.ones(2),
-    }
-    checkpoints.save(8, odd, {})
-    checkpoints.finish()
-    checkpoints.close()
-    assert_trees_equal(
-        transfer.generator_params(config, SHAPE, directory, 8), state.params["decoder"]
-    )
+    odd = {"decoder": state.params["decoder"], "encoder": {"a": np.ones(3)}}
+    save(directory, 8, {"params": odd, "b": np.ones(2)})
+    start = transfer.start(config, IMAGES, directory, 8)
+    assert_trees_equal(start.generator, state.params["decoder"])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +162,7 @@ def test_another_network_is_refused(saved, config, change, phrase):
     directory, _ = saved
     config.model.update(change)
     with pytest.raises(UserError) as caught:
-        transfer.generator_params(config, SHAPE, directory, 7)
+        transfer.start(config, IMAGES, directory, 7)
     assert phrase in str(caught.value)
     assert "params.decoder" in str(caught.value)
 
@@ -79,12 +176,9 @@ def test_missing_and_extra_leaves_are_refused(saved, config, missing):
     else:
         decoder["spare"] = decoder.pop(missing)
         params = {"decoder": decoder}
-    checkpoints = Checkpoints(directory, 3)
-    checkpoints.save(9, {"params": params}, {})
-    checkpoints.finish()
-    checkpoints.close()
+    save(directory, 9, {"params": params})
     with pytest.raises(UserError) as caught:
-        transfer.generator_params(config, SHAPE, directory, 9)
+        transfer.start(config, IMAGES, directory, 9)
     assert "only wanted: up_1.kernel" in str(caught.value)
     if missing != "whole":
         assert "only saved: spare.kernel" in str(caught.value)

@@ -159,3 +159,40 @@ def test_a_reconstruction_term_of_ones_own_is_found_by_name(config, batch):
     assert scalars["loss"] == scalars["reconstruction"] > 0
     plain = loss_with(config, batch, 0, reconstruction="squared_error")
     assert scalars["reconstruction"] != plain["reconstruction"]
+
+
+def test_a_learned_variance_is_a_parameter_of_the_likelihood(config, batch):
+    config.vae.reconstruction, config.vae.variance = "gaussian", "learned"
+    step = jax.jit(vae.make_train_step(config, SHAPE))
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    variance = float(np.exp(state.params["likelihood"]["log_variance"]))
+    new, scalars = step(state, batch, KEY)
+    np.testing.assert_allclose(scalars["variance"], variance, rtol=1e-6)
+    squared = loss_with(config, batch, 0, reconstruction="squared_error", variance="optimal")
+    size = np.prod(SHAPE)
+    expected = squared["reconstruction"] / (2 * variance) + size / 2 * np.log(2 * np.pi * variance)
+    np.testing.assert_allclose(scalars["reconstruction"], expected, rtol=1e-4)
+    # The batch's mean squared error is larger than the first variance, so that it must rise.
+    assert squared["reconstruction"] / size > variance
+    assert float(np.exp(new.params["likelihood"]["log_variance"])) > variance
+
+
+def test_the_signs_of_trouble_are_those_of_the_batch(config, batch):
+    state = jax.jit(lambda: vae.init(config, SHAPE))()
+    _, scalars = jax.jit(vae.make_train_step(config, SHAPE))(state, batch, KEY)
+    encoder = networks.make_encoder(config.model, SHAPE)
+    decoder = networks.make_decoder(config.model, SHAPE)
+    mean, log_variance = encoder.apply({"params": state.params["encoder"]}, batch)
+    assert scalars["active_units"] == (np.var(mean, axis=0) > 0.01).sum()
+    eps = jax.random.normal(draw_key(KEY, Purpose.POSTERIOR), mean.shape)
+    z = vae.reparameterize(mean, log_variance, eps)
+    decoded = np.tanh(decoder.apply({"params": state.params["decoder"]}, z))
+
+    def detail(x):
+        centre = x[:, 1:-1, 1:-1]
+        around = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+        return ((around - 4 * centre) ** 2).mean()
+
+    np.testing.assert_allclose(
+        scalars["sharpness"], detail(decoded) / detail(np.asarray(batch)), rtol=1e-3
+    )

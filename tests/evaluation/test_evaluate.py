@@ -76,7 +76,7 @@ def evaluated(config):
 @pytest.fixture
 def models(evaluated):
     params = jax.jit(functools.partial(vae.init, evaluated, SHAPE))().params
-    generator = jax.jit(functools.partial(gan.random_generator, evaluated, SHAPE))()
+    generator = jax.jit(functools.partial(gan.random_start, evaluated, SHAPE))().generator
     return evaluate.Models(params["encoder"], params["decoder"], generator)
 
 
