@@ -13,9 +13,11 @@ import json
 import pathlib
 import shutil
 import sys
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from scipy import stats
 
 from vaegan_jax import checkpoints, gan, pipeline, randomness
@@ -114,7 +116,7 @@ def read(results: pathlib.Path) -> list[dict[str, Any]]:
     )
 
 
-def table(workdir):
+def table(workdir: pathlib.Path) -> None:
     """Prints means and paired differences with 95 % intervals of Student's t."""
     lines = read(workdir / "results.jsonl")
     values = {(line["seed"], line["variant"]): line for line in lines}
@@ -142,7 +144,7 @@ def table(workdir):
         )
 
 
-def interval(values):
+def interval(values: np.ndarray) -> str:
     """Returns a mean and the half-width of its 95 % interval, as text."""
     if len(values) < 2:
         return f"{values.mean():.1f}"
@@ -150,7 +152,7 @@ def interval(values):
     return f"{values.mean():.1f} ± {half:.1f}"
 
 
-def main():
+def main() -> None:
     """Reads the flags."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)

@@ -185,6 +185,100 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
     assert int(final_state(stage, config, tmp_path).step) == 3
 
 
+def failing(config, attempts=1):
+    """A stage whose fifth step fails until it has been rolled back so many times."""
+    sound = vae.make_train_step(config, SHAPE)
+
+    def step(state, images, key):
+        state, scalars = sound(state, images, key)
+        bad = (state.step == 5) & (state.attempt < attempts)
+        return state, scalars | {"kl": jnp.where(bad, jnp.nan, scalars["kl"])}
+
+    return make_stage(config, step=step)
+
+
+def test_a_rolled_back_run_goes_on_with_other_noise_and_smaller_steps(tmp_path, config):
+    config.training.on_nonfinite, config.training.rollback_rate = "rollback", 0.25
+    stage = failing(config)
+    train(stage, config, tmp_path / "rolled")
+    rolled = final_state(stage, config, tmp_path / "rolled")
+    assert (int(rolled.step), int(rolled.attempt)) == (7, 1)
+
+    # By hand: the state of step 3, the attempt raised, four more of the documented steps at a
+    # quarter of the rate.
+    config.training.on_nonfinite = "stop"
+    with pytest.raises(UserError):
+        train(stage, config, tmp_path / "stopped")
+    state = final_state(stage, config, tmp_path / "stopped")
+    config.vae.learning_rate /= 4
+    step = jax.jit(vae.make_train_step(config, SHAPE))
+    batches = feed.Batches(0, randomness.Stage.VAE, 4, len(IMAGES))
+    for i in range(3, 7):
+        key = randomness.step_key(0, randomness.Stage.VAE, 1, i)
+        images = preprocessing.to_network(jnp.asarray(IMAGES[batches.indices(i)]))
+        state, _ = step(state, images, key)
+    for ours, expected in zip(
+        jax.tree.leaves(rolled.params), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
+
+    lines = metrics(tmp_path / "rolled")
+    assert [line["step"] for line in lines if "trouble" not in line] == [4, 7]
+    (trouble,) = [line for line in lines if "trouble" in line]
+    assert (trouble["trouble"], trouble["step"]) == ("not_finite", 5)
+    assert "kl was not finite at step 5" in trouble["text"]
+
+
+def test_rollbacks_are_bounded(tmp_path, config):
+    config.training.on_nonfinite, config.training.most_rollbacks = "rollback", 2
+    with pytest.raises(UserError, match="at step 5 after 2 rollbacks: kl is not finite; the check"):
+        train(failing(config, attempts=9), config, tmp_path)
+    assert len([line for line in metrics(tmp_path) if "trouble" in line]) == 1
+    with workdir.open_workdir(tmp_path, config) as folder:
+        events = [line["event"] for line in folder.events()]
+    assert events.count("vae: rolled back to step 3") == 2
+
+
+def test_a_rolled_back_run_that_is_stopped_goes_on_to_the_same_end(tmp_path, config):
+    config.training.on_nonfinite = "rollback"
+    config.training.seconds_per_call = 1e-9  # a look after every step
+    train(failing(config), config, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(failing(config), config, tmp_path / "parts", StopAt(6))  # after the rollback
+    state = final_state(failing(config), config, tmp_path / "parts")
+    assert int(state.attempt) == 1
+    assert int(state.step) < 7
+    train(failing(config), config, tmp_path / "parts")
+    assert_trees_equal(
+        *(final_state(failing(config), config, tmp_path / name) for name in ("whole", "parts"))
+    )
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_a_run_that_could_be_rolled_back_has_the_bits_of_one_that_could_not(tmp_path, config):
+    stage = make_stage(config)
+    train(stage, config, tmp_path / "a")
+    config.training.on_nonfinite = "rollback"
+    stage = make_stage(config)
+    train(stage, config, tmp_path / "b")
+    assert_trees_equal(*(final_state(stage, config, tmp_path / name).params for name in "ab"))
+
+
+def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys):
+    config.monitor.window, config.monitor.kl = 1, 1e9
+    config.training.log_every = 2
+    config.training.seconds_per_call = 1e-9
+    train(make_stage(config), config, tmp_path / "whole")
+    assert capsys.readouterr().out.count("vae, step 2: posterior collapse:") == 1
+    with pytest.raises(Stopped):
+        train(make_stage(config), config, tmp_path / "parts", StopAt(1))
+    train(make_stage(config), config, tmp_path / "parts")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    troubles = [line for line in metrics(tmp_path / "whole") if "trouble" in line]
+    assert [(line["trouble"], line["step"]) for line in troubles] == [("posterior_collapse", 2)]
+    assert troubles[0]["kl"] == metrics(tmp_path / "whole")[0]["kl"]
+
+
 def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
     rows = {"kl": np.array([0.1, 0.2, 0.7], np.float32)}
     stage = make_stage(config)
@@ -193,7 +287,7 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
             folder.rewind("vae", 0)
             progress, first = None, 0
             for part in parts:
-                log = training.Log(stage, folder, first, progress)
+                log = training.Log(stage, config, folder, first, progress)
                 log.add({"kl": rows["kl"][first : first + part]})
                 progress, first = json.loads(json.dumps(log.progress())), first + part
             log.write(3)
@@ -256,7 +350,7 @@ def test_what_measuring_takes_is_no_part_of_what_training_took(tmp_path, config,
     clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
     with workdir.open_workdir(tmp_path, config) as folder:
-        log = training.Log(make_stage(config), folder, 0)
+        log = training.Log(make_stage(config), config, folder, 0)
         assert log.cost(2) == {"seconds": 5.0, "images": 8}
         with log.paused():
             pass  # for thirty seconds

@@ -14,6 +14,7 @@ from vaegan_jax import (
     environment,
     evaluating,
     gan,
+    monitor,
     randomness,
     training,
     transfer,
@@ -23,7 +24,7 @@ from vaegan_jax import (
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import curve
+from vaegan_jax.evaluation import curve, latent_use
 from vaegan_jax.report import page, pictures, tables
 from vaegan_jax.signals import StopRequest
 
@@ -67,6 +68,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         if "vae" in stages and config.transfer.generator == "vae":
             stage = vae_stage(config, data, judges.measure)
             worked |= training.train(stage, data.train, config, folder, stop)
+            _note_latent_use(config, data, folder)
         if "gan" in stages:
             grown = gan_stage(config, data, folder, judges.measure)
             worked |= training.train(grown, data.train, config, folder, stop)
@@ -77,6 +79,19 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         if not worked:
             print("This run was finished before, and nothing is left to do.")
         print(summary(config, folder))
+
+
+def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
+    """Notes once, when the VAE is finished, what its latent dimensions say."""
+    if folder.facts(workdir.LATENT):
+        return
+    template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
+    encoder = checkpoints.restore_part(
+        folder.checkpoints("vae"), config.vae.steps, ("params", "encoder"), template
+    )
+    found = latent_use.facts(latent_use.measure(config, encoder, data.held_out))
+    folder.write_facts(workdir.LATENT, found)
+    print(f"vae: {latent_use.advice(found)}", flush=True)
 
 
 def vae_stage(
@@ -151,7 +166,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
     """Returns some lines on a run: what it took, what came out, and which files to look at."""
     lines = []
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
-        metrics = [line for line in folder.metrics() if line["stage"] == stage]
+        metrics = folder.metrics(stage)
         if metrics:
             lines.append(
                 f"{stage}: {metrics[-1]['step']} steps of {steps} in "
@@ -160,6 +175,10 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             )
             pictures_of_stage = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
             lines += [f"  {picture}" for picture in pictures_of_stage]
+            lines += [f"  {text}" for text in troubles(config, folder, stage)]
+    latent = folder.facts(workdir.LATENT)
+    if latent:
+        lines.append(f"latent: {latent_use.advice(latent)}")
     evaluation = folder.evaluation()
     if evaluation:
         lines.append(tables.as_text(evaluation))
@@ -168,6 +187,25 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
     lines.append(f"curves:  tensorboard --logdir {folder.path / 'tensorboard'}")
     lines.append(f"report:  {folder.path / workdir.REPORT}")
     return "\n".join(lines)
+
+
+def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
+    """Returns what to say of each trouble that a stage was in: when, the evidence, what helps."""
+    metrics = folder.metrics(stage)
+    held = monitor.held(stage, metrics, config)
+    texts = []
+    for line in folder.troubles():
+        if line["stage"] != stage:
+            continue
+        steps = held.get(line["trouble"], [])
+        until = ""
+        if steps:
+            until = " to the end" if steps[-1] == metrics[-1]["step"] else f" to step {steps[-1]}"
+        texts.append(
+            f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
+            f"What usually helps: {line['remedy']}."
+        )
+    return texts
 
 
 def _require_enough(config: ConfigDict, data: images.Images) -> None:

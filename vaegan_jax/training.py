@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import randomness
+from vaegan_jax import monitor, randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import Batches, ImageArray, make_feed
@@ -31,6 +31,9 @@ class StageState(Protocol):
     @property
     def attempt(self) -> jax.Array:
         """int32 scalar, 0 unless rolled back."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns the state with other fields."""
 
 
 State = TypeVar("State", bound=StageState)
@@ -88,17 +91,51 @@ def train(
 
     Raises:
       Stopped: after saving, where a signal asked for it.
-      UserError: for a checkpoint that does not fit or cannot be written, and for a scalar that is
-        not finite, naming it and the step.
+      UserError: for a checkpoint that does not fit or cannot be written, and for a number that is
+        not finite, naming it and the step, unless ``training.on_nonfinite`` has it rolled back.
     """
-    checkpoints = Checkpoints(workdir.checkpoints(stage.name), config.training.keep_checkpoints)
+    every = config.training
+    checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.keep_checkpoints)
+    call = make_call(stage, config.seed, every.log_every, config.data.flip)
+    attempt = 0
     try:
         if checkpoints.latest() == stage.steps:
             return False
-        _train(stage, images, config, workdir, checkpoints, stop)
-        return True
+        while True:
+            try:
+                _train(stage, images, config, workdir, checkpoints, stop, call, attempt)
+                return True
+            except NotFiniteError as bad:
+                checkpoints.finish()
+                saved = checkpoints.latest()
+                trouble = monitor.not_finite(bad.what, bad.step, stage.name)
+                workdir.write_trouble(stage.name, bad.step, trouble)
+                if every.on_nonfinite == "stop" or bad.attempt >= every.most_rollbacks:
+                    raise _not_finite(stage, config, bad, saved) from None
+                attempt = bad.attempt + 1
+                print(
+                    f"{stage.name}: {trouble.text} Going back to step {saved or 0} with learning "
+                    f"rates of {every.rollback_rate**attempt:.3g} of the config's "
+                    f"(rollback {attempt} of {every.most_rollbacks}).",
+                    flush=True,
+                )
+                workdir.write_event(f"{stage.name}: rolled back to step {saved or 0}")
     finally:
         checkpoints.close()
+
+
+class NotFiniteError(Exception):
+    """A number that is not finite.
+
+    Attributes:
+      what: the number's name.
+      step: of the stage.
+      attempt: how often the stage had been rolled back by then.
+    """
+
+    def __init__(self, what: str, step: int, attempt: int) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.what, self.step, self.attempt = what, step, attempt
 
 
 def _train(
@@ -108,7 +145,10 @@ def _train(
     workdir: Workdir,
     checkpoints: Checkpoints,
     stop: StopRequest,
+    call: Callable[..., tuple[State, Scalars]],
+    attempt: int,
 ) -> None:
+    """Goes on from the last checkpoint, at this attempt or, where that was later, at its own."""
     every = config.training
     curve_every = config.evaluation.curve_every if stage.measure else 0
     step, progress = checkpoints.latest(), None
@@ -116,13 +156,14 @@ def _train(
         step, state = 0, stage.init()
     else:
         state, progress = checkpoints.restore(step, stage.template)
+    attempt = max(attempt, int(state.attempt))
+    state = state.replace(attempt=jnp.full_like(state.attempt, attempt))
     workdir.rewind(stage.name, step)
     workdir.write_event(f"{stage.name}: {'began' if step == 0 else f'went on from step {step}'}")
     if step == 0:
         _draw(stage, state, workdir, step)
 
-    log = Log(stage, workdir, step, progress)
-    call = make_call(stage, config.seed, every.log_every, config.data.flip)
+    log = Log(stage, config, workdir, step, progress)
     batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
     limit_mb, workers = config.data.resident_limit_mb, config.data.workers
     feed = make_feed(images, batches, step, every.log_every, limit_mb, workers)
@@ -147,7 +188,8 @@ def _train(
 
         bad = first_not_finite(rows)
         if bad is not None:
-            raise _not_finite(stage, workdir, step + bad[0] + 1, bad[1], checkpoints.latest())
+            log.close()
+            raise NotFiniteError(bad[1], step + bad[0] + 1, attempt)
         step += count
         log.add(rows)
         last, stopping = step == stage.steps, stop.signal
@@ -161,7 +203,8 @@ def _train(
             workdir.write_curve(stage.name, step, log.cost(step) | found)
         if last or step % every.checkpoint_every == 0 or stopping:
             if not all_finite(state):
-                raise _not_finite(stage, workdir, step, "a parameter", checkpoints.latest())
+                log.close()
+                raise NotFiniteError("a parameter", step, attempt)
             checkpoints.save(step, state, log.progress())
         if stopping and not last:
             break
@@ -186,11 +229,17 @@ class Log:
     """
 
     def __init__(
-        self, stage: Stage[Any], workdir: Workdir, step: int, progress: Progress | None = None
+        self,
+        stage: Stage[Any],
+        config: ConfigDict,
+        workdir: Workdir,
+        step: int,
+        progress: Progress | None = None,
     ) -> None:
         """Begins at a step, with what `progress` returned when that step was saved."""
         progress = progress or {"seconds": 0.0, "count": 0, "sums": {}}
-        self._stage, self._workdir = stage, workdir
+        self._stage, self._config, self._workdir = stage, config, workdir
+        self._lines = workdir.metrics(stage.name)
         self._count: int = progress["count"]
         self._sums: dict[str, float] = dict(progress["sums"])
         self._began: float = time.perf_counter() - progress["seconds"]
@@ -221,10 +270,14 @@ class Log:
         }
         means = {name: total / self._count for name, total in self._sums.items()}
         self._workdir.write_metrics(self._stage.name, step, rates | means)
+        self._lines.append({"step": step} | means)
         self._count, self._sums, self._written = 0, {}, (step, seconds)
 
+        troubles = monitor.look(self._stage.name, self._lines, self._config)
         shown = {name: f"{means[name]:.3g}" for name in self._stage.shown}
         shown["images/s"] = f"{rate * batch_size:.0f}"
+        if troubles:
+            shown["trouble"] = "+".join(trouble.name for trouble in troubles)
         self._bar.set_postfix(shown)
         if self._bar.disable:  # no terminal: a line instead of a bar
             numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
@@ -234,6 +287,9 @@ class Log:
                 f"{left:.0f} s left",
                 flush=True,
             )
+        for trouble in troubles:
+            if self._workdir.write_trouble(self._stage.name, step, trouble):
+                self._bar.write(f"{self._stage.name}, step {step}: {trouble.sentence}")
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -346,15 +402,15 @@ def _steps_to_next(step: int, last: int, every: ConfigDict, curve_every: int) ->
 
 
 def _not_finite(
-    stage: Stage[Any], workdir: Workdir, step: int, what: str, saved: int | None
+    stage: Stage[Any], config: ConfigDict, bad: NotFiniteError, saved: int | None
 ) -> UserError:
     kept = (
         "no checkpoint was saved before"
         if saved is None
         else f"the checkpoint of step {saved} is kept"
     )
-    workdir.write_event(f"{stage.name}: {what} was not finite at step {step}")
+    tried = f" after {bad.attempt} rollbacks" if bad.attempt else ""
     return UserError(
-        f"The {stage.name} stage stopped at step {step}: {what} is not finite; {kept}. Try lower "
-        f"learning rates in config.{stage.name}, in another --workdir."
+        f"The {stage.name} stage stopped at step {bad.step}{tried}: {bad.what} is not finite; "
+        f"{kept}. Try lower learning rates in config.{stage.name}, in another --workdir."
     )

@@ -71,9 +71,9 @@ def make_train_step(
 
     The step takes images float32 [B, H, W, C] in [-1, 1] and the key of this step, and descends
     on ``mean(reconstruction + kl_weight * KL)``. Its scalars are `loss`, `reconstruction` and
-    `kl`, in nats per image (up to the reconstruction's constant), the `gradient_norm`, and of
-    the batch `active_units` and the `sharpness` of what is decoded in units of the images' own;
-    with a learned variance also that.
+    `kl`, in nats per image (up to the reconstruction's constant), `largest_kl`, the nats of the
+    dimension that says most, the `gradient_norm`, and of the batch `active_units` and the
+    `sharpness` of what is decoded in units of the images' own; with a learned variance also that.
     """
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
@@ -106,6 +106,7 @@ def make_train_step(
             weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
         charged = losses.free_bits(of_units, wanted.free_bits) if wanted.free_bits else kl
         total = reconstruction + weight * charged
+        scalars["largest_kl"] = jnp.max(jnp.mean(of_units, axis=0))
         return total, scalars | {"loss": total, "reconstruction": reconstruction, "kl": kl}
 
     def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:

@@ -3,7 +3,8 @@
 config.json          the resolved config, every field
 data.json            which images the run is trained on
 run.json             versions, device and machine that it began with
-metrics.jsonl        a line of numbers every few steps, both stages
+metrics.jsonl        a line of numbers every few steps, both stages, and of every trouble raised
+latent.json          what the VAE's latent dimensions say
 curve.jsonl          a line of distances to real images every now and then, both stages
 events.jsonl         what happened when
 images/STAGE/        PNG pictures, named by what they show and the step
@@ -29,10 +30,12 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from vaegan_jax import config as configuration
+from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
 
 DATA = "data.json"
 ENVIRONMENT = "run.json"
+LATENT = "latent.json"
 REPORT = "report.html"
 
 _CONFIG = "config.json"
@@ -109,7 +112,9 @@ class Workdir:
             kept = [
                 json.dumps(line)
                 for line in self._lines(name)
-                if line.get("stage") != stage or line["step"] <= step
+                if line.get("stage") != stage
+                or line["step"] <= step
+                or line.get("trouble") == monitor.NOT_FINITE  # what went wrong stays on record
             ]
             _write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
@@ -120,9 +125,17 @@ class Workdir:
             str(self.path / "tensorboard" / stage), purge_step=step + 1
         )
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Returns the lines of metrics.jsonl, whole ones only."""
-        return self._lines(_METRICS)
+    def metrics(self, stage: str = "") -> list[dict[str, Any]]:
+        """Returns the lines of numbers in metrics.jsonl, whole ones only, of one stage or all."""
+        return [
+            line
+            for line in self._lines(_METRICS)
+            if "trouble" not in line and line["stage"] in (stage or line["stage"],)
+        ]
+
+    def troubles(self) -> list[dict[str, Any]]:
+        """Returns the troubles in metrics.jsonl: `stage`, `step`, `trouble`, `text`, `remedy`."""
+        return [line for line in self._lines(_METRICS) if "trouble" in line]
 
     def curve(self) -> list[dict[str, Any]]:
         """Returns the lines of curve.jsonl, whole ones only."""
@@ -146,6 +159,30 @@ class Workdir:
         """Appends what happened, with the time."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._write_line(_EVENTS, {"time": now, "event": text})
+
+    def write_trouble(self, stage: str, step: int, trouble: monitor.Trouble) -> bool:
+        """Notes a trouble where it is seen for the first time; says whether it is.
+
+        A stage has each but once, and a number that is not finite once a step.
+        """
+        line = {
+            "stage": stage,
+            "step": step,
+            "trouble": trouble.name,
+            "text": trouble.text,
+            "remedy": trouble.remedy,
+        } | trouble.evidence
+        identity = ["stage", "trouble"] + (["step"] if trouble.name == monitor.NOT_FINITE else [])
+        if any(all(old[name] == line[name] for name in identity) for old in self.troubles()):
+            return False
+        self._write_line(_METRICS, line)
+        self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
+        self.write_event(f"{stage}, step {step}: {trouble.sentence}")
+        return True
+
+    def write_facts(self, name: str, facts: dict[str, Any]) -> None:
+        """Writes a JSON file of the folder, whole or not at all."""
+        _write_whole(self.path / name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
     def evaluation(self) -> dict[str, Any] | None:
         """Returns what `write_evaluation` wrote last, or None.

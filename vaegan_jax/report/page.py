@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jinja2
 
 from vaegan_jax import config as configuration
+from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
-from vaegan_jax.workdir import DATA, ENVIRONMENT, Workdir
+from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir
 
 _TEMPLATE = "report.html.jinja"
 _STAGES = {"vae": "VAE", "gan": "GAN"}
@@ -38,7 +39,7 @@ def make(folder: Workdir) -> str:
     config = folder.config()
     defaults = {name: field.default for name, field in configuration.FIELDS.items()}
     metrics, curve = folder.metrics(), folder.curve()
-    evaluation = folder.evaluation()
+    evaluation, latent = folder.evaluation(), folder.facts(LATENT)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -52,6 +53,8 @@ def make(folder: Workdir) -> str:
             facts for stage in _STAGES if (facts := _stage(stage, config, metrics)) is not None
         ],
         evaluation=evaluation,
+        troubles=folder.troubles(),
+        latent=latent_use.advice(latent) if latent else "",
         tables=tables.make(evaluation) if evaluation else [],
         meanings=tables.MEANINGS.items(),
         samples=_samples(folder),

@@ -1,0 +1,113 @@
+import pytest
+
+from vaegan_jax import monitor
+
+# A line of metrics of a run in good health, for each stage.
+VAE = {
+    "reconstruction": 300.0,
+    "kl": 20.0,
+    "largest_kl": 3.0,
+    "active_units": 4.0,
+    "sharpness": 0.6,
+}
+GAN = {
+    "discriminator_accuracy": 0.9, "generator_slope": 0.6, "generator_gradient_norm": 2.0,
+    "margin": 2.0, "absolute_margin": 2.0, "real_logit": 1.0, "fake_logit": -1.0,
+    "diversity": 0.9, "feature_diversity": 0.8, "near_duplicates": 0.0, "sharpness": 0.9,
+}  # fmt: skip
+
+
+def lines(stage, changes, count=5, first=None):
+    usual = VAE if stage == "vae" else GAN
+    made = [{"stage": stage, "step": 4 * (i + 1)} | usual | changes for i in range(count)]
+    return [made[0] | (first or {}), *made[1:]] if made else []
+
+
+def names(stage, made, config):
+    return [trouble.name for trouble in monitor.look(stage, made, config)]
+
+
+@pytest.fixture
+def watched(config):
+    config.gan.discriminator_warmup_steps = 0
+    return config
+
+
+@pytest.mark.parametrize("stage", ["vae", "gan"])
+def test_good_health_raises_nothing(watched, stage):
+    assert names(stage, lines(stage, {}), watched) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "near", "name"),
+    [
+        ("gan", {"discriminator_accuracy": 0.99}, {"discriminator_accuracy": 0.97},
+         "discriminator_overpowering"),
+        ("gan", {"generator_slope": 0.019}, {"generator_slope": 0.021}, "vanishing_gradient"),
+        ("gan", {"margin": -0.5}, {"margin": -0.7}, "oscillation"),
+        ("gan", {"margin": 0.1, "absolute_margin": 1.1}, {"margin": 0.1, "absolute_margin": 0.9},
+         "oscillation"),
+        ("gan", {"fake_logit": -101.0}, {"fake_logit": -99.0}, "divergence"),
+        ("gan", {"diversity": 0.29}, {"diversity": 0.31}, "mode_collapse"),
+        ("gan", {"feature_diversity": 0.29}, {"feature_diversity": 0.31}, "mode_collapse"),
+        ("gan", {"near_duplicates": 0.51}, {"near_duplicates": 0.49}, "mode_collapse"),
+        ("gan", {"sharpness": 0.24}, {"sharpness": 0.26}, "blur"),
+        ("vae", {"sharpness": 0.24}, {"sharpness": 0.26}, "blur"),
+        ("vae", {"kl": 0.9}, {"kl": 1.1}, "posterior_collapse"),
+        ("vae", {"active_units": 0.2}, {"active_units": 0.3}, "ignored_latents"),
+    ],
+)  # fmt: skip
+def test_each_threshold_raises_its_own_trouble(watched, stage, changes, near, name):
+    assert names(stage, lines(stage, changes), watched) == [name]
+    assert names(stage, lines(stage, near), watched) == []
+    (trouble,) = monitor.look(stage, lines(stage, changes), watched)
+    assert "What usually helps" in trouble.sentence
+    for key in changes.keys() & trouble.evidence.keys():
+        assert trouble.evidence[key] == pytest.approx(changes[key])
+
+
+def test_a_vae_diverges_where_it_ends_worse_than_it_began(watched):
+    rising = [
+        line | {"reconstruction": 300.0 + i} for i, line in enumerate(lines("vae", {}, count=6))
+    ]
+    assert names("vae", rising, watched) == ["divergence"]
+    assert names("vae", rising[::-1], watched) == []
+
+
+def test_the_last_window_counts_and_nothing_before_it(watched):
+    bad = {"diversity": 0.1}
+    made = lines("gan", bad, 5) + lines("gan", {}, 5)
+    assert names("gan", made, watched) == []
+    assert names("gan", made[:5], watched) == ["mode_collapse"]
+    # 4 of 5 lines are well: the mean is 0.74.
+    assert names("gan", made[:9], watched) == []
+    assert names("gan", made[:4], watched) == []  # not enough to judge by
+    watched.monitor.window = 2
+    assert names("gan", made[:2], watched) == ["mode_collapse"]
+
+
+def test_the_discriminators_warm_up_does_not_count(watched):
+    watched.gan.discriminator_warmup_steps = 9  # of lines of four steps, the first three
+    winning = lines("gan", {"discriminator_accuracy": 1.0}, 8)
+    assert names("gan", winning[:7], watched) == []
+    assert names("gan", winning, watched) == ["discriminator_overpowering"]
+
+
+def test_how_long_a_trouble_lasts(watched):
+    watched.monitor.window = 1
+    made = [
+        line | {"near_duplicates": 1.0 if i in (1, 2, 5) else 0.0}
+        for i, line in enumerate(lines("gan", {}, 8))
+    ]
+    assert monitor.held("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
+
+
+def test_what_older_lines_lack_raises_nothing(watched):
+    assert names("gan", [{"stage": "gan", "step": 4 * i} for i in range(9)], watched) == []
+
+
+def test_thresholds_are_the_configs(watched):
+    made = lines("gan", {"discriminator_accuracy": 0.95})
+    assert names("gan", made, watched) == []
+    watched.monitor.accuracy = 0.9
+    assert names("gan", made, watched) == ["discriminator_overpowering"]
