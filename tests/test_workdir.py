@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vaegan_jax import config as configuration
+from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
 from vaegan_jax.workdir import open_workdir, require_run
 
@@ -195,3 +196,29 @@ def test_a_folder_without_a_run_has_nothing_to_report(tmp_path, config):
     with open_workdir(tmp_path / "run", config):
         pass
     require_run(tmp_path / "run")
+
+
+def test_a_trouble_is_noted_once_a_stage_and_what_is_not_finite_once_a_step(tmp_path, config):
+    trouble = monitor.Trouble("blur", {"sharpness": 0.1}, "It blurs.", "patience")
+    with open_workdir(tmp_path, config) as workdir:
+        for stage in ("vae", "gan"):
+            workdir.rewind(stage, 0)
+        workdir.write_metrics("vae", 4, {"loss": 1.0})
+        assert workdir.write_trouble("vae", 4, trouble)
+        assert not workdir.write_trouble("vae", 8, trouble)
+        assert workdir.write_trouble("gan", 8, trouble)
+        for step, new in ((7, True), (7, False), (9, True)):
+            assert workdir.write_trouble("vae", step, monitor.not_finite("kl", step, "vae")) == new
+        seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
+        assert seen == [
+            ("vae", "blur", 4), ("gan", "blur", 8),
+            ("vae", "not_finite", 7), ("vae", "not_finite", 9),
+        ]  # fmt: skip
+        assert workdir.troubles()[0]["sharpness"] == 0.1
+        assert [line["step"] for line in workdir.metrics()] == [4]
+        assert workdir.metrics("gan") == []
+        # What follows a restored checkpoint is seen again; what was not finite stays on record.
+        workdir.rewind("vae", 3)
+        seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
+        assert seen == [("gan", "blur", 8), ("vae", "not_finite", 7), ("vae", "not_finite", 9)]
+        assert workdir.write_trouble("vae", 4, trouble)

@@ -160,6 +160,9 @@ def _models(
         encoder=part("vae", ("params", "encoder"), state.params["encoder"]),
         decoder=part("vae", ("params", "decoder"), decoder),
         generator=part("gan", ("ema",), decoder),
+        likelihood=part("vae", ("params", "likelihood"), state.params["likelihood"])
+        if "likelihood" in state.params
+        else None,
     )
 
 

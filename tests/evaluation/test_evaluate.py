@@ -278,7 +278,7 @@ def test_a_likelihood_of_grey_values_is_not_claimed_for_cross_entropy(evaluated,
     _, found = run(evaluated, data, models)
     assert ("vae", "", "elbo_bits_per_dim") not in found
     assert found["vae", "", "calibrated_elbo_bits_per_dim"].value is not None
-    assert vae_quality.own_variance(evaluated) is None
+    assert vae_quality.own_variance(evaluated, {}) is None
 
 
 def test_too_few_images_are_refused_with_what_to_do():

@@ -143,13 +143,13 @@ def test_the_posterior_is_the_encoders(config, params, images):
 def test_the_variance_that_a_loss_implies(config, reconstruction, kl_weight, variance):
     with config.ignore_type():
         config.vae.reconstruction, config.vae.kl_weight = reconstruction, kl_weight
-    assert vae_quality.own_variance(config) == variance
+    assert vae_quality.own_variance(config, {}) == variance
 
 
 @pytest.mark.parametrize("kl_weight", [0.3, 1.0, 4.0])
 def test_a_gaussian_of_that_variance_is_the_training_loss(config, kl_weight):
     config.vae.kl_weight = kl_weight
-    deviation = np.sqrt(vae_quality.own_variance(config))
+    deviation = np.sqrt(vae_quality.own_variance(config, {}))
     x, y = np.random.default_rng(0).uniform(-1, 1, (2, 40))
     # -log N = squared error / kl_weight + a constant, so that both are weighed alike.
     change = scipy.stats.norm.logpdf(x, y, deviation).sum()
@@ -249,3 +249,10 @@ def test_even_images_and_even_slopes_have_no_detail():
     rows, columns = np.mgrid[:16, :32]
     images = np.stack([flat, 3 * rows + 5 * columns])[..., None].astype(np.uint8)
     np.testing.assert_allclose(vae_quality.sharpness(images), 0, atol=1e-10)
+
+
+def test_a_learned_variance_is_its_own(config):
+    config.vae.reconstruction, config.vae.variance = "gaussian", "learned"
+    params = {"likelihood": {"log_variance": jnp.float32(-3.0)}}
+    np.testing.assert_allclose(vae_quality.own_variance(config, params), np.exp(-3), rtol=1e-6)
+    assert vae_quality.own_variance(config, {}) is None  # the likeliest has no fixed one

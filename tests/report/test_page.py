@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from vaegan_jax import config as configuration
+from vaegan_jax import monitor, workdir
+from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import page
-from vaegan_jax.workdir import open_workdir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Void elements of HTML, and those of SVG that close themselves.
@@ -85,7 +86,7 @@ def run(tmp_path, config):
     def make(came, name="my run"):
         path = tmp_path / name
         config.gan.steps = 60
-        with open_workdir(path, config) as folder:
+        with workdir.open_workdir(path, config) as folder:
             if came >= 1:
                 loss = {"loss": 40.0, "reconstruction": 30.0, "kl": 10.0, "gradient_norm": 1.0}
                 lines = [metrics_line("vae", step, **loss) for step in (10, 20)]
@@ -153,6 +154,28 @@ def test_a_run_that_has_only_begun_says_so(run):
     assert "Samples" not in text
 
 
+def test_what_was_seen_during_training_is_told(run, tmp_path):
+    text, _ = run(1)
+    assert "What came out" not in text
+    config = configuration.default_config()
+    use = latent_use.LatentUse(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
+    trouble = monitor.Trouble(
+        "mode_collapse", {"diversity": 0.1}, "They are <alike>.", "more of it"
+    )
+    with workdir.open_workdir(tmp_path / "other", config) as folder:
+        folder.rewind("gan", 0)
+        folder.write_facts(workdir.LATENT, latent_use.facts(use))
+        assert folder.write_trouble("gan", 40, trouble)
+        assert not folder.write_trouble("gan", 50, trouble)
+        text = page.make(folder)
+    parsed(text)
+    assert "<dt>Mode collapse, GAN, step 40</dt>" in text
+    assert "They are &lt;alike&gt;. What usually helps: more of it." in text
+    assert "1 of 3 latent dimensions are active; they carry 2 nats" in text
+    # And among what happened.
+    assert "gan, step 40: mode collapse: They are &lt;alike&gt;." in text
+
+
 def test_a_run_half_way_shows_what_it_has(run):
     text, path = run(1)
     assert "VAE: 20 of 7 steps in 10 s, 32 images/s at the end" in text
@@ -201,7 +224,7 @@ def test_what_a_run_holds_cannot_write_markup(run):
 
 def test_the_same_folder_gives_the_same_page(run):
     text, path = run(3)
-    with open_workdir(path, configuration_of(path)) as folder:
+    with workdir.open_workdir(path, configuration_of(path)) as folder:
         assert page.make(folder) == text
 
 

@@ -52,11 +52,13 @@ class Models(NamedTuple):
       encoder: its parameters.
       decoder: its parameters.
       generator: the running average of its parameters.
+      likelihood: the VAE's learned likelihood.
     """
 
     encoder: optax.Params | None
     decoder: optax.Params | None
     generator: optax.Params | None
+    likelihood: optax.Params | None = None
 
 
 class Pairs(NamedTuple):
@@ -152,6 +154,8 @@ def evaluate(
     units = None
     if models.encoder is not None and models.decoder is not None:
         vae = {"encoder": models.encoder, "decoder": models.decoder}
+        if models.likelihood is not None:
+            vae["likelihood"] = models.likelihood
         judged = judge_vae.judge(
             config, vae, sides["train"].images, sides["held_out"].images, count, watch
         )

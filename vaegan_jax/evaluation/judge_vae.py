@@ -60,7 +60,7 @@ def judge(
 
     Args:
       config: the run's config.
-      params: ``{"encoder", "decoder"}``.
+      params: ``{"encoder", "decoder"}``, and `likelihood` where that was learned.
       train: training images, by which the decoder's variance is calibrated.
       held_out: what is reconstructed and encoded.
       count: how many of them at most.
@@ -137,7 +137,7 @@ def _likelihood(
 
     on_training = rows_of(train, 1, 1, [1.0], "calibration of the decoder")
     calibrated = float(on_training["squared_error"].mean()) / math.prod(train.image_shape)
-    own = vae_quality.own_variance(config)
+    own = vae_quality.own_variance(config, params)
     variances = {"calibrated_": calibrated} | ({} if own is None else {"": own})
     rows = rows_of(
         held_out, 2, wanted.likelihood_draws, list(variances.values()), "bounds on the likelihood"

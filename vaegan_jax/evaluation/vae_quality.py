@@ -18,12 +18,15 @@ Params = dict[str, optax.Params]
 Rows = dict[str, jax.Array]
 
 
-def own_variance(config: ConfigDict) -> float | None:
+def own_variance(config: ConfigDict, params: Params) -> float | None:
     """Returns the variance of the Gaussian decoder that the training loss implies, or None.
 
     The squared error with a KL weight of b is a Gaussian of variance b / 2, see
-    `losses.vae.squared_error`; cross entropy on grey values is no density of theirs.
+    `losses.vae.squared_error`; `gaussian` may have learned its own; cross entropy on grey values
+    is no density of theirs.
     """
+    if "likelihood" in params:
+        return float(jnp.exp(params["likelihood"]["log_variance"]))
     if config.vae.reconstruction == "squared_error" and config.vae.kl_weight > 0:
         return float(config.vae.kl_weight) / 2
     return None

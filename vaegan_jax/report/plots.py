@@ -123,6 +123,8 @@ _OF_STAGE: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
     "vae": (
         ("Loss of the VAE", "nats per image", ("loss", "reconstruction", "kl"), True),
         ("Gradient of the VAE", "norm", ("gradient_norm",), True),
+        ("Active units of a batch", "latent dimensions", ("active_units",), False),
+        ("Fine detail of reconstructions", "of that of real images", ("sharpness",), True),
     ),
     "gan": (
         ("Losses of the GAN", "nats", ("discriminator_loss", "generator_loss"), False),
@@ -135,6 +137,13 @@ _OF_STAGE: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
             True,
         ),
         ("R1 penalty", "mean squared norm", ("r1",), True),
+        (
+            "Variety of the fakes of a batch",
+            "of that of real images",
+            ("diversity", "feature_diversity"),
+            False,
+        ),
+        ("Fine detail of fakes", "of that of real images", ("sharpness",), True),
     ),
 }
 
