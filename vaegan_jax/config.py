@@ -14,11 +14,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict, FieldReference
 from PIL import ImageColor
 
-from vaegan_jax import networks, randomness
+from vaegan_jax import networks, randomness, registry
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import inception, uncertainty
-from vaegan_jax.losses import augmentation, registry
+from vaegan_jax.evaluation import embeddings, inception, uncertainty
+from vaegan_jax.losses import augmentation
 from vaegan_jax.losses import gan as gan_losses
 from vaegan_jax.losses import vae as vae_losses
 
@@ -123,7 +123,7 @@ _AUGMENTATIONS = (
 _EMBEDDING = (
     lambda value: (
         isinstance(value, str)
-        and bool(re.fullmatch(r"none|pixels|efflite0|inception|[\w.]+:\w+", value))
+        and (value in ("none", *embeddings.EMBEDDINGS) or registry.is_path(value))
     ),
     "none, pixels, efflite0, inception, or a function of your own as package.module:function",
 )

@@ -63,11 +63,15 @@ def make_judges(config: ConfigDict, data: images.Images, required: bool) -> Judg
         print(f"There will be no evaluation. {error}")
         return Judges(None, None, None)
     embedding = embeddings.make(wanted.embedding, wanted.size, wanted.resize, wanted.weights)
-    embeddings.require_fitting(embedding, data.shape)
+    features = embeddings.feature_count(embedding, data.shape)
     statistics = measure = None
     if wanted.statistics:
         statistics = distances.load_statistics(pathlib.Path(wanted.statistics).expanduser())
-        embeddings.require_features(embedding, data.shape, len(statistics.mu))
+        if len(statistics.mu) != features:
+            raise UserError(
+                f"The file evaluation.statistics is of {len(statistics.mu)} features, and "
+                f"{embedding.name} makes {features}: use statistics taken with the same embedding."
+            )
     if wanted.curve_every:
         measure = curve.make_curve(config, data, embedding)
     return Judges(embedding, statistics, measure)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, symptoms
-from vaegan_jax.losses import augmentation, penalties, registry
+from vaegan_jax import networks, optimizers, registry, symptoms
+from vaegan_jax.losses import augmentation, penalties
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, symptoms
-from vaegan_jax.losses import registry
+from vaegan_jax import networks, optimizers, registry, symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 

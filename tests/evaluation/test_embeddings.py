@@ -1,6 +1,7 @@
 """Embeddings: the network against PyTorch's own numbers, and the way of images into it."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from tests.evaluation.test_distances import HERE
 from tests.evaluation.test_inception import SHAPES, weights
+from vaegan_jax import evaluating
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import efflite0, embeddings, inception
 
@@ -104,9 +106,18 @@ def test_a_users_own_embedding_is_a_function_by_name():
     np.testing.assert_array_equal(alone[0], features[9])
 
 
-@pytest.mark.parametrize("name", ["inseption", "no_module:f", "tests.conftest:none", ":", "a:"])
-def test_an_unknown_embedding_is_named(name):
-    with pytest.raises(UserError, match=r"is unknown .* use efflite0, inception, pixels, or a"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("inseption", "is unknown: use one of efflite0, inception, pixels, or one of your own"),
+        (":", "is unknown: use one of"),
+        ("a:", "is unknown: use one of"),
+        ("no_module:f", "cannot be loaded .*ModuleNotFoundError.* the module must be found"),
+        ("tests.conftest:none", "cannot be loaded .*AttributeError"),
+    ],
+)
+def test_an_unknown_embedding_is_named(name, message):
+    with pytest.raises(UserError, match=f"The embedding '{name}' {message}"):
         embeddings.make(name, 224)
 
 
@@ -160,13 +171,19 @@ def fails(images):
 def test_an_embedding_of_another_form_is_refused(name, found):
     embedding = embeddings.make(f"tests.evaluation.test_embeddings:{name}")
     with pytest.raises(UserError, match=rf"must make float32 \[B, d\] .* gave .*{found}") as caught:
-        embeddings.require_fitting(embedding, (16, 32, 3))
+        embeddings.feature_count(embedding, (16, 32, 3))
     assert "\n" not in str(caught.value)
 
 
-def test_statistics_must_be_of_as_many_features():
-    embedding = embeddings.make("pixels")
-    embeddings.require_fitting(embedding, (16, 32, 3))
-    embeddings.require_features(embedding, (16, 32, 3), 192)
+def test_statistics_must_be_of_as_many_features(config, tmp_path):
+    assert embeddings.feature_count(embeddings.make("pixels"), (16, 32, 3)) == 192
+    data = SimpleNamespace(train=range(100), held_out=range(100), shape=(16, 32, 3))
+    config.evaluation.embedding = "pixels"
+    config.evaluation.curve_every = 0
+    config.evaluation.statistics = str(tmp_path / "statistics.npz")
+    for size in (192, 2048):
+        np.savez(config.evaluation.statistics, mu=np.zeros(size), sigma=np.eye(size))
+        if size == 192:
+            assert evaluating.make_judges(config, data, True).statistics.mu.shape == (192,)
     with pytest.raises(UserError, match=r"of 2048 features, and pixels makes 192"):
-        embeddings.require_features(embedding, (16, 32, 3), 2048)
+        evaluating.make_judges(config, data, True)

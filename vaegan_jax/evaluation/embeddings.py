@@ -1,6 +1,5 @@
 """From images to features: the registry of embeddings, and the loop that applies one."""
 
-import importlib
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax import networks
+from vaegan_jax import networks, registry
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import efflite0, inception, resizing
@@ -60,25 +59,15 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
     Raises:
       UserError: for an unknown name, or where weights are missing.
     """
-    if name == "efflite0":
-        return _efflite0(size)
-    if name == "inception":
-        return _inception(resize, pathlib.Path(weights or inception.DEFAULT_PATH).expanduser())
-    if name == "pixels":
-        return _PIXELS
-    module, _, function = name.partition(":")
-    try:
-        own = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"The embedding {name!r} is unknown ({error}): use efflite0, inception, pixels, or a "
-            'function of your own as "package.module:function".'
-        ) from error
+    if name in EMBEDDINGS:
+        made: Embedding = EMBEDDINGS[name](size, resize, weights)
+        return made
+    own = registry.find("embedding", name, EMBEDDINGS)
     return Embedding(name, f"fd_{name}", f"kd_{name}", lambda _, images: own(images))
 
 
-def require_fitting(embedding: Embedding, image_shape: tuple[int, int, int]) -> None:
-    """Checks, without computing, that an embedding takes images of a shape.
+def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:
+    """Returns how many features an embedding makes of an image of a shape, without computing.
 
     Raises:
       UserError: where it fails on them, or gives anything but float32 [B, d].
@@ -95,23 +84,8 @@ def require_fitting(embedding: Embedding, image_shape: tuple[int, int, int]) -> 
             f"The embedding {embedding.name} must make float32 [B, d] of uint8 images "
             f"{list(images.shape)}, and gave {found}: change it, or evaluation.embedding."
         )
-
-
-def require_features(
-    embedding: Embedding, image_shape: tuple[int, int, int], features: int
-) -> None:
-    """Checks that an embedding makes as many features as a statistics file holds.
-
-    Raises:
-      UserError: where it does not.
-    """
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
-    found: int = jax.eval_shape(embedding.embed, embedding.params, images).shape[1]
-    if found != features:
-        raise UserError(
-            f"The file evaluation.statistics is of {features} features, and {embedding.name} makes "
-            f"{found}: use statistics taken with the same embedding."
-        )
+    count: int = features.shape[1]
+    return count
 
 
 def extract(
@@ -141,7 +115,8 @@ def extract(
     return features
 
 
-def _efflite0(size: int) -> Embedding:
+def _efflite0(size: int, resize: str, weights: str) -> Embedding:
+    del resize, weights
     network = efflite0.EfficientNetLite0()
 
     def embed(params: Any, images: jax.Array) -> jax.Array:
@@ -159,7 +134,9 @@ def _efflite0(size: int) -> Embedding:
     )
 
 
-def _inception(resize: str, weights: pathlib.Path) -> Embedding:
+def _inception(size: int, resize: str, weights: str) -> Embedding:
+    del size
+    path = pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()
     network = inception.Inception()
 
     def apply(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -173,7 +150,7 @@ def _inception(resize: str, weights: pathlib.Path) -> Embedding:
         distance=f"fid_{resize}",
         kernel=f"kid_{resize}",
         embed=lambda params, images: apply(params, images)[0],
-        params=inception.load(weights),
+        params=inception.load(path),
         classify=lambda params, images: apply(params, images)[1],
         facts={"sha256": inception.SHA256, "resize": f"{resize}, to 299x299"},
     )
@@ -187,10 +164,19 @@ def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
     return features
 
 
-_PIXELS = Embedding(
-    name="pixels",
-    distance="fd_pixels",
-    kernel="kd_pixels",
-    embed=_embed_pixels,
-    facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
-)
+def _pixels(size: int, resize: str, weights: str) -> Embedding:
+    del size, resize, weights
+    return Embedding(
+        name="pixels",
+        distance="fd_pixels",
+        kernel="kd_pixels",
+        embed=_embed_pixels,
+        facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
+    )
+
+
+EMBEDDINGS: dict[str, Callable[..., Any]] = {
+    "efflite0": _efflite0,
+    "inception": _inception,
+    "pixels": _pixels,
+}

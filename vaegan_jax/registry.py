@@ -1,4 +1,4 @@
-"""Losses by name: the project's own by theirs, and a user's as ``"package.module:name"``."""
+"""What a config names: the project's own by a name, a user's as ``"package.module:name"``."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vaegan_jax.errors import UserError, one_line
 
-Loss = TypeVar("Loss")
+Found = TypeVar("Found")
 
 
 def is_path(name: str) -> bool:
@@ -18,8 +18,8 @@ def is_path(name: str) -> bool:
     return all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
-def find(kind: str, name: str, own: Mapping[str, Loss]) -> Loss:
-    """Returns a loss by name.
+def find(kind: str, name: str, own: Mapping[str, Found]) -> Found:
+    """Returns a loss or the like by name.
 
     Args:
       kind: what it is, for messages, such as "objective".
@@ -45,12 +45,12 @@ def find(kind: str, name: str, own: Mapping[str, Loss]) -> Loss:
     if not (callable(found) if callable(example) else isinstance(found, type(example))):
         wanted = "a function" if callable(example) else f"of {type(example).__qualname__}"
         raise UserError(f"The {kind} {name!r} must be {wanted}, and is {one_line(repr(found))}.")
-    loss: Loss = found
-    return loss
+    own_of_user: Found = found
+    return own_of_user
 
 
 def allowed(own: Mapping[str, Any]) -> tuple[Callable[[Any], bool], str]:
-    """Returns the check of a config field that names a loss, and what it asks for."""
+    """Returns the check of a config field that names such a thing, and what it asks for."""
     return (
         lambda value: isinstance(value, str) and (value in own or is_path(value)),
         _names(own),
@@ -68,12 +68,12 @@ def require_form(
     arguments: Sequence[Any],
     shape: tuple[int, ...],
 ) -> None:
-    """Checks, without computing, that a loss takes what it is given and returns what it must.
+    """Checks, without computing, that a function takes what it is given and returns what it must.
 
     Args:
       kind: what it is, for messages.
       name: by which the config calls it.
-      function: the loss.
+      function: a loss, say.
       arguments: `jax.ShapeDtypeStruct`s, or whatever else it is called with.
       shape: of the float32 array that it must return.
 

@@ -2,8 +2,9 @@ import re
 
 import pytest
 
+from vaegan_jax import registry
 from vaegan_jax.errors import UserError
-from vaegan_jax.losses import augmentation, gan, penalties, registry, vae
+from vaegan_jax.losses import augmentation, gan, penalties, vae
 
 REGISTRIES = {
     "objective": gan.OBJECTIVES,
@@ -13,7 +14,7 @@ REGISTRIES = {
     "sampler": vae.SAMPLERS,
     "KL schedule": vae.KL_SCHEDULES,
 }
-HERE = "tests.losses.test_registry"
+HERE = "tests.test_registry"
 NUMBER = 7
 OBJECTIVE = gan.Objective(lambda real, fake: real.mean(), lambda real, fake: fake.mean())
 
@@ -42,7 +43,7 @@ def test_a_users_are_found_by_path():
         ("r3", "use one of r1, r2, gradient_penalty, or one of your own as package.module:name"),
         ("", "is unknown"),
         (HERE, "is unknown"),
-        ("tests/losses/test_registry.py:penalty", "is unknown"),
+        ("tests/test_registry.py:penalty", "is unknown"),
         (":penalty", "is unknown"),
         (f"{HERE}:", "is unknown"),
         ("no_such.module:penalty", "ModuleNotFoundError"),
