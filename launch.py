@@ -12,6 +12,9 @@ flags.DEFINE_string(
 flags.DEFINE_list(
     "stages", list(pipeline.STAGES), "which stages to go through, with commas; all if not named"
 )
+flags.DEFINE_bool(
+    "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
+)
 
 if __name__ == "__main__":
     app.run(cli.main, flags_parser=cli.parse_flags)

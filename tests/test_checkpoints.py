@@ -7,7 +7,13 @@ import pytest
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import vae
-from vaegan_jax.checkpoints import Checkpoints, latest, leaves, require_equal_leaves
+from vaegan_jax.checkpoints import (
+    Checkpoints,
+    latest,
+    leaves,
+    require_equal_leaves,
+    restore_part,
+)
 from vaegan_jax.errors import UserError
 
 SHAPE = (16, 32, 3)
@@ -139,6 +145,116 @@ def test_a_folder_that_refuses_a_save_is_named_and_keeps_the_earlier_ones(tmp_pa
     restored, _ = checkpoints.restore(1, jax.eval_shape(lambda: {"a": jnp.ones(2)}))
     np.testing.assert_array_equal(restored["a"], np.ones(2))
     checkpoints.close()
+
+
+def saved(directory, steps, keep=9):
+    checkpoints = Checkpoints(directory, keep)
+    for step in steps:
+        checkpoints.save(step, {"a": jnp.full((50,), step)}, {"step": step})
+    checkpoints.finish()
+    checkpoints.close()
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data) or b"x")
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_counts(tmp_path):
+    saved(tmp_path / "sound", (1, 2))
+    names = [path.relative_to(tmp_path / "sound") for path in files(tmp_path / "sound" / "2")]
+    assert len(names) > 5
+    for i, name in enumerate(names):
+        folder = tmp_path / str(i)
+        shutil.copytree(tmp_path / "sound", folder)
+        flip(folder / name)
+        assert latest(folder) == 1
+        with pytest.raises(UserError, match="cannot be read"):
+            restore_part(folder, 2, ("a",), jax.ShapeDtypeStruct((50,), jnp.int32))
+        checkpoints = Checkpoints(folder, 9)
+        assert checkpoints.latest() == 1
+        (warning,) = checkpoints.warnings
+        assert "The checkpoint of step 2 is damaged" in warning
+        assert (folder / "damaged" / "2").exists()
+        restored, progress = checkpoints.restore(1, {"a": jax.ShapeDtypeStruct((50,), jnp.int32)})
+        assert (int(restored["a"][0]), progress) == (1, {"step": 1})
+        # And what was damaged can be saved again.
+        checkpoints.save(2, restored, {})
+        checkpoints.finish()
+        assert checkpoints.latest() == 2
+        checkpoints.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "added"])
+def test_other_damage_is_found_as_well(tmp_path, damage):
+    saved(tmp_path, (1, 2))
+    victim = max(files(tmp_path / "2" / "state"), key=lambda path: path.stat().st_size)
+    if damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    elif damage == "missing":
+        victim.unlink()
+    else:
+        victim.with_name("more").write_bytes(b"")
+    assert latest(tmp_path) == 1
+
+
+def test_where_all_are_damaged_there_is_none(tmp_path):
+    saved(tmp_path, (1, 2))
+    for step in (1, 2):
+        flip(tmp_path / str(step) / "seal.json")
+    checkpoints = Checkpoints(tmp_path, 9)
+    assert checkpoints.latest() is None
+    assert len(checkpoints.warnings) == 2
+    checkpoints.close()
+
+
+def test_what_was_never_sealed_was_never_saved(tmp_path):
+    saved(tmp_path, (1, 2))
+    (tmp_path / "2" / "seal.json").unlink()  # killed just before
+    assert latest(tmp_path) == 1
+    assert (tmp_path / "2").exists()
+    checkpoints = Checkpoints(tmp_path, 9)
+    assert checkpoints.latest() == 1
+    assert not checkpoints.warnings
+    assert not (tmp_path / "2").exists()
+    checkpoints.close()
+
+
+def test_an_old_one_goes_only_when_the_new_one_is_sealed(tmp_path, monkeypatch):
+    saved(tmp_path, (1,), keep=1)
+    checkpoints = Checkpoints(tmp_path, 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vaegan_jax.checkpoints._seal", full)
+        checkpoints.save(2, {"a": jnp.zeros((50,), jnp.int32)}, {})
+        with pytest.raises(UserError, match="No space left on device"):
+            checkpoints.finish()
+    assert latest(tmp_path) == 1
+    checkpoints.close()
+    saved(tmp_path, (2,), keep=1)
+    assert latest(tmp_path) == 2
+    assert not (tmp_path / "1").exists()
+
+
+def test_checkpoints_of_another_format_are_refused_by_name(tmp_path):
+    saved(tmp_path, (1,))
+    (tmp_path / "format.json").write_text('{"format": 99}')
+    for use in (latest, lambda path: Checkpoints(path, 1)):
+        with pytest.raises(UserError, match=r"are of format 99, and .* reads format 2"):
+            use(tmp_path)
+    (tmp_path / "format.json").unlink()  # as versions did that knew no format
+    with pytest.raises(UserError, match="are of format 1, and"):
+        Checkpoints(tmp_path, 1)
+    assert (tmp_path / "1").exists()
 
 
 @pytest.mark.parametrize("damage", ["metadata", "gone"])

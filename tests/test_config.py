@@ -279,8 +279,10 @@ def test_differences_name_exactly_what_changed(seed, steps, rate):
     after.seed, after.gan.steps, after.vae.learning_rate = seed, steps, rate
     configuration.check(after)
     before, after = configuration.flatten(before), configuration.flatten(after)
-    named = {phrase.partition(" ")[0] for phrase in configuration.differences(before, after)}
-    assert named == {name for name in before if before[name] != after[name]}
+    changes = configuration.differences(before, after)
+    assert {change.name for change in changes} == {n for n in before if before[n] != after[n]}
+    for change in changes:
+        assert (change.before, change.now) == (before[change.name], after[change.name])
 
 
 def test_fields_on_which_no_result_depends_are_no_difference():
@@ -296,12 +298,46 @@ def test_a_field_younger_than_a_config_had_its_default():
     now = configuration.flatten(configuration.default_config())
     old = {name: value for name, value in now.items() if name not in ("data.fit", "data.flip")}
     assert configuration.differences(old, now) == []
-    assert configuration.differences(old, now | {"data.flip": True}) == [
-        "data.flip was False and is True"
+    assert configuration.differences(old, now | {"data.flip": True}) == [("data.flip", False, True)]
+    assert configuration.differences(old | {"data.gone": 1}, now) == [("data.gone", 1, "absent")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "saved", "why"),
+    [
+        ({"gan.steps": 30_000}, {"vae": 10_000, "gan": 500}, ""),
+        ({"gan.steps": 500}, {"gan": 500}, ""),
+        ({"gan.steps": 499}, {"gan": 500}, "step 500 is saved already"),
+        ({"vae.steps": 12_000}, {"vae": 10_000}, ""),
+        ({"vae.steps": 12_000}, {"vae": 10_000, "gan": 1}, "the GAN has grown from the VAE"),
+        (
+            {"vae.steps": 12_000, "vae.kl_schedule": "cyclical"},
+            {},
+            "the cycles of vae.kl_schedule depend on it",
+        ),
+        ({"training.log_every": 7}, {"gan": 500}, ""),
+        ({"training.checkpoint_every": 7}, {"gan": 500}, ""),
+        ({"training.picture_every": 7}, {"gan": 500}, ""),
+        ({"vae.learning_rate": 1e-4}, {}, "the past would have been another"),
+        ({"seed": 1}, {}, "the past would have been another"),
+        ({"transfer.match_posterior": True}, {"vae": 3}, "the past would have been another"),
+    ],
+)
+def test_what_may_change_while_a_run_goes_on(fields, saved, why):
+    config = configuration.default_config()
+    before = configuration.flatten(config)
+    config.update_from_flattened_dict(fields)
+    found = [
+        configuration.objection(change, config, saved)
+        for change in configuration.differences(before, configuration.flatten(config))
     ]
-    assert configuration.differences(old | {"data.gone": 1}, now) == [
-        "data.gone was 1 and is 'absent'"
-    ]
+    assert len(found) == len(fields)
+    assert any(why in objection for objection in found) if why else found == [""]
+
+
+def test_a_table_has_columns():
+    text = configuration.table([("a", 1), ("long", 22)], ("name", "value"))
+    assert text == "  name  value\n  a     1\n  long  22"
 
 
 @given(

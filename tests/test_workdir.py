@@ -11,7 +11,7 @@ from PIL import Image
 from vaegan_jax import config as configuration
 from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
-from vaegan_jax.workdir import open_workdir, require_run
+from vaegan_jax.workdir import open_workdir, require_run, require_usable
 
 
 @pytest.fixture
@@ -33,13 +33,30 @@ def test_another_config_is_refused_and_nothing_written(tmp_path, config):
     with open_workdir(tmp_path, config):
         pass
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    config.gan.steps, config.seed = 5000, 3
-    with (
-        pytest.raises(UserError, match=r"gan\.steps was 20000 and is 5000; seed was 0 and is 3"),
-        open_workdir(tmp_path, config),
-    ):
+    config.gan.steps, config.seed, config.vae.b1 = 5000, 3, 0.5
+    with pytest.raises(UserError) as caught, open_workdir(tmp_path, config):
         pass
+    heading, *rows = str(caught.value).splitlines()
+    assert "holds a run with another config" in heading
+    assert [row.split()[:3] for row in rows] == [
+        ["field", "was", "is"], ["seed", "0", "3"], ["vae.b1", "0.9", "0.5"],
+    ]  # fmt: skip
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_lies_ahead_may_change_and_is_noted(tmp_path, config):
+    with open_workdir(tmp_path, config):
+        pass
+    config.gan.steps, config.training.log_every = 5000, 7
+    with open_workdir(tmp_path, config) as workdir:
+        assert workdir.config()["gan.steps"] == 5000
+        events = [line["event"] for line in workdir.events()]
+    assert events == ["config: gan.steps 20000 -> 5000", "config: training.log_every 100 -> 7"]
+    (tmp_path / "checkpoints" / "gan" / "600").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "gan" / "600" / "seal.json").write_text("{}")
+    config.gan.steps = 599
+    with pytest.raises(UserError, match="step 600 is saved already"):
+        require_usable(tmp_path, config)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path, config):
@@ -83,7 +100,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path, con
     )
     assert owner.stdout.readline() == b"open\n"
     with (
-        pytest.raises(UserError, match="in use by another process"),
+        pytest.raises(UserError, match=rf"in use by process {owner.pid} on \S"),
         open_workdir(tmp_path, config),
     ):
         pass
@@ -163,12 +180,15 @@ def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config)
         assert all(line["time"].endswith("+00:00") for line in workdir.events())
 
 
-def test_the_environment_is_noted_once(tmp_path, config):
+def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, config):
     with open_workdir(tmp_path, config) as workdir:
         assert workdir.facts("run.json") is None
-        workdir.note_environment({"jax": "1"})
-        workdir.note_environment({"jax": "2"})
-        assert workdir.facts("run.json") == {"jax": "1"}
+        for version in ("1", "1", "2", "2", "1"):
+            workdir.note_environment({"jax": version, "cores": 2})
+        changed = [{"jax": "2", "cores": 2}, {"jax": "1", "cores": 2}]
+        assert workdir.facts("run.json") == {"jax": "1", "cores": 2, "went_on_with": changed}
+        events = [line["event"] for line in workdir.events()]
+        assert events == ["went on with another environment: jax"] * 2
         assert workdir.config() == configuration.flatten(config)
 
 

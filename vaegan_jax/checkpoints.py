@@ -1,7 +1,16 @@
-"""Orbax checkpoints: saved without waiting, restored whole or in part. Nothing else knows Orbax."""
+"""Orbax checkpoints: saved without waiting, restored whole or in part. Nothing else knows Orbax.
+
+A checkpoint is sealed, once it is written, by a file with the digest of each of its files, and only
+then are older ones deleted. Orbax would restore most bit flips without a word; here, what does not
+match its seal is set aside, and the checkpoint before it counts.
+"""
 
 import contextlib
+import hashlib
+import json
+import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -16,8 +25,14 @@ State = TypeVar("State")
 Progress = dict[str, Any]
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 
+FORMAT = 2
+"""Of checkpoints: 2 since they are sealed, and since the decoder's first layer has a bias."""
+
 _STATE = "state"
 _PROGRESS = "progress"
+_SEAL = "seal.json"
+_FORMAT = "format.json"
+_DAMAGED = "damaged"
 
 
 class Checkpoints:
@@ -25,19 +40,52 @@ class Checkpoints:
 
     Each holds the stage's state and its progress, which is JSON: what the loop knows beside the
     state, such as the seconds spent.
+
+    Attributes:
+      warnings: what was wrong with checkpoints that had to be set aside, a sentence each.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._directory = directory.absolute()
+        """Opens the folder, making it where needed.
+
+        What was never sealed is removed, since its writing was interrupted.
+
+        Raises:
+          UserError: where it is of another format.
+        """
+        self._directory, self._keep = directory.absolute(), keep
+        self.warnings: list[str] = []
+        self._directory.mkdir(parents=True, exist_ok=True)
+        _require_format(self._directory)
+        (self._directory / _FORMAT).write_text(json.dumps({"format": FORMAT}) + "\n")
+        for step in _folders(self._directory) - _sealed(self._directory):
+            shutil.rmtree(self._directory / str(step))
+        # Nothing is deleted by Orbax: an old checkpoint goes when a new one is sealed.
+        options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
         self._manager = ocp.CheckpointManager(
             self._directory, item_names=(_STATE, _PROGRESS), options=options
         )
+        self._unsealed: int | None = None
 
     def latest(self) -> int | None:
-        """Returns the newest step saved, or None."""
-        step: int | None = self._manager.latest_step()
-        return step
+        """Returns the newest step whose checkpoint is sound, or None.
+
+        Those that are not are moved into the folder `damaged`, with a warning each.
+        """
+        for step in sorted(_sealed(self._directory), reverse=True):
+            complaint = _complaint(self._directory, step)
+            if not complaint:
+                return step
+            aside = self._directory / _DAMAGED / str(step)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            (self._directory / str(step)).rename(aside)
+            self._manager.reload()
+            self.warnings.append(
+                f"The checkpoint of step {step} is damaged ({complaint}) and was moved to {aside}: "
+                "the one before it counts."
+            )
+        return None
 
     def save(self, step: int, state: Any, progress: Progress) -> None:
         """Saves in the background; a save still under way is finished first.
@@ -45,6 +93,7 @@ class Checkpoints:
         Raises:
           UserError: where a save fails, this one or the one before; earlier ones are untouched.
         """
+        self.finish()
         # The state's own buffers are donated to the next step while this one is being written.
         state = jax.tree.map(jnp.copy, state)
         arguments = ocp.args.Composite(
@@ -54,15 +103,24 @@ class Checkpoints:
             self._manager.save(step, args=arguments)
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
+        self._unsealed = step
 
     def finish(self) -> None:
-        """Waits for the save under way.
+        """Waits for the save under way, seals it, and deletes what is older than to be kept.
 
         Raises:
           UserError: where it fails; earlier ones are untouched.
         """
+        step, self._unsealed = self._unsealed, None
         try:
             self._manager.wait_until_finished()
+            if step is None:
+                return
+            _seal(self._directory, step)
+            for old in sorted(_sealed(self._directory))[: -self._keep]:
+                # First the seal, so that one that is half deleted counts as never written.
+                (self._directory / str(old) / _SEAL).unlink()
+                self._manager.delete(old)
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
 
@@ -81,6 +139,7 @@ class Checkpoints:
           UserError: where the checkpoint holds other leaves than the template, or is damaged.
         """
         with _reading(self._directory, step):
+            _require_sound(self._directory, step)
             require_equal_leaves(
                 leaves(_saved_tree(self._directory, step)),
                 leaves(template),
@@ -105,14 +164,24 @@ class Checkpoints:
 
 
 def latest(directory: pathlib.Path) -> int | None:
-    """Returns the newest step saved in the folder of a stage's checkpoints, or None."""
+    """Returns the newest sound step in the folder of a stage's checkpoints, or None.
+
+    It changes nothing in the folder.
+
+    Raises:
+      UserError: where that is of another format.
+    """
     if not directory.is_dir():
         return None
-    checkpoints = Checkpoints(directory, keep=1)
-    try:
-        return checkpoints.latest()
-    finally:
-        checkpoints.close()
+    _require_format(directory)
+    sound = (step for step in sorted(_sealed(directory), reverse=True)
+             if not _complaint(directory, step))  # fmt: skip
+    return next(sound, None)
+
+
+def newest(directory: pathlib.Path) -> int | None:
+    """Returns the newest step that is sealed, sound or not, or None."""
+    return max(_sealed(directory), default=None) if directory.is_dir() else None
 
 
 def restore_part(
@@ -132,6 +201,7 @@ def restore_part(
     """
     checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with _reading(directory, step), checkpointer:
+        _require_sound(directory, step)
         saved = _saved_tree(directory, step)
         for name in path:
             saved = saved.get(name, {})
@@ -154,6 +224,81 @@ def restore_part(
         restored = restored[name]
     part: State = restored
     return part
+
+
+def _folders(directory: pathlib.Path) -> set[int]:
+    """Returns the steps of which there is a folder."""
+    return {int(path.name) for path in directory.iterdir() if path.name.isdigit()}
+
+
+def _sealed(directory: pathlib.Path) -> set[int]:
+    return {step for step in _folders(directory) if (directory / str(step) / _SEAL).exists()}
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file in a folder, by its path in there, but for the seal."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _SEAL
+    }
+
+
+def _seal(directory: pathlib.Path, step: int) -> None:
+    """Writes the digests of a checkpoint into it, whole or not at all."""
+    folder = directory / str(step)
+    partial = folder / f"{_SEAL}.partial"
+    digests = _digests(folder)
+    with partial.open("w") as file:
+        json.dump(digests, file, indent=0)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / _SEAL)
+
+
+def _complaint(directory: pathlib.Path, step: int) -> str:
+    """Returns what is wrong with a checkpoint, or nothing where it is as it was sealed."""
+    folder = directory / str(step)
+    try:
+        wanted = json.loads((folder / _SEAL).read_text())
+        found = _digests(folder)
+    except (OSError, ValueError) as error:
+        return f"its seal cannot be read: {_first_line(error)}"
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if wanted.get(name) != found[name]:
+            return f"{name} is not as it was written"
+    return ""
+
+
+def _require_sound(directory: pathlib.Path, step: int) -> None:
+    complaint = _complaint(directory, step)
+    if complaint:
+        raise ValueError(complaint)
+
+
+def _require_format(directory: pathlib.Path) -> None:
+    """Checks that a folder's checkpoints, if there are any, are of the format that is read here."""
+    path = directory / _FORMAT
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())["format"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} into '
+                "it if these checkpoints are of this version."
+            ) from error
+    elif _folders(directory):
+        found = 1
+    else:
+        return
+    if found != FORMAT:
+        raise UserError(
+            f"The checkpoints in {directory} are of format {found}, and this version of vaegan_jax "
+            f"reads format {FORMAT}: go on with the version that wrote them, or name another "
+            "--workdir."
+        )
 
 
 @contextlib.contextmanager

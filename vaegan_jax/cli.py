@@ -12,7 +12,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline
+from vaegan_jax import environment, pipeline
 from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    if flags.FLAGS.deterministic:
+        environment.make_deterministic()
     sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own
     try:
         pipeline.run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.stages)

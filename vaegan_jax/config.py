@@ -35,6 +35,8 @@ class Field(NamedTuple):
       comment: what the field means.
       free: whether a run may go on with another value, since nothing that is trained depends on
         it.
+      later: whether a run may go on with another value although something depends on it, since
+        that lies ahead and not behind.
     """
 
     default: Any
@@ -42,10 +44,17 @@ class Field(NamedTuple):
     wanted: str
     comment: str
     free: bool = False
+    later: bool = False
 
 
-def _field(default: Any, rule: tuple[Check, str], comment: str, free: bool = False) -> Field:
-    return Field(default, *rule, comment, free)
+def _field(
+    default: Any,
+    rule: tuple[Check, str],
+    comment: str,
+    free: bool = False,
+    later: bool = False,
+) -> Field:
+    return Field(default, *rule, comment, free, later)
 
 
 def _is_int(value: Any) -> bool:
@@ -178,7 +187,7 @@ FIELDS: dict[str, Field] = {
         "float32", _one_of(["float32", "bfloat16"]), "of the computation; parameters are float32"
     ),
     # The VAE stage.
-    "vae.steps": _field(10_000, _whole(1), "train steps"),
+    "vae.steps": _field(10_000, _whole(1), "train steps", later=True),
     "vae.batch_size": _field(64, _whole(1), "images a step"),
     "vae.learning_rate": _field(1e-3, _POSITIVE, "of Adam"),
     "vae.b1": _field(0.9, _BELOW_ONE, "Adam's decay of the gradient's mean"),
@@ -224,7 +233,9 @@ FIELDS: dict[str, Field] = {
         1.0, _RATE_DECAY, "each level of the generator learns so many times as fast as the next"
     ),
     # The GAN stage.
-    "gan.steps": _field(20_000, _whole(1), "train steps, those of the warm-up included"),
+    "gan.steps": _field(
+        20_000, _whole(1), "train steps, those of the warm-up included", later=True
+    ),
     "gan.batch_size": _field(64, _whole(1), "real images a step, and as many fakes"),
     "gan.objective": _field(
         "non_saturating",
@@ -266,9 +277,9 @@ FIELDS: dict[str, Field] = {
         10_000.0, _POSITIVE, "images after which the generator's average has forgotten half"
     ),
     # The loop of both stages.
-    "training.log_every": _field(100, _whole(1), "steps between lines of metrics"),
-    "training.picture_every": _field(1_000, _whole(1), "steps between pictures"),
-    "training.checkpoint_every": _field(1_000, _whole(1), "steps between checkpoints"),
+    "training.log_every": _field(100, _whole(1), "steps between lines of metrics", later=True),
+    "training.picture_every": _field(1_000, _whole(1), "steps between pictures", later=True),
+    "training.checkpoint_every": _field(1_000, _whole(1), "steps between checkpoints", later=True),
     "training.keep_checkpoints": _field(
         3, _whole(1), "newest checkpoints kept, a stage", free=True
     ),
@@ -469,8 +480,22 @@ _ONLY_FOR = {
 }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns a phrase for each field that differs between two flattened configs.
+class Change(NamedTuple):
+    """A field that differs between two configs.
+
+    Attributes:
+      name: of the field.
+      before: its value before.
+      now: its value now.
+    """
+
+    name: str
+    before: Any
+    now: Any
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+    """Returns the fields that differ between two flattened configs, by name.
 
     Fields on which nothing that is trained depends are left out. A field that an older config
     lacks had its default: whoever adds a field gives it the default under which nothing changes.
@@ -479,8 +504,41 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     defaults = {name: field.default for name, field in FIELDS.items()}
     before, now = defaults | before, defaults | now
     return [
-        f"{name} was {before.get(name, missing)!r} and is {now.get(name, missing)!r}"
+        Change(name, before.get(name, missing), now.get(name, missing))
         for name in sorted(before.keys() | now.keys())
         if before.get(name, missing) != now.get(name, missing)
         and not (name in FIELDS and FIELDS[name].free)
     ]
+
+
+def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
+    """Returns why a run cannot go on with a changed field, or nothing where it can.
+
+    Args:
+      change: of one field.
+      config: the run's new config.
+      saved: the newest saved step of each stage that has begun.
+    """
+    if change.name not in FIELDS or not FIELDS[change.name].later:
+        return "the past would have been another"
+    stage, _, field = change.name.partition(".")
+    if field != "steps":
+        return ""
+    if change.now < saved.get(stage, 0):
+        return f"step {saved[stage]} is saved already"
+    if stage == "vae" and "gan" in saved:
+        return "the GAN has grown from the VAE as it was"
+    if stage == "vae" and config.vae.kl_schedule == "cyclical":
+        return "the cycles of vae.kl_schedule depend on it"
+    return ""
+
+
+def table(changes: Iterable[tuple[Any, ...]], heading: tuple[str, ...]) -> str:
+    """Returns rows of text in columns, indented."""
+    rows = [heading, *(tuple(map(str, change)) for change in changes)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

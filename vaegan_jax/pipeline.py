@@ -1,9 +1,11 @@
 """A run, top to bottom: data, VAE, hand-over, GAN, evaluation, report."""
 
 import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -63,7 +65,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
-        folder.note_environment(environment.facts())
+        folder.note_environment(environment.facts() | _identity(config, data))
         worked = False
         if "vae" in stages and config.transfer.generator == "vae":
             stage = vae_stage(config, data, judges.measure)
@@ -81,15 +83,31 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         print(summary(config, folder))
 
 
+def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
+    """Returns what a result depends on beside the environment: config, as a hash, seed and data."""
+    trained_by = {
+        name: value
+        for name, value in configuration.flatten(config).items()
+        if not configuration.FIELDS[name].free
+    }
+    text = json.dumps(trained_by, sort_keys=True)
+    return {
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "seed": config.seed,
+        "data_sha256": data.digest,
+    }
+
+
 def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
     """Notes once, when the VAE is finished, what its latent dimensions say."""
-    if folder.facts(workdir.LATENT):
+    if (folder.facts(workdir.LATENT) or {}).get("step") == config.vae.steps:
         return
     template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
     encoder = checkpoints.restore_part(
         folder.checkpoints("vae"), config.vae.steps, ("params", "encoder"), template
     )
-    found = latent_use.facts(latent_use.measure(config, encoder, data.held_out))
+    use = latent_use.measure(config, encoder, data.held_out)
+    found = {"step": config.vae.steps} | latent_use.facts(use)
     folder.write_facts(workdir.LATENT, found)
     print(f"vae: {latent_use.advice(found)}", flush=True)
 

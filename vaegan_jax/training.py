@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -152,6 +153,10 @@ def _train(
     every = config.training
     curve_every = config.evaluation.curve_every if stage.measure else 0
     step, progress = checkpoints.latest(), None
+    for warning in checkpoints.warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+        workdir.write_event(f"{stage.name}: {warning}")
+    checkpoints.warnings.clear()
     if step is None:
         step, state = 0, stage.init()
     else:

@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+from vaegan_jax import checkpoints, monitor
 from vaegan_jax import config as configuration
-from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
 
 DATA = "data.json"
@@ -42,6 +43,7 @@ _CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
 _CURVE = "curve.jsonl"
 _EVENTS = "events.jsonl"
+_CHECKPOINTS = "checkpoints"
 _NUMBERS = "numbers.json"
 _LOCK = ".lock"
 
@@ -55,7 +57,7 @@ class Workdir:
 
     def checkpoints(self, stage: str) -> pathlib.Path:
         """Returns the folder of a stage's checkpoints."""
-        return self.path / "checkpoints" / stage
+        return self.path / _CHECKPOINTS / stage
 
     def config(self) -> dict[str, Any]:
         """Returns the run's config, flattened."""
@@ -97,9 +99,17 @@ class Workdir:
             )
 
     def note_environment(self, facts: dict[str, Any]) -> None:
-        """Notes once what the run began with."""
-        if not (self.path / ENVIRONMENT).exists():
-            _write_whole(self.path / ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
+        """Notes what the run began with and, where it goes on with something else, that too."""
+        noted = self.facts(ENVIRONMENT)
+        if noted is None:
+            self.write_facts(ENVIRONMENT, facts)
+            return
+        last = (noted.get("went_on_with") or [noted])[-1]
+        if any(last.get(name) != value for name, value in facts.items()):
+            noted["went_on_with"] = [*noted.get("went_on_with", []), facts]
+            self.write_facts(ENVIRONMENT, noted)
+            changed = [name for name, value in facts.items() if last.get(name) != value]
+            self.write_event(f"went on with another environment: {', '.join(changed)}")
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops a stage's metrics and pictures beyond a step, and a line cut off in the middle.
@@ -272,11 +282,21 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
         raise UserError(
             f"{path / _CONFIG} cannot be read ({error}): restore it, or name another --workdir."
         ) from error
-    changed = configuration.differences(saved, configuration.flatten(config))
-    if changed:
+    steps = {
+        stage: step
+        for stage in ("vae", "gan")
+        if (step := checkpoints.newest(path / _CHECKPOINTS / stage)) is not None
+    }
+    refused = [
+        (change.name, repr(change.before), repr(change.now), objection)
+        for change in configuration.differences(saved, configuration.flatten(config))
+        if (objection := configuration.objection(change, config, steps))
+    ]
+    if refused:
+        heading = ("field", "was", "is", "which cannot be, since")
         raise UserError(
-            f"The workdir {path} holds a run with another config ({'; '.join(changed)}): name "
-            "another --workdir, or set these fields back to go on with that run."
+            f"The workdir {path} holds a run with another config: name another --workdir, or set "
+            f"these fields back to go on with that run.\n{configuration.table(refused, heading)}"
         )
 
 
@@ -308,16 +328,25 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             # The kernel lets go of it when this process ends, however it ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
             raise UserError(
-                f"The workdir {path} is in use by another process: wait for it, or name another."
+                f"The workdir {path} is in use by {owner}: wait for it, or name another."
             ) from error
+        lock.truncate(0)  # what stands in it is for that message alone
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
         require_usable(path, config)
         try:
-            if not (path / _CONFIG).exists():
+            workdir = Workdir(path)
+            before = workdir.config()
+            changed = configuration.differences(before, configuration.flatten(config))
+            if not before or changed:
                 _write_whole(path / _CONFIG, configuration.to_json(config))
+            for change in changed if before else ():
+                workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         except OSError as error:
             raise _not_writable(path, error) from error
-        workdir = Workdir(path)
         try:
             yield workdir
         finally:
