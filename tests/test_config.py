@@ -64,6 +64,8 @@ def test_the_command_line_overrides_any_field():
 
 
 BAD = {
+    "seeds": [3, (0, -1), (0.5,), "01"],
+    "variants": ["warm", ("",), (": gan.steps=3",), (3,)],
     "seed": [-1, 1.5, 2**32, True],
     "data.name": ["", "two words", "/mnist", 3],
     "data.path": [3],

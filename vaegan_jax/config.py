@@ -95,6 +95,17 @@ _SAMPLES = (
     f"0, or at least {uncertainty.FEWEST}",
 )
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
+_SEEDS = (
+    lambda value: isinstance(value, tuple | list) and all(map(_SEED[0], value)),
+    "whole numbers from 0 to 2^32 - 1, such as (0, 1, 2)",
+)
+_VARIANTS = (
+    lambda value: (
+        isinstance(value, tuple | list)
+        and all(isinstance(text, str) and text.partition(":")[0].strip() for text in value)
+    ),
+    'names with overrides, such as ("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
+)
 _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
 _BELOW_ONE = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
@@ -144,6 +155,10 @@ _SIZE = (
 
 FIELDS: dict[str, Field] = {
     "seed": _field(0, _SEED, "every random draw of the run follows from it"),
+    "seeds": _field((), _SEEDS, "a run for each, in folders of their own, in the place of seed"),
+    "variants": _field(
+        (), _VARIANTS, 'a run for each, such as ("warm", "scratch: transfer.generator=scratch")'
+    ),
     # Data.
     "data.name": _field(
         "comic_faces", _DATA_NAME, "comic_faces, folder (with data.path), or a TFDS data set"
