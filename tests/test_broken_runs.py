@@ -44,7 +44,7 @@ def test_a_broken_run_raises_what_it_should(tmp_path, text, expected, capsys):
     config = smoke.get_config()
     config.training.picture_every = config.training.checkpoint_every = 1000
     wanted = flags(COMMON) | flags(text)
-    assert len(wanted) >= 6
+    assert len(wanted) >= 5
     config.update_from_flattened_dict(wanted)
     of_vae = expected.startswith("vae") and "gan" not in expected
     message = ""

@@ -25,12 +25,12 @@ class GANState(flax.struct.PyTreeNode):
       step: int32 scalar, steps taken.
       attempt: int32 scalar, raised by a rollback so that other noise is drawn.
       generator: parameters of a `Decoder`, float32.
-      latent_mean: float32 [L], the m of `Start`; never changed.
-      latent_factor: float32 [L, L], the L of `Start`; never changed.
       discriminator: parameters of a `Discriminator`, float32.
       generator_optimizer: the state of the generator's Adam.
       discriminator_optimizer: the state of the discriminator's Adam.
       ema: the generator's parameters, averaged over the steps; samples are drawn from these.
+      latent_mean: float32 [L], the m of `Start`; never changed.
+      latent_factor: float32 [L, L], the L of `Start`; never changed.
     """
 
     step: jax.Array
@@ -80,8 +80,7 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) ->
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
-      start: with a generator from a decoder or from `random_generator`; what it does not say is
-        the same either way.
+      start: from `transfer.start` or `random_start`; what it does not say is the same either way.
     """
     key = draw_key(step_key(config.seed, Stage.GAN, 0, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)

@@ -5,6 +5,7 @@ raised depends on nothing but what is logged, and a resumed run raises the same.
 it come from the train steps: see `symptoms`.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -48,13 +49,13 @@ def look(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]
       lines: of that stage, from its beginning.
       config: the run's config.
     """
+    window, begin = config.monitor.window, 0
     if stage == "gan":
-        warmup = config.gan.discriminator_warmup_steps
-        lines = [line for line in lines if line["step"] - config.training.log_every >= warmup]
-    window = config.monitor.window
-    if len(lines) < window:
+        warm = config.gan.discriminator_warmup_steps + config.training.log_every
+        begin = bisect.bisect_left(lines, warm, key=lambda line: line["step"])
+    if len(lines) - begin < window:
         return []
-    now, first = _means(lines[-window:]), _means(lines[:window])
+    now, first = _means(lines[-window:]), _means(lines[begin : begin + window])
     rules = _VAE_RULES if stage == "vae" else _GAN_RULES
     found = [rule(now, first, config) for rule in rules]
     return [trouble for trouble in found if trouble is not None]
