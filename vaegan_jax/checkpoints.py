@@ -57,7 +57,8 @@ class Checkpoints:
         self.warnings: list[str] = []
         self._directory.mkdir(parents=True, exist_ok=True)
         _require_format(self._directory)
-        (self._directory / _FORMAT).write_text(json.dumps({"format": FORMAT}) + "\n")
+        if not (self._directory / _FORMAT).exists():
+            (self._directory / _FORMAT).write_text(json.dumps({"format": FORMAT}) + "\n")
         for step in _folders(self._directory) - _sealed(self._directory):
             shutil.rmtree(self._directory / str(step))
         # Nothing is deleted by Orbax: an old checkpoint goes when a new one is sealed.

@@ -44,12 +44,12 @@ def launch(workdir, *flags, config="configs/smoke.py", evaluated=False, **env):
 
 
 def refused(result):
-    """The message of a run that was refused as it should be: one sentence, no traceback."""
+    """The message of a run that was refused as it should be: a sentence, no traceback."""
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1, result.stderr
-    return errors[0]
+    return result.stderr[result.stderr.index("Error: ") :].strip()
 
 
 def state(workdir, stage, step):
@@ -279,7 +279,7 @@ def test_two_processes_on_one_workdir(tmp_path):
     )
     try:
         assert any(line.startswith("vae 4/") for line in first.stdout)
-        assert "in use by another process" in refused(
+        assert f"in use by process {first.pid} on" in refused(
             launch(tmp_path / "run", "--config.vae.steps=100000")
         )
     finally:
@@ -369,8 +369,59 @@ def test_a_workdir_of_another_run_is_left_alone(finished):
     workdir, _ = finished
     before = snapshot(workdir)
     message = refused(launch(workdir, "--config.vae.kl_weight=2.0"))
-    assert "vae.kl_weight was 1.0 and is 2.0" in message
+    rows = [line.split()[:3] for line in message.splitlines()]
+    assert rows[1:] == [["field", "was", "is"], ["vae.kl_weight", "1.0", "2.0"]]
     assert snapshot(workdir) == before
+
+
+def test_a_finished_run_may_be_given_more_steps(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)  # a run that is moved goes on where it is
+    longer = launch(workdir, "--config.gan.steps=15")
+    assert longer.returncode == 0, longer.stderr
+    assert metrics(workdir)[: len(metrics(finished[0]))] == metrics(finished[0])
+    whole = launch(tmp_path / "whole", "--config.gan.steps=15")
+    assert whole.returncode == 0, whole.stderr
+    assert_trees_equal(*(state(path, "gan", 15) for path in (workdir, tmp_path / "whole")))
+    assert "config: gan.steps 12 -> 15" in (workdir / "events.jsonl").read_text()
+    assert "the GAN has grown" in refused(launch(workdir, "--config.vae.steps=13"))
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    newest = workdir / "checkpoints/gan/12/state"
+    victim = max(newest.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 3] ^= 4
+    victim.write_bytes(data)
+    again = launch(workdir, evaluated=True)
+    assert again.returncode == 0, again.stderr
+    assert "Warning: The checkpoint of step 12 is damaged" in again.stderr
+    assert_same_run(workdir, finished[0])
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path):
+    flags = (
+        "--config.seeds=(0, 3)", "--config.variants=('a', 'b: gan.noise=uniform')",
+        "--config.gan.steps=6", "--config.vae.steps=2",
+    )  # fmt: skip
+    names = ["a_seed_0", "a_seed_3", "b_seed_0", "b_seed_3"]
+    first = launch(tmp_path / "runs", *flags, "--stages=vae")
+    assert first.returncode == 0, first.stderr
+    second = launch(tmp_path / "runs", *flags)
+    assert second.returncode == 0, second.stderr
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    alone = launch(tmp_path / "alone", "--config.seed=3", *flags[2:])
+    assert alone.returncode == 0, alone.stderr
+    assert_trees_equal(
+        state(tmp_path / "runs/a_seed_3", "gan", 6), state(tmp_path / "alone", "gan", 6)
+    )
+    other = state(tmp_path / "runs/b_seed_3", "gan", 6)
+    assert not np.array_equal(
+        other["generator"]["dense"]["kernel"],
+        state(tmp_path / "alone", "gan", 6)["generator"]["dense"]["kernel"],
+    )
 
 
 def test_a_checkpoint_of_other_networks_is_left_alone(finished, tmp_path):
@@ -397,7 +448,8 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path):
     message = refused(launch(tmp_path / "run", *flags))
     assert "The vae stage stopped at step" in message
     assert "is not finite" in message
-    kept = [int(path.name) for path in (tmp_path / "run/checkpoints/vae").iterdir()]
+    folder = tmp_path / "run/checkpoints/vae"
+    kept = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     for step in kept:
         leaves = jax.tree.leaves(state(tmp_path / "run", "vae", step))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
