@@ -1,6 +1,7 @@
 """The idea of Ham et al. 2020, arXiv 2002.02112, with plain losses: a VAE's decoder, then a GAN.
 
-Quickstart size. Like the paper: no penalty, no warm-up of the discriminator.
+Quickstart size. Like the paper: no penalty, no warm-up of the
+discriminator, the decoder as it is.
 """
 
 from ml_collections import ConfigDict
@@ -12,6 +13,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.model.base_width = 32
     config.vae.steps = 600
+    config.transfer.match_posterior = False
     config.gan.steps = 1_400
     config.gan.batch_size = 32
     config.gan.objective = "non_saturating"

@@ -14,7 +14,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (70, *SHAPE)).astype(np.uint8
 
 @pytest.fixture
 def saved(tmp_path, config):
-    """A VAE's checkpoint, as the VAE stage leaves it, and the state in it."""
+    """A VAE's checkpoint, as the VAE stage leaves it, and the state in it; nothing is matched."""
+    config.transfer.match_posterior = False
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     state = state.replace(params=jax.tree.map(lambda leaf: leaf + 0.01, state.params))
     save(tmp_path, 7, state)

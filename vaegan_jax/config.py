@@ -240,9 +240,9 @@ FIELDS: dict[str, Field] = {
         "begin with random weights, or with the trunk of the VAE's encoder and a random head",
     ),
     "transfer.match_posterior": _field(
-        False,
+        True,
         _YES_OR_NO,
-        "fit the mean and covariance of the encoded images into the generator's first layer",
+        "have the generator begin as the decoder at latents as the encoder spreads them",
     ),
     "transfer.generator_rate_decay": _field(
         1.0, _RATE_DECAY, "each level of the generator learns so many times as fast as the next"
@@ -461,13 +461,12 @@ def check(config: ConfigDict) -> None:
             f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps "
             f"({config.vae.steps}): a cycle takes two steps at least."
         )
-    if config.transfer.generator == "scratch":
-        for name in ("transfer.discriminator", "transfer.match_posterior"):
-            if values[name] != FIELDS[name].default:
-                raise UserError(
-                    f"{name} ({values[name]!r}) takes from a VAE, and transfer.generator is "
-                    "scratch, which trains none: set transfer.generator=vae, or leave it out."
-                )
+    if config.transfer.generator == "scratch" and config.transfer.discriminator != "scratch":
+        raise UserError(
+            f"transfer.discriminator ({config.transfer.discriminator}) takes from a VAE, and "
+            "transfer.generator is scratch, which trains none: set transfer.generator=vae, or "
+            "leave it out."
+        )
     norms = config.model.norm, config.model.discriminator_norm
     if config.transfer.discriminator == "encoder" and norms[0] != norms[1]:
         raise UserError(

@@ -13,12 +13,16 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
+from configs import smoke
 from tests.conftest import ROOT, assert_trees_equal
+from vaegan_jax import networks
+from vaegan_jax.report import pictures as run_pictures
 
 TIMES = ("seconds", "steps_per_second", "images_per_second")
 
@@ -147,14 +151,21 @@ def test_a_run_leaves_the_files_it_promises(finished):
     assert all(path.is_file() for path in named)
 
 
-def test_the_generator_begins_as_the_decoder(finished):
+def test_the_generator_begins_as_the_decoder_at_the_latents_it_was_trained_on(finished):
     workdir, _ = finished
-    # Frozen for the first four steps, so the picture of step 0 is the decoder's last.
-    begin = np.asarray(Image.open(workdir / "images/gan/samples_000000.png"))
-    decoder = np.asarray(Image.open(workdir / "images/vae/samples_000012.png"))
-    np.testing.assert_array_equal(begin, decoder)
+    vae, gan = (state(workdir, stage, 12) for stage in ("vae", "gan"))
+    config = smoke.get_config()
+    z = run_pictures.fixed_latents(config, 16, "normal")
+    there = np.asarray(z) @ gan["latent_factor"].T + gan["latent_mean"]
+    decoder = networks.make_decoder(config.model, (16, 16, 3))
+    logits = decoder.apply({"params": vae["params"]["decoder"]}, jnp.asarray(there))
+    images = np.clip(np.round((np.tanh(logits) + 1) * 127.5), 0, 255).astype(np.uint8)
+    begin = np.asarray(Image.open(workdir / "images/gan/samples_000000.png")).astype(int)
+    assert np.abs(begin - run_pictures.grid(images, 4)).max() <= 1
+    decoded = np.asarray(Image.open(workdir / "images/vae/samples_000012.png"))
+    assert np.abs(begin - decoded).max() > 5
     end = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
-    assert (end != decoder).any()
+    assert (end != begin).any()
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished):
@@ -204,12 +215,18 @@ def test_from_scratch_all_else_is_equal(finished, tmp_path):
     flags = ("--config.transfer.generator=scratch", "--config.training.checkpoint_every=1",
              "--config.training.keep_checkpoints=12")  # fmt: skip
     assert launch(tmp_path / "scratch", *flags).returncode == 0
-    assert launch(tmp_path / "warm", *flags[1:]).returncode == 0
+    unmatched = "--config.transfer.match_posterior=False"
+    assert launch(tmp_path / "warm", unmatched, *flags[1:]).returncode == 0
     assert not (tmp_path / "scratch/checkpoints/vae").exists()
     scratch, warm = (state(tmp_path / name, "gan", 1) for name in ("scratch", "warm"))
     # One step in, the generator is still frozen as it began: random here, the decoder there.
     decoder = state(tmp_path / "warm", "vae", 12)["params"]["decoder"]
     assert_trees_equal(warm["generator"], decoder)
+    begin, last = (
+        np.asarray(Image.open(tmp_path / "warm/images" / name))
+        for name in ("gan/samples_000000.png", "vae/samples_000012.png")
+    )
+    np.testing.assert_array_equal(begin, last)
     assert not np.array_equal(scratch["generator"]["dense"]["kernel"], decoder["dense"]["kernel"])
     assert jax.tree.structure(scratch) == jax.tree.structure(warm)
     assert_trees_equal(scratch["generator_optimizer"], warm["generator_optimizer"])
