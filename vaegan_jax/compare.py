@@ -23,6 +23,8 @@ from vaegan_jax.report.tables import Table, lay_out
 SAME, DIFFERENT, CANNOT = 0, 1, 2
 """Exit codes; many runs that could be compared are 0."""
 
+_MOST_LEAVES = 10
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compares the runs of a command line, the program's own if none is given.
@@ -104,9 +106,10 @@ def _require_replicates(a: runs.Run, b: runs.Run) -> None:
 def two_as_text(found: two.Comparison) -> str:
     """Returns what two runs say about each other, for a terminal."""
     lines = [f"A: {found.a}", f"B: {found.b}", found.verdict.text]
-    lines += _laid_out(
-        [*tables.of_config(found), *tables.of_bits(found), *tables.of_numbers(found)]
-    )
+    shown = [*tables.of_config(found), *tables.of_bits(found, _MOST_LEAVES)]
+    if not all(number.same for number in found.evaluation.numbers):
+        shown += tables.of_numbers(found)
+    lines += _laid_out(shown)
     return "\n".join(lines + found.notes)
 
 

@@ -60,7 +60,9 @@ def of_two(a: Run, b: Run, found: two.Comparison) -> str:
                 ["After ± stands the standard error over other samples of the same model."],
                 tables=tables.of_numbers(found),
             ),
-            Section("Distance as training went on", plots=curves.distances(distances, "B")),
+            Section(
+                "Distance as training went on", plots=curves.distances(distances, dashed=("B",))
+            ),
             Section("Learning curves", plots=curves.learning(a.metrics, b.metrics)),
             Section("Bits", tables=tables.of_bits(found)),
             Section("What differs besides", texts=tables.of_config(found)),

@@ -1,6 +1,5 @@
 """Comparisons as tables, for the terminal and for the page."""
 
-import itertools
 import math
 from collections.abc import Iterable
 
@@ -30,8 +29,13 @@ def of_config(found: two.Comparison) -> list[Table]:
     ]
 
 
-def of_bits(found: two.Comparison) -> list[Table]:
-    """Returns where the bits of two runs differ: first lines, checkpoints, leaves."""
+def of_bits(found: two.Comparison, most: int | None = None) -> list[Table]:
+    """Returns where the bits of two runs differ: first lines, checkpoints, leaves.
+
+    Args:
+      found: the comparison.
+      most: of the leaves, those that differ most; all if not given.
+    """
     tables = []
     for lines, name in ((found.metrics, "metrics"), (found.curve, "curve")):
         if lines.first and lines.first.scalars:
@@ -46,9 +50,12 @@ def of_bits(found: two.Comparison) -> list[Table]:
         ]
         tables.append(Table("Checkpoints, by digest", ["", "A", "B", "same"], rows))
     if saved.first:
+        shown = sorted(saved.leaves, key=_by_size)[:most]
         title = "Leaves that differ in the checkpoint {} {}".format(*saved.first)
-        columns = ["", "A", "B", "differing", "of", "largest difference", "in ulps", "not finite"]
-        tables.append(Table(title, columns, [_leaf(leaf) for leaf in saved.leaves]))
+        if len(shown) < len(saved.leaves):
+            title += f", the {len(shown)} that differ most of {len(saved.leaves)}"
+        columns = ["", "", "differing", "of", "largest difference", "in ulps", "not finite"]
+        tables.append(Table(title, columns, [_leaf(leaf) for leaf in shown]))
     return tables
 
 
@@ -91,16 +98,17 @@ def of_means(found: many.Comparison) -> list[Table]:
     """Returns the mean of every quantity over the seeds, the groups beside one another."""
     letters = [group.letter for group in found.groups]
     sizes = {group.letter: len(group.runs) for group in found.groups}
+    places: dict[tuple[str, str, str], dict[str, dict[str, many.Summary]]] = {}
+    for summary in found.summaries:
+        source, subject, against, metric = summary.quantity
+        by_metric = places.setdefault((source, subject, against), {})
+        by_metric.setdefault(metric, {})[summary.group] = summary
     tables = []
-    for place, of_place in itertools.groupby(found.summaries, lambda s: s.quantity[:3]):
-        by_metric: dict[str, dict[str, many.Summary]] = {}
-        for summary in of_place:
-            by_metric.setdefault(summary.quantity.metric, {})[summary.group] = summary
+    for (source, subject, against), by_metric in places.items():
         rows = [
             [metric, *(_cell(of_group[letter], sizes[letter]) for letter in letters)]
             for metric, of_group in by_metric.items()
         ]
-        source, subject, against = place
         title = _title(subject, against) + (", end of the curve" if source == "curve" else "")
         tables.append(Table(title, ["", *letters], rows))
     return tables
@@ -150,15 +158,20 @@ def _title(subject: str, against: str) -> str:
     return f"{subject} against {against}" if against else f"{subject} by itself"
 
 
+def _by_size(leaf: LeafDifference) -> tuple[bool, bool, float]:
+    """Puts leaves first that cannot be subtracted, and then those that are furthest apart."""
+    return leaf.differing is not None, not leaf.not_finite, -(leaf.absolute or 0.0)
+
+
 def _leaf(leaf: LeafDifference) -> list[str]:
+    if leaf.a is None or leaf.b is None:
+        only = f"only in A, {leaf.a}" if leaf.b is None else f"only in B, {leaf.b}"
+        return [leaf.name, only, *[""] * 5]
     if leaf.differing is None:
-        return [leaf.name, leaf.a or "absent", leaf.b or "absent", *[""] * 5]
-    assert leaf.a is not None
-    assert leaf.b is not None
+        return [leaf.name, f"{leaf.a} in A, {leaf.b} in B", *[""] * 5]
     return [
         leaf.name,
         leaf.a,
-        leaf.b,
         str(leaf.differing),
         str(leaf.size),
         text(leaf.absolute),

@@ -371,7 +371,8 @@ def _verdict(found: Comparison) -> Verdict:
     ]
     what = [f"{count} {name}" for count, name in compared if count]
     return Verdict(
-        IDENTICAL, f"{IDENTICAL}: the same config, and {_and(what)} are the same to the last bit."
+        IDENTICAL,
+        f"{IDENTICAL}: the same config, and {_and(what, len(what))} are the same to the last bit.",
     )
 
 
@@ -443,9 +444,9 @@ def value(of_field: Any) -> str:
     return "absent" if of_field is None else f"{of_field}" if of_field != "" else "empty"
 
 
-def _and(texts: Sequence[str]) -> str:
+def _and(texts: Sequence[str], most: int = _NAMED) -> str:
     """Returns a few texts as words of a sentence, and how many there are besides."""
-    shown = list(texts[:_NAMED])
-    if len(texts) > _NAMED:
-        shown.append(f"{len(texts) - _NAMED} more")
+    shown = list(texts[:most])
+    if len(texts) > most:
+        shown.append(f"{len(texts) - most} more")
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
