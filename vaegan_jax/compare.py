@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -64,8 +65,16 @@ def _main(arguments: argparse.Namespace) -> int:
             raise UserError(
                 f"The page cannot be made ({one_line(error)}): name another file with --html."
             ) from error
-    print(json.dumps(facts, indent=1, allow_nan=False) if arguments.json else text)
+    _say(json.dumps(facts, indent=1, allow_nan=False) if arguments.json else text)
     return code
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; what is left to flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -48,11 +48,11 @@ def of_two(a: Run, b: Run, found: two.Comparison) -> str:
     Raises:
       OSError: where a picture cannot be read.
     """
-    distances = [*many.curves("A", [a]), *many.curves("B", [b])]
+    drawn = curves.distances([*many.curves("A", [a]), *many.curves("B", [b])], dashed=("B",))
     return _render(
         "Two runs",
         [f"A is {found.a}", f"B is {found.b}"],
-        found.verdict.text,
+        found.verdict.text[:1].upper() + found.verdict.text[1:],
         [
             Section("Samples", pictures=_pictures(a, b)),
             Section(
@@ -60,9 +60,7 @@ def of_two(a: Run, b: Run, found: two.Comparison) -> str:
                 ["After ± stands the standard error over other samples of the same model."],
                 tables=tables.of_numbers(found),
             ),
-            Section(
-                "Distance as training went on", plots=curves.distances(distances, dashed=("B",))
-            ),
+            Section("Distance as training went on", plots=drawn),
             Section("Learning curves", plots=curves.learning(a.metrics, b.metrics)),
             Section("Bits", tables=tables.of_bits(found)),
             Section("What differs besides", texts=tables.of_config(found)),
@@ -76,7 +74,7 @@ def of_many(found: many.Comparison) -> str:
     groups, *ranking = tables.of_groups(found)
     runs = [[group.letter, run] for group in found.groups for run in group.runs]
     return _render(
-        f"{sum(len(group.runs) for group in found.groups)} runs in {len(found.groups)} groups",
+        f"{len(runs)} runs",
         [EXPLANATION],
         "",
         [
@@ -142,10 +140,10 @@ def _shared(a: Run, b: Run, stage: str, name: str) -> str:
     """Says whether two pictures show the same latents, or the same images."""
     if name == "reconstructions":
         same = a.digest is not None and a.digest == b.digest
-        return "the same images" if same else "maybe of other images"
+        return "the same images" if same else "maybe other images"
     fields = ["seed", "model.latent_size", "training.picture_columns"]
     fields += ["gan.noise"] if stage == "gan" else []
     other = [field for field in fields if a.config.get(field) != b.config.get(field)]
     if other:
-        return f"not the same latents, which follow from {' and '.join(other)}"
+        return f"other latents, since {' and '.join(other)} differ"
     return "the same latents"

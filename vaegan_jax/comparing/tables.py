@@ -6,8 +6,13 @@ from collections.abc import Iterable
 from vaegan_jax.comparing import many, student, two
 from vaegan_jax.comparing.leaves import LeafDifference
 from vaegan_jax.evaluation.number import text
-from vaegan_jax.report.tables import Table, with_error
+from vaegan_jax.report.tables import SUBJECTS, Table, with_error
 
+_AGAINST = {
+    "held_out": "held-out images",
+    "train": "training images",
+    "statistics": "the statistics file",
+}
 _SHORT = 12
 _LEAST_P = 0.001
 
@@ -83,7 +88,7 @@ def of_groups(found: many.Comparison) -> list[Table]:
         [group.letter, group.text, str(len(group.runs)), " ".join(map(str, group.seeds))]
         for group in found.groups
     ]
-    tables = [Table("Groups", ["", "what sets it apart", "runs", "seeds"], rows)]
+    tables = [Table("What is compared", ["", "what sets it apart", "runs", "seeds"], rows)]
     if found.main is not None:
         ranking = [
             [f"{i}. {place.group}", _mean(place.mean), _difference(place.from_best), place.text]
@@ -155,7 +160,10 @@ def lonely(groups: Iterable[many.Group]) -> list[str]:
 
 
 def _title(subject: str, against: str) -> str:
-    return f"{subject} against {against}" if against else f"{subject} by itself"
+    name = "VAE as a density" if subject == "vae" else SUBJECTS.get(subject, subject)
+    if not against:
+        return name if subject == "vae" else f"{name} by themselves"
+    return f"{name} against {_AGAINST.get(against, against)}"
 
 
 def _by_size(leaf: LeafDifference) -> tuple[bool, bool, float]:
