@@ -96,7 +96,8 @@ def _difference(name: str, a: np.ndarray | None, b: np.ndarray | None) -> LeafDi
     if floats:
         finite = np.isfinite(x) & np.isfinite(y)
     # In float64 the difference of two float32 is exact, or nearly so.
-    apart = np.abs(x[finite].astype(np.float64) - y[finite].astype(np.float64))
+    with np.errstate(over="ignore"):
+        apart = np.abs(x[finite].astype(np.float64) - y[finite].astype(np.float64))
     some = bool(finite.any())
     return LeafDifference(
         name,

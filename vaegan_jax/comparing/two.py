@@ -407,8 +407,8 @@ def _unequally_far(found: Comparison) -> list[str]:
     for lines, kind in ((found.metrics, "metrics"), (found.curve, "the curve")):
         for stage, (a, b) in lines.ends.items():
             if a != b:
-                ends = ("nowhere" if end is None else f"at step {end}" for end in (a, b))
-                texts.append("{} of the {} end {} in A and {} in B".format(kind, stage, *ends))
+                ends = ("has none" if end is None else f"to step {end}" for end in (a, b))
+                texts.append("{} of the {} (A {}, B {})".format(kind, stage, *ends))
         texts += [
             f"only {run} logs {_and(names)}" for run, names in lines.unshared.items() if names
         ]
