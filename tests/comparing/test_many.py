@@ -131,6 +131,15 @@ def test_the_ranking_says_what_is_within_noise():
     np.testing.assert_allclose(found.ranking[2].from_best.mean, 10.0, rtol=1e-12)
 
 
+def test_a_seed_of_one_group_alone_moves_the_mean_and_not_the_difference():
+    runs = [*group("a", {0: 9.0, 1: 9.1, 2: 9.2}), *group("b", {0: 5.0, 1: 5.1, 2: 5.3, 3: 90.0},
+                                                          **{"gan.loss": "hinge"})]  # fmt: skip
+    best, other = many.compare(runs).ranking
+    assert (best.group, other.group) == ("A", "B")
+    assert other.from_best.mean < 0
+    assert other.text == "nearer, over the seeds in common, than A"
+
+
 def test_a_group_of_one_has_no_interval_and_says_so():
     found = many.compare([*group("a", WARM), run("b", 0, 5.0, **{"gan.loss": "hinge"})])
     assert summary(found, MAIN, "B").mean == (1, 5.0, None, None)

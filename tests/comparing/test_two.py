@@ -223,12 +223,19 @@ def test_a_run_that_came_less_far_is_not_identical(changes, said):
     assert said in found.text
 
 
-@pytest.mark.parametrize("name", ["data", "environment", "checkpoints"])
-def test_old_runs_compare_as_far_as_they_go(name):
-    lacking = run("b", **{name: {} if name == "checkpoints" else None}, notes=["b: no such."])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data", "b: no images are noted (data.json)."),
+        ("environment", "b: no environment is noted (run.json)."),
+        ("checkpoints", "b: no checkpoint is saved (checkpoints/)."),
+    ],
+)
+def test_old_runs_compare_as_far_as_they_go(name, said):
+    lacking = run("b", **{name: {} if name == "checkpoints" else None}, notes=["b: cut off."])
     found = compare(b=lacking)
     assert found.verdict.kind == two.IDENTICAL
-    assert found.notes == ["b: no such."]
+    assert found.notes == ["b: cut off.", said]
 
 
 def test_troubles_of_one_run_are_told():

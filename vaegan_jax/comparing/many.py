@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from vaegan_jax.comparing import student, two
-from vaegan_jax.comparing.runs import STAGES, Line, Run
+from vaegan_jax.comparing.runs import STAGES, Line, Run, missing
 from vaegan_jax.errors import UserError
 
 COSTS = ("images", "seconds")
@@ -177,7 +177,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     members, notes = _grouped(runs)
     groups = _named(members)
     in_groups = [run for group in members for run in group]
-    notes += [note for run in in_groups for note in run.notes]
+    notes += [
+        note for run in in_groups for note in run.notes + missing(run, ("curve", "evaluation"))
+    ]
     notes += [note for run in in_groups for note in _unfinished(run)]
     judged, said = _alike(in_groups, lambda run: run.evaluation, _evaluation_conditions)
     notes += [f"{run}: its evaluation is left out, made with other {what}." for run, what in said]
@@ -379,7 +381,9 @@ def _ranking(summaries: Sequence[Summary]) -> list[Place]:
         elif difference.within_noise:
             text = f"within noise of {best.group}"
         else:
-            text = f"further than {best.group}"
+            # The means are over all seeds of a group, the difference over those of both.
+            side = "further" if difference.mean > 0 else "nearer, over the seeds in common,"
+            text = f"{side} than {best.group}"
         places.append(Place(summary.group, mean, difference, text))
     return places
 

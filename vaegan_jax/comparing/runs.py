@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from vaegan_jax import checkpoints, workdir
@@ -33,7 +34,7 @@ class Run:
       curve: the lines of distances.
       evaluation: what `evaluation/numbers.json` holds.
       checkpoints: the steps that are saved, by stage.
-      notes: what is missing or was left out, a sentence each.
+      notes: what was left out in reading it, a sentence each.
     """
 
     path: pathlib.Path
@@ -75,6 +76,22 @@ def read(path: pathlib.Path) -> Run:
         raise UserError(f"The run {path} cannot be read ({one_line(error)}).") from error
 
 
+MISSING = {
+    "data": "images are noted (data.json)",
+    "environment": "environment is noted (run.json)",
+    "metrics": "metrics are logged (metrics.jsonl)",
+    "curve": "curve is logged (curve.jsonl)",
+    "evaluation": "evaluation is saved (evaluation/numbers.json)",
+    "checkpoints": "checkpoint is saved (checkpoints/)",
+}
+"""What a run may lack, by attribute."""
+
+
+def missing(run: Run, parts: Iterable[str] = tuple(MISSING)) -> list[str]:
+    """Returns a sentence for each of these parts that a run lacks."""
+    return [f"{run.path}: no {MISSING[part]}." for part in parts if not getattr(run, part)]
+
+
 def load_state(run: Run, stage: str, step: int) -> State:
     """Returns the state that a run saved at a step of a stage.
 
@@ -108,16 +125,7 @@ def _read(path: pathlib.Path) -> Run:
     _require_numbers(path / workdir.NUMBERS, evaluation)
     metrics = [line for line in lines if "trouble" not in line]
     saved = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in STAGES}
-    absent = {
-        "images are noted (data.json)": data,
-        "environment is noted (run.json)": environment,
-        "metrics are logged (metrics.jsonl)": metrics,
-        "curve is logged (curve.jsonl)": curve,
-        "evaluation is saved (evaluation/numbers.json)": evaluation,
-        "checkpoint is saved (checkpoints/)": any(saved.values()),
-    }
-    notes = [f"{path}: no {what}." for what, found in absent.items() if not found]
-    notes += [
+    notes = [
         f"{path / name}: the last line is cut off and left out."
         for name, is_cut in ((workdir.METRICS, cut), (workdir.CURVE, curve_cut))
         if is_cut

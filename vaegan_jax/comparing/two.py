@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vaegan_jax import config as configuration
 from vaegan_jax.comparing import leaves
-from vaegan_jax.comparing.runs import STAGES, TIMES, Line, Run
+from vaegan_jax.comparing.runs import STAGES, TIMES, Line, Run, missing
 from vaegan_jax.errors import UserError
 
 LoadState = Callable[[Run, str, int], leaves.State]
@@ -188,7 +188,7 @@ def compare(a: Run, b: Run, load: LoadState) -> Comparison:
         troubles=pairs(_troubles(a), _troubles(b)),
         checkpoints=compare_checkpoints(a, b, load),
         evaluation=compare_evaluations(a.evaluation, b.evaluation),
-        notes=a.notes + b.notes,
+        notes=[note for run in (a, b) for note in run.notes + missing(run)],
     )
     if not _has_something(found):
         raise UserError(
