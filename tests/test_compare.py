@@ -11,7 +11,6 @@ import pytest
 from tests.comparing import made
 from tests.conftest import ROOT
 from vaegan_jax import compare
-from vaegan_jax import config as configuration
 from vaegan_jax.comparing import two
 
 
@@ -76,11 +75,12 @@ def test_truncated_json_cannot_be_compared(tmp_path):
 
 
 def test_a_field_apart_is_different(tmp_path, capsys):
-    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b", **{"gan.loss": "hinge"})
-    default = configuration.FIELDS["gan.loss"].default
+    a, b = (
+        made.run(tmp_path / name, **{"gan.b2": beta}) for name, beta in (("a", 0.99), ("b", 0.5))
+    )
     code, out, _ = call(capsys, a, b)
     assert code == 1
-    assert f"different config (gan.loss {default} and hinge)" in out
+    assert "different config (gan.b2 0.99 and 0.5)" in out
 
 
 def test_a_weight_apart_is_different(tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_what_is_not_finite_is_text_in_json(tmp_path, capsys):
 
 def test_many_runs_are_told_as_text(tmp_path, capsys):
     paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(3)]
-    paths.append(made.run(tmp_path / "other", distance=5.0, **{"gan.loss": "hinge"}))
+    paths.append(made.run(tmp_path / "other", distance=5.0, **{"gan.objective": "hinge"}))
     code, out, _ = call(capsys, *paths)
     assert code == 0
     assert "B is one run, so that it has no interval." in out
@@ -161,7 +161,10 @@ def test_two_runs_are_replicates_where_asked(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [({"seed": 1, "gan.loss": "hinge"}, "differ in gan.loss"), ({}, "differ not even in the seed")],
+    [
+        ({"seed": 1, "gan.objective": "hinge"}, "differ in gan.objective"),
+        ({}, "differ not even in the seed"),
+    ],
 )
 def test_replicates_differ_in_the_seed_alone(tmp_path, capsys, config, said):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b", **config)

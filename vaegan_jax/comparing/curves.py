@@ -13,7 +13,7 @@ _UNITS = {"images": "images seen, both stages", "seconds": "seconds of training,
 def learning(a: Sequence[Line], b: Sequence[Line]) -> list[str]:
     """Returns a plot of each scalar of metrics.jsonl that the report shows, of A and of B.
 
-    B is dashed, so that A shows through where the two are the same.
+    B has gaps, so that A shows through where the two are the same.
     """
     drawn = []
     for stage in STAGES:
@@ -23,26 +23,26 @@ def learning(a: Sequence[Line], b: Sequence[Line]) -> list[str]:
                 for label, metrics in (("A", a), ("B", b)):
                     of_run = [x for x in metrics if x["stage"] == stage and name in x]
                     steps, values = [x["step"] for x in of_run], [x[name] for x in of_run]
-                    lines.append(plots.Line(label, steps, values, label == "B"))
+                    lines.append(plots.Line(label, steps, values, broken=label == "B"))
                 if any(line.x for line in lines):
                     title = f"{name.replace('_', ' ')}, {stage.upper()}"
                     drawn.append(plots.svg(lines, title, "steps", unit, log))
     return drawn
 
 
-def distances(curves: Sequence[Curve], dashed: Sequence[str] = ()) -> list[str]:
+def distances(curves: Sequence[Curve], broken: Sequence[str] = ()) -> list[str]:
     """Returns a plot of each distance against each cost, a line and its band for each group.
 
     Args:
       curves: of all groups; the VAE's comes before the GAN's, with a gap between them.
-      dashed: the groups whose lines are dashed.
+      broken: the groups whose lines have gaps, for others to show through.
     """
     drawn = []
     for metric in dict.fromkeys(curve.metric for curve in curves):
         of_metric = [curve for curve in curves if curve.metric == metric]
         for cost in COSTS:
             lines = [
-                _line(group, [c for c in of_metric if c.group == group], cost, group in dashed)
+                _line(group, [c for c in of_metric if c.group == group], cost, group in broken)
                 for group in dict.fromkeys(curve.group for curve in of_metric)
             ]
             title = f"{metric} to held-out images"
@@ -50,7 +50,7 @@ def distances(curves: Sequence[Curve], dashed: Sequence[str] = ()) -> list[str]:
     return drawn
 
 
-def _line(group: str, curves: Sequence[Curve], cost: str, dashed: bool) -> plots.Line:
+def _line(group: str, curves: Sequence[Curve], cost: str, broken: bool) -> plots.Line:
     """Joins the stages of a group, with a gap where one ends."""
     gap = [math.nan]
     x: list[float] = []
@@ -62,4 +62,4 @@ def _line(group: str, curves: Sequence[Curve], cost: str, dashed: bool) -> plots
         y += [*curve.means, *gap]
         low += [*(curve.low or ()), *(gap if curve.low else ())]
         high += [*(curve.high or ()), *(gap if curve.high else ())]
-    return plots.Line(group, x, y, dashed, low, high)
+    return plots.Line(group, x, y, False, low, high, broken)

@@ -48,7 +48,7 @@ def of_two(a: Run, b: Run, found: two.Comparison) -> str:
     Raises:
       OSError: where a picture cannot be read.
     """
-    drawn = curves.distances([*many.curves("A", [a]), *many.curves("B", [b])], dashed=("B",))
+    drawn = curves.distances([*many.curves("A", [a]), *many.curves("B", [b])], broken=("B",))
     return _render(
         "Two runs",
         [f"A is {found.a}", f"B is {found.b}"],

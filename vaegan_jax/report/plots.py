@@ -41,6 +41,7 @@ class Line(NamedTuple):
       dashed: whether it is a mark to compare with, such as a floor.
       low: where a band around it begins, as many values, or none for no band.
       high: where the band ends.
+      broken: whether it has gaps, through which a line of the same values is seen.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Line(NamedTuple):
     dashed: bool = False
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    broken: bool = False
 
 
 def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
@@ -72,7 +74,7 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
                 line.x,
                 line.y,
                 label=line.label,
-                linestyle="--" if line.dashed else "-",
+                linestyle="--" if line.dashed or line.broken else "-",
                 marker="o" if few else None,
                 markersize=4,
                 linewidth=1.6,
