@@ -100,18 +100,18 @@ def test_the_verdict_and_what_it_rests_on_are_there(tmp_path):
 def test_groups_and_noise_are_there(tmp_path):
     paths = [made.run(tmp_path / f"a{s}", seed=s, distance=20.0 + s) for s in range(3)]
     paths += [
-        made.run(tmp_path / f"b{s}", seed=s, distance=20.5 + s**2, **{"gan.of_the_past": "hinge"})
+        made.run(tmp_path / f"b{s}", seed=s, distance=20.5 + s**2, **{"gan.old": "hinge"})
         for s in range(3)
     ]
     words = " ".join(" ".join(parsed(page_of_many(*paths)).text).split())
-    assert "B gan.of_the_past=hinge 3 0 1 2" in words
+    assert "B gan.old=hinge 3 0 1 2" in words
     assert "1. A 21.0 [18.5, 23.5]" in words
     assert "within noise of A" in words
     assert "B less A, seed by seed" in words
 
 
 def test_what_runs_hold_cannot_write_markup(tmp_path):
-    a = whole(tmp_path / "<b>a & $x$", **{"gan.of_the_past": "<i>sly</i>"})
+    a = whole(tmp_path / "<b>a & $x$", **{"gan.old": "<i>sly</i>"})
     b = whole(tmp_path / "b", seed=1)
     made.edit(b / "run.json", cpu="<u>chip</u>")
     lines = [line | {"<s>loss": 1.0 + (path == b)} for path in (a,) for line in made.metrics()]

@@ -43,7 +43,7 @@ def group(name, distances, **config):
 
 def three_groups():
     cold = group("cold", COLD, **{"transfer.generator": "scratch"})
-    near = group("near", NEAR, **{"transfer.generator": "near", "gan.of_the_past": "hinge"})
+    near = group("near", NEAR, **{"transfer.generator": "near", "gan.old": "hinge"})
     warm = group("warm", WARM, **{"transfer.generator": "vae"})
     return many.compare([*cold, *near, *warm])
 
@@ -63,8 +63,8 @@ def test_runs_are_grouped_by_their_config_without_the_seed():
         ("B", [0, 1, 2]),
         ("C", [0, 1, 2]),
     ]
-    assert found.groups[0].fields == {"gan.of_the_past": None, "transfer.generator": "scratch"}
-    assert found.groups[1].text == "gan.of_the_past=hinge, transfer.generator=near"
+    assert found.groups[0].fields == {"gan.old": None, "transfer.generator": "scratch"}
+    assert found.groups[1].text == "gan.old=hinge, transfer.generator=near"
     assert found.groups[2].runs == ["warm0", "warm1", "warm2"]
 
 
@@ -114,7 +114,7 @@ def test_differences_are_tested_over_the_seeds_that_match():
 def test_pairs_are_matched_by_seed_whatever_the_order():
     runs = [
         *group("a", WARM),
-        *group("b", dict(reversed(COLD.items())), **{"gan.of_the_past": "hinge"}),
+        *group("b", dict(reversed(COLD.items())), **{"gan.old": "hinge"}),
     ]
     difference = contrast(many.compare(runs), MAIN, "A", "B").difference
     expected = scipy.stats.ttest_rel([COLD[s] for s in range(3)], [WARM[s] for s in range(3)])
@@ -135,8 +135,8 @@ def test_the_ranking_says_what_is_within_noise():
 
 
 def test_a_seed_of_one_group_alone_moves_the_mean_and_not_the_difference():
-    runs = [*group("a", {0: 9.0, 1: 9.1, 2: 9.2}), *group("b", {0: 5.0, 1: 5.1, 2: 5.3, 3: 90.0},
-                                                          **{"gan.of_the_past": "hinge"})]  # fmt: skip
+    more = group("b", {0: 5.0, 1: 5.1, 2: 5.3, 3: 90.0}, **{"gan.old": "hinge"})
+    runs = [*group("a", {0: 9.0, 1: 9.1, 2: 9.2}), *more]
     best, other = many.compare(runs).ranking
     assert (best.group, other.group) == ("A", "B")
     assert other.from_best.mean < 0
@@ -144,7 +144,7 @@ def test_a_seed_of_one_group_alone_moves_the_mean_and_not_the_difference():
 
 
 def test_a_group_of_one_has_no_interval_and_says_so():
-    found = many.compare([*group("a", WARM), run("b", 0, 5.0, **{"gan.of_the_past": "hinge"})])
+    found = many.compare([*group("a", WARM), run("b", 0, 5.0, **{"gan.old": "hinge"})])
     assert summary(found, MAIN, "B").mean == (1, 5.0, None, None)
     assert tables.lonely(found.groups) == ["B is one run, so that it has no interval."]
     assert [place.text for place in found.ranking] == [

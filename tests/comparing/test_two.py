@@ -173,11 +173,11 @@ def test_the_verdict_names_what_may_be_the_reason():
 
 
 def test_another_config_is_told_by_its_fields():
-    found = compare(b=run("b", config=CONFIG | {"seed": 1, "gan.of_the_past": "hinge"}))
-    assert found.config == [("gan.of_the_past", None, "hinge"), ("seed", 0, 1)]
+    found = compare(b=run("b", config=CONFIG | {"seed": 1, "gan.old": "hinge"}))
+    assert found.config == [("gan.old", None, "hinge"), ("seed", 0, 1)]
     assert found.verdict.kind == two.DIFFERENT_CONFIG
     assert found.verdict.text == (
-        "different config (gan.of_the_past absent and hinge and seed 0 and 1), and yet no recorded bit "
+        "different config (gan.old absent and hinge and seed 0 and 1), and yet no recorded bit "
         "differs."
     )
 
