@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from vaegan_jax.errors import UserError
@@ -183,6 +184,46 @@ def latest(directory: pathlib.Path) -> int | None:
 def newest(directory: pathlib.Path) -> int | None:
     """Returns the newest step that is sealed, sound or not, or None."""
     return max(_sealed(directory), default=None) if directory.is_dir() else None
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """Returns the steps saved in the folder of a stage's checkpoints, rising; writes nothing.
+
+    Of an older version's, which had no seals, all count.
+    """
+    if not directory.is_dir():
+        return []
+    sealed = (directory / _FORMAT).exists()
+    return sorted(_sealed(directory) if sealed else _folders(directory))
+
+
+def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """Returns a saved state, whatever it holds, without a template and without writing.
+
+    Args:
+      directory: the folder of a stage's checkpoints.
+      step: one that was saved.
+
+    Returns:
+      ``{"params.decoder.bias": array, ...}``, of the shapes and dtypes that were saved, on the
+      host.
+
+    Raises:
+      UserError: where the checkpoint is damaged.
+    """
+    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    with _reading(directory, step), checkpointer:
+        if (directory / _FORMAT).exists():
+            _require_sound(directory, step)
+        to_host = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
+        )
+        arguments = ocp.args.PyTreeRestore(restore_args=to_host)
+        restored = checkpointer.restore(_folder(directory, step), args=arguments)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
+    }
 
 
 def restore_part(

@@ -34,17 +34,17 @@ from vaegan_jax import checkpoints, monitor
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 
+CONFIG = "config.json"
+CURVE = "curve.jsonl"
 DATA = "data.json"
 ENVIRONMENT = "run.json"
 LATENT = "latent.json"
+METRICS = "metrics.jsonl"
+NUMBERS = "evaluation/numbers.json"
 REPORT = "report.html"
 
-_CONFIG = "config.json"
-_METRICS = "metrics.jsonl"
-_CURVE = "curve.jsonl"
 _EVENTS = "events.jsonl"
 _CHECKPOINTS = "checkpoints"
-_NUMBERS = "numbers.json"
 _LOCK = ".lock"
 
 
@@ -61,7 +61,7 @@ class Workdir:
 
     def config(self) -> dict[str, Any]:
         """Returns the run's config, flattened."""
-        return self.facts(_CONFIG) or {}
+        return self.facts(CONFIG) or {}
 
     def facts(self, name: str) -> dict[str, Any] | None:
         """Returns what a JSON file of the folder holds, or None where it is not there.
@@ -116,7 +116,7 @@ class Workdir:
 
         What follows a restored checkpoint is written again.
         """
-        for name in (_METRICS, _CURVE, _EVENTS):  # of events, which have no stage, all are kept
+        for name in (METRICS, CURVE, _EVENTS):  # of events, which have no stage, all are kept
             if not (self.path / name).exists():
                 continue
             kept = [
@@ -139,17 +139,17 @@ class Workdir:
         """Returns the lines of numbers in metrics.jsonl, whole ones only, of one stage or all."""
         return [
             line
-            for line in self._lines(_METRICS)
+            for line in self._lines(METRICS)
             if "trouble" not in line and line["stage"] in (stage or line["stage"],)
         ]
 
     def troubles(self) -> list[dict[str, Any]]:
         """Returns the troubles in metrics.jsonl: `stage`, `step`, `trouble`, `text`, `remedy`."""
-        return [line for line in self._lines(_METRICS) if "trouble" in line]
+        return [line for line in self._lines(METRICS) if "trouble" in line]
 
     def curve(self) -> list[dict[str, Any]]:
         """Returns the lines of curve.jsonl, whole ones only."""
-        return self._lines(_CURVE)
+        return self._lines(CURVE)
 
     def events(self) -> list[dict[str, Any]]:
         """Returns the lines of events.jsonl, whole ones only."""
@@ -157,12 +157,12 @@ class Workdir:
 
     def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line; floats are written so that they read back exactly."""
-        self._write_line(_METRICS, {"stage": stage, "step": step} | scalars)
+        self._write_line(METRICS, {"stage": stage, "step": step} | scalars)
         self._write_scalars(stage, step, scalars)
 
     def write_curve(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line of distances to real images."""
-        self._write_line(_CURVE, {"stage": stage, "step": step} | scalars)
+        self._write_line(CURVE, {"stage": stage, "step": step} | scalars)
         self._write_scalars(stage, step, {f"curve/{name}": v for name, v in scalars.items()})
 
     def write_event(self, text: str) -> None:
@@ -185,7 +185,7 @@ class Workdir:
         identity = ["stage", "trouble"] + (["step"] if trouble.name == monitor.NOT_FINITE else [])
         if any(all(old[name] == line[name] for name in identity) for old in self.troubles()):
             return False
-        self._write_line(_METRICS, line)
+        self._write_line(METRICS, line)
         self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
         self.write_event(f"{stage}, step {step}: {trouble.sentence}")
         return True
@@ -200,7 +200,7 @@ class Workdir:
         Raises:
           UserError: where the file is damaged.
         """
-        return self.facts(f"{self.evaluation_folder.name}/{_NUMBERS}")
+        return self.facts(NUMBERS)
 
     @property
     def evaluation_folder(self) -> pathlib.Path:
@@ -210,13 +210,13 @@ class Workdir:
     def write_evaluation(self, numbers: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
         """Puts an evaluation in the place of the one before; the numbers come last."""
         self.evaluation_folder.mkdir(exist_ok=True)
-        (self.evaluation_folder / _NUMBERS).unlink(missing_ok=True)
+        (self.path / NUMBERS).unlink(missing_ok=True)
         for old in self.evaluation_folder.glob("*.png"):
             old.unlink()
         for name, picture in pictures.items():
             _save_picture(self.evaluation_folder / f"{name}.png", picture)
         text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-        _write_whole(self.evaluation_folder / _NUMBERS, text)
+        _write_whole(self.path / NUMBERS, text)
 
     def write_report(self, page: str) -> pathlib.Path:
         """Writes report.html."""
@@ -272,15 +272,15 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
         raise _not_writable(path, error) from error
     if not names:
         return
-    if _CONFIG not in names:
+    if CONFIG not in names:
         raise UserError(
             f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
         )
     try:
-        saved = json.loads((path / _CONFIG).read_text())
+        saved = json.loads((path / CONFIG).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
-            f"{path / _CONFIG} cannot be read ({error}): restore it, or name another --workdir."
+            f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
         ) from error
     steps = {
         stage: step
@@ -306,7 +306,7 @@ def require_run(path: pathlib.Path) -> None:
     Raises:
       UserError: where it does not.
     """
-    if not (path / _CONFIG).exists():
+    if not (path / CONFIG).exists():
         raise UserError(f"There is no run in {path} yet: leave --stages out to begin it.")
 
 
@@ -342,7 +342,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             before = workdir.config()
             changed = configuration.differences(before, configuration.flatten(config))
             if not before or changed:
-                _write_whole(path / _CONFIG, configuration.to_json(config))
+                _write_whole(path / CONFIG, configuration.to_json(config))
             for change in changed if before else ():
                 workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         except OSError as error:

@@ -184,18 +184,18 @@ def test_a_run_half_way_shows_what_it_has(run):
     assert "Loss of the VAE" in text
     assert "Losses of the GAN" not in text
     # The newest picture of a name, and that one only.
-    newest = page._as_uri(path / "images/vae/samples_000020.png")
+    newest = page.as_uri(path / "images/vae/samples_000020.png")
     assert [image["src"] for image in parsed(text).images].count(newest) == 1
-    assert page._as_uri(path / "images/vae/samples_000010.png") not in text
+    assert page.as_uri(path / "images/vae/samples_000010.png") not in text
 
 
 def test_samples_stand_apart_until_they_are_evaluated_side_by_side(run):
     text, path = run(2)
     for stage, step in (("vae", 20), ("gan", 60)):
-        assert page._as_uri(path / f"images/{stage}/samples_{step:06d}.png") in text
+        assert page.as_uri(path / f"images/{stage}/samples_{step:06d}.png") in text
     evaluated, path = run(3, "another")
-    assert page._as_uri(path / "evaluation/side_by_side.png") in evaluated
-    assert page._as_uri(path / "images/gan/samples_000060.png") not in evaluated
+    assert page.as_uri(path / "evaluation/side_by_side.png") in evaluated
+    assert page.as_uri(path / "images/gan/samples_000060.png") not in evaluated
 
 
 def test_the_numbers_stand_with_errors_floors_and_where_they_come_from(run):

@@ -147,14 +147,15 @@ def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Pictur
     if not steps:
         return []
     last = max(steps)
-    return [Picture(_as_uri(steps[last]), f"{caption}; step {last}.")]
+    return [Picture(as_uri(steps[last]), f"{caption}; step {last}.")]
 
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:
     """Returns a picture of the newest evaluation, if there is one."""
     path = folder.evaluation_folder / f"{name}.png"
-    return [Picture(_as_uri(path), caption)] if path.exists() else []
+    return [Picture(as_uri(path), caption)] if path.exists() else []
 
 
-def _as_uri(path: pathlib.Path) -> str:
+def as_uri(path: pathlib.Path) -> str:
+    """Returns a PNG picture as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -39,12 +39,18 @@ class Line(NamedTuple):
       x: its places.
       y: its values, as many.
       dashed: whether it is a mark to compare with, such as a floor.
+      low: where a band around it begins, as many values, or none for no band.
+      high: where the band ends.
+      broken: whether it has gaps, through which a line of the same values is seen.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    broken: bool = False
 
 
 def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
@@ -64,15 +70,20 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
         axes = figure.add_subplot()
         for line in lines:
             few = len(line.x) < 30 and not line.dashed
-            axes.plot(
+            (path,) = axes.plot(
                 line.x,
                 line.y,
                 label=line.label,
-                linestyle="--" if line.dashed else "-",
+                linestyle="--" if line.dashed or line.broken else "-",
                 marker="o" if few else None,
                 markersize=4,
                 linewidth=1.6,
             )
+            if line.low:
+                colour = path.get_color()
+                axes.fill_between(
+                    line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0
+                )
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
         if log and all(value > 0 for line in lines for value in line.y):
             axes.set_yscale("log")
@@ -119,7 +130,7 @@ def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
     return plots
 
 
-_OF_STAGE: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
+LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
     "vae": (
         ("Loss of the VAE", "nats per image", ("loss", "reconstruction", "kl"), True),
         ("Gradient of the VAE", "norm", ("gradient_norm",), True),
@@ -146,13 +157,14 @@ _OF_STAGE: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
         ("Fine detail of fakes", "of that of real images", ("sharpness",), True),
     ),
 }
+"""The plots of each stage's learning curves: title, unit, scalars, whether logarithmic."""
 
 
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
     """Returns the learning curves of a stage from the lines of metrics.jsonl."""
     of_stage = [line for line in metrics if line["stage"] == stage]
     plots = []
-    for title, unit, names, log in _OF_STAGE[stage]:
+    for title, unit, names, log in LEARNING[stage]:
         lines = [
             Line(
                 name.replace("_", " "),

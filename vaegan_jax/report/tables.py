@@ -134,15 +134,19 @@ def with_error(number: Row) -> str:
 def as_text(evaluation: dict[str, Any]) -> str:
     """Returns the tables for a terminal."""
     lines = [f"evaluated by {evaluation['embedding']['name']}, ± standard error:"]
-    for title, columns, rows in make(evaluation):
-        cells = [columns, *rows]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        lines.append(f"  {title}")
-        lines += [
-            "    " + "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]  # fmt: skip
+    for table in make(evaluation):
+        lines += lay_out(table)
     return "\n".join(lines)
+
+
+def lay_out(table: Table) -> list[str]:
+    """Returns the lines of a table for a terminal, its title first."""
+    cells = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    return [f"  {table.title}"] + [
+        "    " + "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]  # fmt: skip

@@ -1,0 +1,109 @@
+"""Folders of runs, made by hand."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from vaegan_jax.checkpoints import Checkpoints
+
+PIXELS = {"name": "pixels", "sha256": None, "resize": "to 8x8"}
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def edit(path, **changes):
+    """Changes a JSON file; None takes a name away."""
+    found = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: x for name, x in found.items() if x is not None}))
+
+
+def line(stage, step, seconds=1.0, **scalars):
+    rates = {"seconds": seconds * step, "images": 4 * step, "steps_per_second": 1 / seconds,
+             "images_per_second": 4 / seconds}  # fmt: skip
+    return {"stage": stage, "step": step} | rates | scalars
+
+
+def metrics(seconds=1.0):
+    """Three lines of either stage."""
+    vae = [line("vae", s, seconds, loss=90.1 / s, kl=0.1 * s, sharpness=0.5) for s in (2, 4, 6)]
+    gan = [line("gan", s, seconds, discriminator_loss=1.3, generator_loss=0.1 * s)
+           for s in (2, 4, 6)]  # fmt: skip
+    return vae + gan
+
+
+def number(subject, against, metric, value, error=0.25):
+    return {"subject": subject, "against": against, "metric": metric, "value": value,
+            "error": error, "floor": 2.0, "count": 100,
+            "reference_count": 200 if against else 0}  # fmt: skip
+
+
+def curve_line(stage, step, seconds, distance):
+    return {"stage": stage, "step": step, "seconds": seconds, "images": 4 * step,
+            "fd_pixels": distance, "fd_pixels_floor": 1.5}  # fmt: skip
+
+
+def evaluation(distance, samples=100):
+    return {
+        "format": 1,
+        "seed": 0,
+        "data": {"digest": "d" * 64, "train": 900, "held_out": 100},
+        "checkpoints": {"vae": 6, "gan": 6},
+        "embedding": PIXELS,
+        "settings": {"evaluation.samples": samples, "evaluation.weights": ""},
+        "environment": {"python": "3.11", "packages": {"jax": "0.10"}},
+        "numbers": [
+            number("vae_samples", "held_out", "fd_pixels", distance + 1),
+            number("gan_samples", "held_out", "fd_pixels", distance),
+            number("gan_samples", "held_out", "precision", 0.5),
+            number("gan_samples", "", "vendi", None),
+        ],
+        "findings": [],
+        "seconds": 3.0,
+    }
+
+
+def run(path, seconds=1.0, distance=20.0, **config):
+    """Makes the folder of a whole run but for its checkpoints."""
+    path.mkdir(parents=True)
+    fields = {"seed": 0, "vae.steps": 6, "gan.steps": 6, "evaluation.samples": 100} | config
+    (path / "config.json").write_text(json.dumps(fields))
+    counts = {"train": 900, "held_out": 100, "shape": [8, 8, 3]}
+    (path / "data.json").write_text(json.dumps({"digest": "d" * 64} | counts))
+    environment = {"python": "3.11", "packages": {"jax": "0.10"}, "cpu": "chip"}
+    (path / "run.json").write_text(json.dumps(environment))
+    write_lines(path / "metrics.jsonl", metrics(seconds))
+    curve = [
+        curve_line("vae", 3, 3 * seconds, distance + 5),
+        curve_line("vae", 6, 6 * seconds, distance + 3),
+        curve_line("gan", 3, 3 * seconds, distance + 1),
+        curve_line("gan", 6, 6 * seconds, distance),
+    ]
+    write_lines(path / "curve.jsonl", curve)
+    (path / "evaluation").mkdir()
+    (path / "evaluation" / "numbers.json").write_text(json.dumps(evaluation(distance)))
+    return path
+
+
+def state(change=0.0):
+    """A state like a stage's: a tree with floats of two widths and a whole number."""
+    bias = np.array([1.0 + change, -2.0, 3.0], np.float32)
+    return {
+        "step": np.int32(6),
+        "params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": bias},
+        "optimizer": (np.zeros(2, np.float16), {}),
+    }
+
+
+def save(path, stage, step, tree):
+    checkpoints = Checkpoints(path / "checkpoints" / stage, keep=9)
+    checkpoints.save(step, tree, {"seconds": np.random.default_rng().random()})
+    checkpoints.finish()
+    checkpoints.close()
+
+
+def picture(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(path)
