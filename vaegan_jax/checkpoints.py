@@ -181,11 +181,6 @@ def latest(directory: pathlib.Path) -> int | None:
     return next(sound, None)
 
 
-def newest(directory: pathlib.Path) -> int | None:
-    """Returns the newest step that is sealed, sound or not, or None."""
-    return max(_sealed(directory), default=None) if directory.is_dir() else None
-
-
 def steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps saved in the folder of a stage's checkpoints, rising; writes nothing.
 

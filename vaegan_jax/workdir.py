@@ -283,9 +283,9 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
             f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
         ) from error
     steps = {
-        stage: step
+        stage: found[-1]
         for stage in ("vae", "gan")
-        if (step := checkpoints.newest(path / _CHECKPOINTS / stage)) is not None
+        if (found := checkpoints.steps(path / _CHECKPOINTS / stage))
     }
     refused = [
         (change.name, repr(change.before), repr(change.now), objection)
