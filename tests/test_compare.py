@@ -136,7 +136,8 @@ def test_what_is_not_finite_is_text_in_json(tmp_path, capsys):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     for path, loss in ((a, float("nan")), (b, float("inf"))):
         made.write_lines(path / "metrics.jsonl", [made.line("vae", 2, loss=loss)])
-    _, out, _ = call(capsys, a, b, "--json")
+    code, out, _ = call(capsys, a, b, "--json", "--html", tmp_path / "page.html")
+    assert code == 1
     (scalar,) = json.loads(out, parse_constant=pytest.fail)["metrics"]["first"]["scalars"]
     assert (scalar["a"], scalar["b"]) == ("nan", "inf")
 

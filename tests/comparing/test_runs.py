@@ -94,6 +94,7 @@ def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
     [
         ("evaluation/numbers.json", '{"numbers": [{"metric": "x"}]}'),
         ("evaluation/numbers.json", "{}"),
+        ("evaluation/numbers.json", '{"numbers": [], "settings": []}'),
         ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
         ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
         ("curve.jsonl", '{"stage": "other", "step": 1}\n'),

@@ -221,6 +221,9 @@ def test_a_run_that_came_less_far_is_not_identical(changes, said):
     found = text(**changes)
     assert found.kind == two.UNEQUALLY_FAR
     assert said in found.text
+    # Nor does another difference hide it.
+    found = compare(b=run("b", config=CONFIG | {"seed": 1}, **changes))
+    assert any(said in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,7 @@ def test_old_runs_compare_as_far_as_they_go(name, said):
 def test_troubles_of_one_run_are_told():
     seen = {"stage": "gan", "step": 4, "trouble": "blur", "text": "x", "remedy": "y"}
     found = compare(a=run("a", troubles=[seen]), b=run("b"))
-    assert found.troubles == [("blur (gan, step 4)", 1, None)]
+    assert found.troubles == [("blur (gan, step 4)", "seen", None)]
 
 
 def test_runs_with_nothing_in_common_cannot_be_compared():

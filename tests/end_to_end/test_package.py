@@ -60,6 +60,9 @@ def test_the_wheel_holds_the_data_and_its_licence(wheel):
         "vaegan_jax/data/comic_faces/LICENSE.txt",
         "vaegan_jax/data/comic_faces/NOTICE.txt",
         "vaegan_jax/data/comic_faces/recipe/render.py",
+        "vaegan_jax/comparing/comparison.html.jinja",
+        "vaegan_jax/report/report.html.jinja",
+        "vaegan_jax/report/style.css.jinja",
         "vaegan_jax/py.typed",
     ):
         assert wanted in names

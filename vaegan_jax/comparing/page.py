@@ -29,8 +29,8 @@ class Section(NamedTuple):
     """
 
     title: str
-    words: list[str] = []  # noqa: RUF012
-    notes: list[str] = []  # noqa: RUF012
+    words: Sequence[str] = ()
+    notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
     texts: Sequence[Table] = ()
     plots: Sequence[str] = ()

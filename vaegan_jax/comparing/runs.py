@@ -16,6 +16,8 @@ STAGES = ("vae", "gan")
 TIMES = ("seconds", "steps_per_second", "images_per_second")
 """Scalars that say how long something took, and differ between equal runs."""
 
+_FACTS = ("embedding", "settings", "data")
+
 Line = dict[str, Any]
 
 
@@ -61,7 +63,8 @@ class Run:
     @property
     def digest(self) -> str | None:
         """The digest of its images."""
-        return self.data.get("digest") if self.data else None
+        found = self.data.get("digest") if self.data else None
+        return None if found is None else str(found)
 
 
 def read(path: pathlib.Path) -> Run:
@@ -159,6 +162,8 @@ def _object(path: pathlib.Path, name: str, folder: workdir.Workdir) -> dict[str,
 def _require_numbers(path: pathlib.Path, evaluation: dict[str, Any] | None) -> None:
     if evaluation is None:
         return
+    if not all(isinstance(evaluation.get(name, {}), dict) for name in _FACTS):
+        raise _damaged(path, f"one of {', '.join(_FACTS)} is no JSON object")
     kinds: dict[str, Any] = dict.fromkeys(("subject", "against", "metric"), str)
     kinds |= dict.fromkeys(("value", "error"), int | float | None)
     numbers = evaluation.get("numbers")

@@ -147,7 +147,7 @@ class Comparison:
       data: what differs in data.json.
       metrics: the logged scalars.
       curve: the distances as training went on.
-      troubles: troubles that only one run had; 1 and 0, or 0 and 1.
+      troubles: troubles that only one run had, "seen" there.
       checkpoints: the saved states.
       evaluation: its numbers.
       notes: what is missing, a sentence each.
@@ -195,7 +195,8 @@ def compare(a: Run, b: Run, load: LoadState) -> Comparison:
             f"{a.path} and {b.path} have nothing in common that could be compared, no line of "
             "metrics, no checkpoint and no number: let both run further."
         )
-    return dataclasses.replace(found, verdict=_verdict(found))
+    aside = [f"Not compared: {text}." for text in _unequally_far(found)]
+    return dataclasses.replace(found, verdict=_verdict(found), notes=found.notes + aside)
 
 
 def is_free(field: str) -> bool:
@@ -328,8 +329,10 @@ def _first_difference(
     return None
 
 
-def _troubles(run: Run) -> dict[str, int]:
-    return {f"{line['trouble']} ({line['stage']}, step {line['step']})": 1 for line in run.troubles}
+def _troubles(run: Run) -> dict[str, str]:
+    return {
+        f"{line['trouble']} ({line['stage']}, step {line['step']})": "seen" for line in run.troubles
+    }
 
 
 def _by_place(evaluation: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
