@@ -73,8 +73,8 @@ def test_the_newest_pictures_stand_side_by_side(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("seed", 1, "other latents, since seed differ"),
-        ("model.latent_size", 9, "other latents, since model.latent_size differ"),
+        ("seed", 1, "other latents, since the runs differ in seed"),
+        ("model.latent_size", 9, "other latents, since the runs differ in model.latent_size"),
         ("vae.learning_rate", 9.0, "the same latents"),
     ],
 )

@@ -98,6 +98,7 @@ def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
         ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
         ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
         ("curve.jsonl", '{"stage": "other", "step": 1}\n'),
+        ("metrics.jsonl", '{"stage": "vae", "step": 1, "lo\n'),  # no line that was cut off
     ],
 )
 def test_json_of_something_else_is_damage(tmp_path, name, text):

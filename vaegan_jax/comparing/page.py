@@ -145,5 +145,5 @@ def _shared(a: Run, b: Run, stage: str, name: str) -> str:
     fields += ["gan.noise"] if stage == "gan" else []
     other = [field for field in fields if a.config.get(field) != b.config.get(field)]
     if other:
-        return f"other latents, since {' and '.join(other)} differ"
+        return f"other latents, since the runs differ in {' and '.join(other)}"
     return "the same latents"
