@@ -103,7 +103,7 @@ def _samples(folder: Workdir) -> list[Picture]:
     beside = _evaluated(
         folder,
         "side_by_side",
-        "The same latents through both: each row of the VAE's decoder stands above the row of the "
+        "Matching latents through both: each row of the VAE's decoder stands above the row of the "
         "GAN's generator (its running average), which began as that decoder.",
     )
     if beside:
