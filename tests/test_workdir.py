@@ -184,9 +184,12 @@ def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, conf
     with open_workdir(tmp_path, config) as workdir:
         assert workdir.facts("run.json") is None
         for version in ("1", "1", "2", "2", "1"):
-            workdir.note_environment({"jax": version, "cores": 2})
+            workdir.note_environment({"jax": version, "cores": 2}, {"seed": version})
         changed = [{"jax": "2", "cores": 2}, {"jax": "1", "cores": 2}]
-        assert workdir.facts("run.json") == {"jax": "1", "cores": 2, "went_on_with": changed}
+        assert workdir.facts("run.json") == {
+            "seed": "1", "jax": "1", "cores": 2, "went_on_with": changed,
+        }  # fmt: skip
+
         events = [line["event"] for line in workdir.events()]
         assert events == ["went on with another environment: jax"] * 2
         assert workdir.config() == configuration.flatten(config)

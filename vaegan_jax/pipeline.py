@@ -65,7 +65,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
-        folder.note_environment(environment.facts() | _identity(config, data))
+        folder.note_environment(environment.facts(), _identity(config, data))
         worked = False
         if "vae" in stages and config.transfer.generator == "vae":
             stage = vae_stage(config, data, judges.measure)

@@ -98,11 +98,16 @@ class Workdir:
                 "or name another --workdir to begin anew."
             )
 
-    def note_environment(self, facts: dict[str, Any]) -> None:
-        """Notes what the run began with and, where it goes on with something else, that too."""
+    def note_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Notes what the run began with and, where it goes on in another environment, that too.
+
+        Args:
+          facts: of the environment.
+          identity: what else a result depends on, which `require_usable` and `require_data` watch.
+        """
         noted = self.facts(ENVIRONMENT)
         if noted is None:
-            self.write_facts(ENVIRONMENT, facts)
+            self.write_facts(ENVIRONMENT, identity | facts)
             return
         last = (noted.get("went_on_with") or [noted])[-1]
         if any(last.get(name) != value for name, value in facts.items()):

@@ -109,7 +109,7 @@ def run(tmp_path, config):
                 picture(path / "images/gan/samples_000060.png")
                 folder.note_environment({"python": "3.11", "packages": {"jax": "0.10"},
                                          "platform": "Linux", "cpu": "a <chip>", "cores": 2,
-                                         "device": "cpu", "devices": 1})  # fmt: skip
+                                         "device": "cpu", "devices": 1}, {})  # fmt: skip
                 counts = {"train": 900, "held_out": 100, "duplicates": 1, "skipped": 2}
                 folder.require_data({"digest": "d" * 64, "shape": [16, 32, 3], **counts})
             if came >= 3:
