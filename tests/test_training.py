@@ -296,6 +296,15 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
     np.testing.assert_allclose(lines[0]["kl"], rows["kl"].astype(np.float64).mean(), rtol=1e-15)
 
 
+def test_what_is_saved_of_a_log_stays_as_it_was(tmp_path, config):
+    with workdir.open_workdir(tmp_path, config) as folder:
+        log = training.Log(make_stage(config), config, folder, 0)
+        log.add({"kl": np.array([1.0, 2.0], np.float32)})
+        progress = log.progress()
+        log.add({"kl": np.array([4.0], np.float32)})
+        assert (progress["count"], progress["sums"]) == (2, {"kl": 3.0})
+
+
 def test_the_first_row_that_is_not_finite_is_found_with_its_names():
     fine = np.arange(4.0)
     bad = np.array([0, 1, np.nan, np.inf])

@@ -309,7 +309,8 @@ class Log:
 
     def progress(self) -> Progress:
         """Returns what has been summed up, to be saved with a checkpoint."""
-        return {"seconds": self._seconds(), "count": self._count, "sums": self._sums}
+        # A copy: it is written in the background, while further steps are added up.
+        return {"seconds": self._seconds(), "count": self._count, "sums": dict(self._sums)}
 
     def close(self) -> None:
         """Leaves the progress line as it is."""
