@@ -8,7 +8,6 @@ match its seal is set aside, and the checkpoint before it counts.
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaegan_jax.errors import UserError
+from vaegan_jax.files import write_whole
 
 State = TypeVar("State")
 
@@ -59,7 +59,7 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         _require_format(self._directory)
         if not (self._directory / _FORMAT).exists():
-            (self._directory / _FORMAT).write_text(json.dumps({"format": FORMAT}) + "\n")
+            write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
         for step in _folders(self._directory) - _sealed(self._directory):
             shutil.rmtree(self._directory / str(step))
         # Nothing is deleted by Orbax: an old checkpoint goes when a new one is sealed.
@@ -284,13 +284,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 def _seal(directory: pathlib.Path, step: int) -> None:
     """Writes the digests of a checkpoint into it, whole or not at all."""
     folder = directory / str(step)
-    partial = folder / f"{_SEAL}.partial"
-    digests = _digests(folder)
-    with partial.open("w") as file:
-        json.dump(digests, file, indent=0)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / _SEAL)
+    write_whole(folder / _SEAL, json.dumps(_digests(folder), indent=0))
 
 
 def _complaint(directory: pathlib.Path, step: int) -> str:

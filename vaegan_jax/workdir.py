@@ -33,6 +33,7 @@ from tensorboardX import SummaryWriter
 from vaegan_jax import checkpoints, monitor
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
+from vaegan_jax.files import write_whole
 
 CONFIG = "config.json"
 CURVE = "curve.jsonl"
@@ -89,7 +90,7 @@ class Workdir:
         """
         noted = self.facts(DATA)
         if noted is None:
-            _write_whole(self.path / DATA, json.dumps(facts, indent=2) + "\n")
+            write_whole(self.path / DATA, json.dumps(facts, indent=2) + "\n")
             return
         if noted["digest"] != facts["digest"]:
             raise UserError(
@@ -131,7 +132,7 @@ class Workdir:
                 or line["step"] <= step
                 or line.get("trouble") == monitor.NOT_FINITE  # what went wrong stays on record
             ]
-            _write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
+            write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
             match = re.fullmatch(r".*_(\d+)", picture.stem)
             if match and int(match[1]) > step:
@@ -197,7 +198,7 @@ class Workdir:
 
     def write_facts(self, name: str, facts: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
-        _write_whole(self.path / name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_whole(self.path / name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
     def evaluation(self) -> dict[str, Any] | None:
         """Returns what `write_evaluation` wrote last, or None.
@@ -221,12 +222,12 @@ class Workdir:
         for name, picture in pictures.items():
             _save_picture(self.evaluation_folder / f"{name}.png", picture)
         text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-        _write_whole(self.path / NUMBERS, text)
+        write_whole(self.path / NUMBERS, text)
 
     def write_report(self, page: str) -> pathlib.Path:
         """Writes report.html."""
         path = self.path / REPORT
-        _write_whole(path, page)
+        write_whole(path, page)
         return path
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
@@ -347,7 +348,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             before = workdir.config()
             changed = configuration.differences(before, configuration.flatten(config))
             if not before or changed:
-                _write_whole(path / CONFIG, configuration.to_json(config))
+                write_whole(path / CONFIG, configuration.to_json(config))
             for change in changed if before else ():
                 workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         except OSError as error:
@@ -364,16 +365,6 @@ def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
 
 def _counts(facts: dict[str, Any]) -> str:
     return f"{facts['train']} to train on and {facts['held_out']} held out"
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _not_writable(path: pathlib.Path, error: OSError) -> UserError:
