@@ -1,13 +1,11 @@
 """The page of a comparison, as text and as a browser shows it."""
 
-import json
 import re
-import subprocess
 
 import pytest
 
 from tests.comparing import made
-from tests.report.test_page import CHROMIUM, PROBE, parsed
+from tests.report.test_page import CHROMIUM, in_browser, parsed
 from vaegan_jax.comparing import many, page, runs, two
 from vaegan_jax.report.page import as_uri
 
@@ -128,25 +126,7 @@ def test_what_runs_hold_cannot_write_markup(tmp_path):
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_all_of_it(tmp_path, dark):
     a, b = whole(tmp_path / "a"), whole(tmp_path / "b", seed=1)
-    probed = tmp_path / "probed.html"
-    probed.write_text(page_of_two(a, b).replace("</body>", PROBE + "</body>"))
-    result = subprocess.run(
-        [
-            CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-            *("--disable-background-networking", "--disable-component-update"),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=700,900",
-            *(["--force-dark-mode"] if dark else []),
-            "--dump-dom",
-            probed.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    seen = json.loads(re.search(r"<title>(.*?)</title>", result.stdout)[1].replace("&quot;", '"'))
+    seen = in_browser(page_of_two(a, b), tmp_path, 700, dark)
     assert (seen["images"], seen["broken"], seen["requests"], seen["plots"]) == (4, 0, [], 0)
     assert seen["needed"] <= seen["width"] <= 700
     assert seen["ground"] == ("rgb(23, 24, 28)" if dark else "rgb(253, 252, 250)")

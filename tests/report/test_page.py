@@ -255,13 +255,10 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1200, 500])
-def test_a_browser_shows_all_of_it_light_and_dark_wide_and_narrow(run, tmp_path, dark, width):
-    _, path = run(3)
+def in_browser(text, tmp_path, width, dark):
+    """What a browser's window of that width makes of a page."""
     probed = tmp_path / "probed.html"
-    probed.write_text((path / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    probed.write_text(text.replace("</body>", PROBE + "</body>"))
     result = subprocess.run(
         [
             CHROMIUM,
@@ -278,7 +275,15 @@ def test_a_browser_shows_all_of_it_light_and_dark_wide_and_narrow(run, tmp_path,
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    seen = json.loads(re.search(r"<title>(.*?)</title>", result.stdout)[1].replace("&quot;", '"'))
+    return json.loads(re.search(r"<title>(.*?)</title>", result.stdout)[1].replace("&quot;", '"'))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_all_of_it_light_and_dark_wide_and_narrow(run, tmp_path, dark, width):
+    _, path = run(3)
+    seen = in_browser((path / "report.html").read_text(), tmp_path, width, dark)
     assert seen["images"] >= 4
     assert seen["broken"] == 0
     assert seen["requests"] == []
