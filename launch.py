@@ -15,6 +15,12 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
     "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
 )
+flags.DEFINE_bool(
+    "distributed", False, "one of several processes that SLURM, Kubernetes or the like started"
+)
+flags.DEFINE_string("coordinator", None, "of several processes: HOST:PORT of the first")
+flags.DEFINE_integer("process_id", None, "of several processes: which this is, from 0")
+flags.DEFINE_integer("num_processes", None, "of several processes: how many there are")
 
 if __name__ == "__main__":
     app.run(cli.main, flags_parser=cli.parse_flags)

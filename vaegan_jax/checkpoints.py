@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vaegan_jax import parallel
 from vaegan_jax.errors import UserError
 from vaegan_jax.files import write_whole
 
@@ -56,12 +57,15 @@ class Checkpoints:
         """
         self._directory, self._keep = directory.absolute(), keep
         self.warnings: list[str] = []
-        self._directory.mkdir(parents=True, exist_ok=True)
-        _require_format(self._directory)
-        if not (self._directory / _FORMAT).exists():
-            write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
-        for step in _folders(self._directory) - _sealed(self._directory):
-            shutil.rmtree(self._directory / str(step))
+        self._sound: int | None = None
+        if parallel.is_first():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _require_format(self._directory)
+            if not (self._directory / _FORMAT).exists():
+                write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
+            for step in _folders(self._directory) - _sealed(self._directory):
+                shutil.rmtree(self._directory / str(step))
+        parallel.wait("checkpoints opened")
         # Nothing is deleted by Orbax: an old checkpoint goes when a new one is sealed.
         options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
         self._manager = ocp.CheckpointManager(
@@ -74,6 +78,14 @@ class Checkpoints:
 
         Those that are not are moved into the folder `damaged`, with a warning each.
         """
+        found = self._find_latest() if parallel.is_first() else None
+        (step,) = parallel.first_says([-1 if found is None else found])
+        self._sound = None if step < 0 else step
+        if not parallel.is_first():
+            self._manager.reload()
+        return self._sound
+
+    def _find_latest(self) -> int | None:
         for step in sorted(_sealed(self._directory), reverse=True):
             complaint = _complaint(self._directory, step)
             if not complaint:
@@ -118,11 +130,16 @@ class Checkpoints:
             self._manager.wait_until_finished()
             if step is None:
                 return
-            _seal(self._directory, step)
-            for old in sorted(_sealed(self._directory))[: -self._keep]:
-                # First the seal, so that one that is half deleted counts as never written.
-                (self._directory / str(old) / _SEAL).unlink()
-                self._manager.delete(old)
+            old = sorted(_sealed(self._directory) | {step})[: -self._keep]
+            parallel.wait("checkpoint written")
+            if parallel.is_first():
+                _seal(self._directory, step)
+                for each in old:
+                    # First the seal, so that one that is half deleted counts as never written.
+                    (self._directory / str(each) / _SEAL).unlink()
+            parallel.wait("checkpoint sealed")
+            for each in old:
+                self._manager.delete(each)
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
 
@@ -130,18 +147,23 @@ class Checkpoints:
         """Lets go of the folder; call `finish` first."""
         self._manager.close()
 
-    def restore(self, step: int, template: State) -> tuple[State, Progress]:
+    def restore(
+        self, step: int, template: State, sharding: jax.sharding.Sharding | None = None
+    ) -> tuple[State, Progress]:
         """Returns the state and the progress saved at a step.
 
         Args:
           step: one that was saved.
           template: a state of `jax.ShapeDtypeStruct`, of the shapes to expect.
+          sharding: where to put it; on the first device if not said.
 
         Raises:
           UserError: where the checkpoint holds other leaves than the template, or is damaged.
         """
+        sharding = sharding or _first_device()
         with _reading(self._directory, step):
-            _require_sound(self._directory, step)
+            if step != self._sound:
+                _require_sound(self._directory, step)
             require_equal_leaves(
                 leaves(_saved_tree(self._directory, step)),
                 leaves(template),
@@ -150,7 +172,7 @@ class Checkpoints:
             )
             arguments = ocp.args.Composite(
                 **{
-                    _STATE: ocp.args.StandardRestore(jax.tree.map(_on_first_device, template)),
+                    _STATE: ocp.args.StandardRestore(_placed(template, sharding)),
                     _PROGRESS: ocp.args.JsonRestore(),
                 }
             )
@@ -248,7 +270,7 @@ def restore_part(
             f"{'.'.join(path)} in the checkpoint {directory / str(step)}",
             "the network that is to take it",
         )
-        wanted: Any = jax.tree.map(_on_first_device, template)
+        wanted: Any = _placed(template, _first_device())
         for name in reversed(path):
             wanted = {name: wanted}
         arguments = ocp.args.PyTreeRestore(
@@ -361,9 +383,15 @@ def _saved_tree(directory: pathlib.Path, step: int) -> Any:
     return metadata.tree
 
 
-def _on_first_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _first_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _placed(template: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Returns a template that says where its arrays are to lie."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
+    )
 
 
 def leaves(tree: Any) -> Leaves:

@@ -1,6 +1,7 @@
 """What stands between the command line and the pipeline: flags, settings, exit codes."""
 
 import logging as python_logging
+import os
 import pathlib
 import re
 import runpy
@@ -12,7 +13,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
-from vaegan_jax import environment, pipeline, sweep
+from vaegan_jax import environment, parallel, pipeline, sweep
 from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
         environment.make_deterministic()
     sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own
     try:
+        _join_processes()
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
         (sweep if sweep.is_sweep(config) else pipeline).run(config, path, flags.FLAGS.stages)
     except UserError as error:
@@ -75,12 +77,31 @@ def main(argv: Sequence[str]) -> None:
                 "command again; what was saved is kept."
             )
         )
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        # Waiting for the others, as an orderly end does, would be in vain.
+        sys.stderr.write(
+            f"Error: Another process of this run is gone ({one_line(error)}): start all of them "
+            "again to go on from what is saved.\n"
+        )
+        os._exit(_EXIT_ERROR)
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted before training began; nothing is lost.\n")
         sys.exit(_EXIT_INTERRUPTED)
+
+
+def _join_processes() -> None:
+    """Makes this process one of several, where the flags ask for it; the first alone speaks."""
+    wanted = flags.FLAGS
+    by_hand = wanted.coordinator, wanted.process_id, wanted.num_processes
+    if wanted.distributed or any(value is not None for value in by_hand):
+        parallel.join(*by_hand)
+        if not parallel.is_first():
+            sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _require_config(argv: Sequence[str]) -> pathlib.Path:

@@ -156,6 +156,9 @@ _SIZE = (
 FIELDS: dict[str, Field] = {
     "seed": _field(0, _SEED, "every random draw of the run follows from it"),
     "seeds": _field((), _SEEDS, "a run for each, in folders of their own, in the place of seed"),
+    "together": _field(
+        False, _YES_OR_NO, "train the runs of all seeds in one program, the faster way"
+    ),
     "variants": _field(
         (), _VARIANTS, 'a run for each, such as ("warm", "scratch: transfer.generator=scratch")'
     ),
@@ -300,6 +303,11 @@ FIELDS: dict[str, Field] = {
     ),
     "training.seconds_per_call": _field(
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
+    ),
+    "training.together_by": _field(
+        "map",
+        _one_of(["map", "vmap"]),
+        "of together: one run after another, with its own bits; or vmap, all at once",
     ),
     "training.on_nonfinite": _field(
         "stop",
@@ -466,6 +474,15 @@ def check(config: ConfigDict) -> None:
             f"transfer.discriminator ({config.transfer.discriminator}) takes from a VAE, and "
             "transfer.generator is scratch, which trains none: set transfer.generator=vae, or "
             "leave it out."
+        )
+    if config.together and len(config.seeds) < 2:
+        raise UserError(
+            'together is for several seeds: name them, such as --config.seeds="(0, 1, 2)".'
+        )
+    if config.together and config.training.on_nonfinite == "rollback":
+        raise UserError(
+            "training.on_nonfinite=rollback cannot be had with together, where one run would hold "
+            "up the others: set together=False, or on_nonfinite=stop."
         )
     norms = config.model.norm, config.model.discriminator_norm
     if config.transfer.discriminator == "encoder" and norms[0] != norms[1]:

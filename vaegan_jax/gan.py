@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, registry, symptoms
+from vaegan_jax import networks, optimizers, parallel, registry, symptoms
 from vaegan_jax.losses import augmentation, penalties
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
@@ -161,8 +161,9 @@ def make_train_step(
         return loss, scalars
 
     def step(state: GANState, real: jax.Array, key: jax.Array) -> tuple[GANState, Scalars]:
-        batch = real.shape[0]
-        z = latents(draw_key(key, Purpose.LATENT), (batch, config.model.latent_size), gan.noise)
+        real, batch = parallel.split_batch(real), real.shape[0]
+        shape = (batch, config.model.latent_size)
+        z = parallel.split_batch(latents(draw_key(key, Purpose.LATENT), shape, gan.noise))
 
         def generate(params: optax.Params) -> jax.Array:
             return jnp.tanh(networks.apply(generator, params, z))

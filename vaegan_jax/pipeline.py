@@ -1,11 +1,12 @@
 """A run, top to bottom: data, VAE, hand-over, GAN, evaluation, report."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import optax
@@ -48,39 +49,96 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
       UserError: for anything that the person who started it can put right.
       Stopped: where a signal asked for it; everything is saved.
     """
-    configuration.check(config)
-    workdir.require_usable(path, config)
+    run_together({path: config}, stages)
+
+
+def run_together(configs: dict[pathlib.Path, ConfigDict], stages: Sequence[str] = STAGES) -> None:
+    """Runs configs that are equal but for the seed, each in its workdir, trained in one program.
+
+    Each leaves what it leaves when it is run alone. One in which a number is not finite is left
+    out from then on, and named in the end.
+
+    Raises:
+      UserError: for anything that the person who started them can put right.
+      Stopped: where a signal asked for it; everything is saved.
+    """
+    for path, config in configs.items():
+        configuration.check(config)
+        workdir.require_usable(path, config)
     if tuple(stages) == ("report",):
-        workdir.require_run(path)
-        with workdir.open_workdir(path, config) as folder:
-            print(f"The report is {folder.write_report(page.make(folder))}")
+        for path, config in configs.items():
+            workdir.require_run(path)
+            with workdir.open_workdir(path, config) as folder:
+                print(f"The report is {folder.write_report(page.make(folder))}")
         return
 
+    config = next(iter(configs.values()))
     data = images.load(config.data)
     _require_enough(config, data)
+    _require_one_process(configs)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     again = "evaluate" in stages and len(stages) < len(STAGES)
-    judges = evaluating.make_judges(config, data, required=again)
-    print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
-    with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
-        folder.require_data(images.facts(data))
-        folder.note_environment(environment.facts(), _identity(config, data))
+    judges = [evaluating.make_judges(each, data, required=again) for each in configs.values()]
+    folders = " ".join(map(str, configs))
+    print(f"{images.describe(data)}\nThe run's folder is {folders}", flush=True)
+    with contextlib.ExitStack() as opened:
+        runs = [
+            _Run(each, opened.enter_context(workdir.open_workdir(path, each)), judge)
+            for (path, each), judge in zip(configs.items(), judges, strict=True)
+        ]
+        stop = opened.enter_context(StopRequest())
+        for one in runs:
+            one.folder.require_data(images.facts(data))
+            one.folder.note_environment(environment.facts(), _identity(one.config, data))
         worked = False
         if "vae" in stages and config.transfer.generator == "vae":
-            stage = vae_stage(config, data, judges.measure)
-            worked |= training.train(stage, data.train, config, folder, stop)
-            _note_latent_use(config, data, folder)
+            worked |= _train(runs, vae_stage, data, stop)
+            for one in runs:
+                _note_latent_use(one.config, data, one.folder)
         if "gan" in stages:
-            grown = gan_stage(config, data, folder, judges.measure)
-            worked |= training.train(grown, data.train, config, folder, stop)
-        if "evaluate" in stages and judges.embedding is not None:
-            worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
-        if worked or not (path / workdir.REPORT).exists():
-            folder.write_report(page.make(folder))
+            worked |= _train(runs, gan_stage, data, stop)
+        for one in runs:
+            if "evaluate" in stages and one.judges.embedding is not None:
+                worked |= evaluating.evaluate_run(
+                    one.config, data, one.folder, one.judges, stop, again
+                )
+            if worked or not (one.folder.path / workdir.REPORT).exists():
+                one.folder.write_report(page.make(one.folder))
         if not worked:
             print("This run was finished before, and nothing is left to do.")
-        print(summary(config, folder))
+        for one in runs:
+            print(summary(one.config, one.folder))
+
+
+class _Run(NamedTuple):
+    """A run on its way through the stages."""
+
+    config: ConfigDict
+    folder: workdir.Workdir
+    judges: evaluating.Judges
+
+
+def _train(
+    runs: list[_Run],
+    make_stage: Callable[..., training.Stage[Any]],
+    data: images.Images,
+    stop: StopRequest,
+) -> bool:
+    """Trains a stage of all runs; those that break are taken out of the list."""
+    parts = [
+        training.Run(
+            make_stage(one.config, data, one.folder, one.judges.measure), one.config, one.folder
+        )
+        for one in runs
+    ]
+    worked, broken = training.train_together(parts, data.train, stop)
+    if len(broken) == len(runs):
+        raise next(iter(broken.values()))
+    for position in sorted(broken, reverse=True):
+        print(f"{runs[position].folder.path} is left out: {broken[position]}", flush=True)
+        del runs[position]
+    return worked
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
@@ -113,9 +171,13 @@ def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Wo
 
 
 def vae_stage(
-    config: ConfigDict, data: images.Images, measure: curve.Measure | None = None
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    measure: curve.Measure | None = None,
 ) -> training.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run."""
+    """Returns the VAE stage of a run, which needs nothing that is in its folder."""
+    del folder
     init = functools.partial(vae.init, config, data.shape)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
     decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
@@ -224,6 +286,14 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
             f"What usually helps: {line['remedy']}."
         )
     return texts
+
+
+def _require_one_process(configs: dict[pathlib.Path, ConfigDict]) -> None:
+    if len(configs) > 1 and jax.process_count() > 1:
+        raise UserError(
+            "Runs can be trained together by the devices of one process, and not by several "
+            "processes: start a single one, or set together=False."
+        )
 
 
 def _require_enough(config: ConfigDict, data: images.Images) -> None:

@@ -42,12 +42,15 @@ class Purpose(enum.IntEnum):
 
 
 def step_key(
-    seed: int, stage: Stage, attempt: jax.typing.ArrayLike, step: jax.typing.ArrayLike
+    seed: jax.typing.ArrayLike,
+    stage: Stage,
+    attempt: jax.typing.ArrayLike,
+    step: jax.typing.ArrayLike,
 ) -> jax.Array:
     """Returns the key of one step, a scalar; `draw_key` makes the keys of its draws.
 
     Args:
-      seed: the run's seed.
+      seed: the run's seed, from 0 to 2^32 - 1; uint32 where it is an array.
       stage: the part of the run.
       attempt: int32 scalar, 0 unless the run was rolled back.
       step: int32 scalar, the step's number from 0 (or the epoch's, for the data order).

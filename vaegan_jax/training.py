@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import jax
@@ -13,10 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import monitor, randomness
+from vaegan_jax import monitor, parallel, randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
-from vaegan_jax.data.feed import Batches, ImageArray, make_feed
+from vaegan_jax.data.feed import Batches, ImageArray, Served, make_feed
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.signals import StopRequest
 from vaegan_jax.workdir import Workdir
@@ -75,6 +75,21 @@ class Stage(Generic[State]):
         return self.number.name.lower()
 
 
+@dataclasses.dataclass(frozen=True)
+class Run(Generic[State]):
+    """One run's part in a training.
+
+    Attributes:
+      stage: what is trained.
+      config: the run's config.
+      workdir: where its metrics, pictures and checkpoints go.
+    """
+
+    stage: Stage[State]
+    config: ConfigDict
+    workdir: Workdir
+
+
 def train(
     stage: Stage[State], images: ImageArray, config: ConfigDict, workdir: Workdir, stop: StopRequest
 ) -> bool:
@@ -95,34 +110,103 @@ def train(
       UserError: for a checkpoint that does not fit or cannot be written, and for a number that is
         not finite, naming it and the step, unless ``training.on_nonfinite`` has it rolled back.
     """
-    every = config.training
-    checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.keep_checkpoints)
-    call = make_call(stage, config.seed, every.log_every, config.data.flip)
-    attempt = 0
+    worked, broken = train_together([Run(stage, config, workdir)], images, stop)
+    for error in broken.values():
+        raise error
+    return worked
+
+
+def train_together(
+    runs: Sequence[Run[State]], images: ImageArray, stop: StopRequest
+) -> tuple[bool, dict[int, UserError]]:
+    """Trains the same stage of runs that differ in their seeds, in one program.
+
+    Each is trained as if it were alone, from where it stands: those that lie behind go first.
+
+    Args:
+      runs: one or more, with configs that are equal but for the seed.
+      images: uint8 [N, H, W, C], N no less than a batch.
+      stop: asked after every call.
+
+    Returns:
+      Whether there was anything left to do, and of the runs, by their position, that met a number
+      which is not finite and were left out from then on, what to say of it.
+
+    Raises:
+      Stopped: after saving, where a signal asked for it.
+      UserError: for a checkpoint that does not fit or cannot be written.
+    """
+    mesh = parallel.make_mesh()
+    last = runs[0].stage.steps
+    members = [_Member(run, position) for position, run in enumerate(runs)]
+    broken: dict[int, UserError] = {}
+    worked = False
     try:
-        if checkpoints.latest() == stage.steps:
-            return False
-        while True:
+        for member in members:
+            member.find()
+        while left := [m for m in members if m.step != last and m.position not in broken]:
+            worked = True
+            first = min(member.step for member in left)
+            group = [member for member in left if member.step == first]
+            until = min((member.step for member in left if member.step > first), default=last)
             try:
-                _train(stage, images, config, workdir, checkpoints, stop, call, attempt)
-                return True
+                _train(group, images, stop, mesh, until)
             except NotFiniteError as bad:
-                checkpoints.finish()
-                saved = checkpoints.latest()
-                trouble = monitor.not_finite(bad.what, bad.step, stage.name)
-                workdir.write_trouble(stage.name, bad.step, trouble)
-                if every.on_nonfinite == "stop" or bad.attempt >= every.most_rollbacks:
-                    raise _not_finite(stage, config, bad, saved) from None
-                attempt = bad.attempt + 1
-                print(
-                    f"{stage.name}: {trouble.text} Going back to step {saved or 0} with learning "
-                    f"rates of {every.rollback_rate**attempt:.3g} of the config's "
-                    f"(rollback {attempt} of {every.most_rollbacks}).",
-                    flush=True,
-                )
-                workdir.write_event(f"{stage.name}: rolled back to step {saved or 0}")
+                for member in group:
+                    member.checkpoints.finish()
+                    member.find()
+                error = _give_up(group[bad.member], bad)
+                if error is not None:
+                    broken[group[bad.member].position] = error
     finally:
-        checkpoints.close()
+        for member in members:
+            member.checkpoints.close()
+    return worked, broken
+
+
+class _Member(Generic[State]):
+    """A run while it is trained.
+
+    Attributes:
+      run: the run.
+      position: among those that are trained together.
+      checkpoints: its own.
+      step: of its newest checkpoint, or 0.
+      attempt: how often it was rolled back since it began or was resumed.
+    """
+
+    def __init__(self, run: Run[State], position: int) -> None:
+        directory = run.workdir.checkpoints(run.stage.name)
+        self.run, self.position = run, position
+        self.checkpoints = Checkpoints(directory, run.config.training.keep_checkpoints)
+        self.step = self.attempt = 0
+
+    def find(self) -> None:
+        """Looks for the newest checkpoint, and says which had to be set aside."""
+        self.step = self.checkpoints.latest() or 0
+        for warning in self.checkpoints.warnings:
+            sys.stderr.write(f"Warning: {warning}\n")
+            self.run.workdir.write_event(f"{self.run.stage.name}: {warning}")
+        self.checkpoints.warnings.clear()
+
+    def begin(self, whole: jax.sharding.NamedSharding) -> tuple[State, "Log"]:
+        """Returns the state to go on from, whole on every device, and the log."""
+        stage, workdir, step = self.run.stage, self.run.workdir, self.step
+        progress = None
+        if step == 0:
+            state = parallel.put_state(stage.init(), whole)
+        else:
+            state, progress = self.checkpoints.restore(step, stage.template, whole)
+        self.attempt = max(self.attempt, int(state.attempt))
+        attempt = parallel.put(np.full((), self.attempt, np.int32), whole)
+        state = state.replace(attempt=attempt)
+        workdir.rewind(stage.name, step)
+        workdir.write_event(
+            f"{stage.name}: {'began' if step == 0 else f'went on from step {step}'}"
+        )
+        if step == 0:
+            _draw(stage, parallel.local(state), workdir, step)
+        return state, Log(stage, self.run.config, workdir, step, progress)
 
 
 class NotFiniteError(Exception):
@@ -132,98 +216,164 @@ class NotFiniteError(Exception):
       what: the number's name.
       step: of the stage.
       attempt: how often the stage had been rolled back by then.
+      member: in which of the runs that are trained together.
     """
 
-    def __init__(self, what: str, step: int, attempt: int) -> None:
+    def __init__(self, what: str, step: int, attempt: int, member: int = 0) -> None:
         super().__init__(f"{what} at step {step}")
-        self.what, self.step, self.attempt = what, step, attempt
+        self.what, self.step, self.attempt, self.member = what, step, attempt, member
+
+
+def _give_up(member: _Member[Any], bad: NotFiniteError) -> UserError | None:
+    """Notes what happened; returns the error, or None where the run is to be rolled back."""
+    stage, workdir, every = member.run.stage, member.run.workdir, member.run.config.training
+    trouble = monitor.not_finite(bad.what, bad.step, stage.name)
+    workdir.write_trouble(stage.name, bad.step, trouble)
+    if every.on_nonfinite == "stop" or bad.attempt >= every.most_rollbacks:
+        return _not_finite(stage, member.run.config, bad, member.step)
+    member.attempt = bad.attempt + 1
+    print(
+        f"{stage.name}: {trouble.text} Going back to step {member.step} with learning "
+        f"rates of {every.rollback_rate**member.attempt:.3g} of the config's "
+        f"(rollback {member.attempt} of {every.most_rollbacks}).",
+        flush=True,
+    )
+    workdir.write_event(f"{stage.name}: rolled back to step {member.step}")
+    return None
 
 
 def _train(
-    stage: Stage[State],
+    members: Sequence[_Member[State]],
     images: ImageArray,
-    config: ConfigDict,
-    workdir: Workdir,
-    checkpoints: Checkpoints,
     stop: StopRequest,
-    call: Callable[..., tuple[State, Scalars]],
-    attempt: int,
+    mesh: jax.sharding.Mesh,
+    until: int,
 ) -> None:
-    """Goes on from the last checkpoint, at this attempt or, where that was later, at its own."""
-    every = config.training
+    """Goes on from the checkpoints of the members, all of one step, up to another step."""
+    first = members[0].run
+    stage, config, every = first.stage, first.config, first.config.training
+    together = len(members) > 1
     curve_every = config.evaluation.curve_every if stage.measure else 0
-    step, progress = checkpoints.latest(), None
-    for warning in checkpoints.warnings:
-        sys.stderr.write(f"Warning: {warning}\n")
-        workdir.write_event(f"{stage.name}: {warning}")
-    checkpoints.warnings.clear()
-    if step is None:
-        step, state = 0, stage.init()
+    step = members[0].step
+    begun = [member.begin(parallel.whole(mesh)) for member in members]
+    logs = [log for _, log in begun]
+    seeds = [member.run.config.seed for member in members]
+    batches = [Batches(seed, stage.number, stage.batch_size, len(images)) for seed in seeds]
+    if together:
+        mesh = parallel.leading(len(members), mesh)
+        call = make_call_together(stage, seeds, every.log_every, config, mesh)
+        states = jax.device_put(_stacked([state for state, _ in begun]), parallel.split(mesh))
     else:
-        state, progress = checkpoints.restore(step, stage.template)
-    attempt = max(attempt, int(state.attempt))
-    state = state.replace(attempt=jnp.full_like(state.attempt, attempt))
-    workdir.rewind(stage.name, step)
-    workdir.write_event(f"{stage.name}: {'began' if step == 0 else f'went on from step {step}'}")
-    if step == 0:
-        _draw(stage, state, workdir, step)
-
-    log = Log(stage, config, workdir, step, progress)
-    batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
+        call = make_call(stage, seeds[0], every.log_every, config.data.flip, mesh)
+        states = begun[0][0]
+    del begun
     limit_mb, workers = config.data.resident_limit_mb, config.data.workers
-    feed = make_feed(images, batches, step, every.log_every, limit_mb, workers)
-    stopping: int | None = None
+    feed = make_feed(images, batches, step, every.log_every, limit_mb, workers, mesh)
     allowed = 1  # the first call also compiles, so it says little about the speed
-    while step < stage.steps:
-        served = feed.serve(
-            step, min(allowed, _steps_to_next(step, stage.steps, every, curve_every))
-        )
-        count = len(served.indices)
+    while step < until:
+        allowed = parallel.first_says([allowed])[0]
+        served = feed.serve(step, min(allowed, _steps_to_next(step, until, every, curve_every)))
+        count = served.steps
         began = time.perf_counter()
         with jax.transfer_guard("disallow"):
-            which = (
-                _padded(served.places, every.log_every),
-                _padded(served.indices, every.log_every),
-                np.int32(count),
-            )
-            state, scalars = call(state, served.images, *jax.device_put(which))
+            states, scalars = call(states, served.images, *_put(served, every.log_every, mesh))
             feed.prefetch()
-            rows = {name: row[:count] for name, row in jax.device_get(scalars).items()}
+            rows = _of_members(jax.device_get(scalars), len(members), count)
         allowed = max(1, int(every.seconds_per_call * count / (time.perf_counter() - began)))
 
-        bad = first_not_finite(rows)
-        if bad is not None:
-            log.close()
-            raise NotFiniteError(bad[1], step + bad[0] + 1, attempt)
+        bad = [first_not_finite(of_member) for of_member in rows]
+        for position, found in enumerate(bad):
+            if found is not None:
+                _close(logs)
+                attempt = members[position].attempt
+                raise NotFiniteError(found[1], step + found[0] + 1, attempt, position)
         step += count
-        log.add(rows)
-        last, stopping = step == stage.steps, stop.signal
-        if last or step % every.log_every == 0:
-            log.write(step)
-        if last or step % every.picture_every == 0:
-            _draw(stage, state, workdir, step)
-        if stage.measure and curve_every and (last or step % curve_every == 0):
-            with log.paused():
-                found = stage.measure(state)
-            workdir.write_curve(stage.name, step, log.cost(step) | found)
-        if last or step % every.checkpoint_every == 0 or stopping:
-            if not all_finite(state):
-                log.close()
-                raise NotFiniteError("a parameter", step, attempt)
-            checkpoints.save(step, state, log.progress())
+        stopping = parallel.any_says(stop.signal or 0)
+        last = step == stage.steps
+        saving = step == until or step % every.checkpoint_every == 0 or bool(stopping)
+        for position, (member, log) in enumerate(zip(members, logs, strict=True)):
+            workdir, of = member.run.workdir, member.run.stage
+            log.add(rows[position])
+            if last or step % every.log_every == 0:
+                log.write(step)
+            drawing = last or step % every.picture_every == 0
+            measuring = of.measure and curve_every and (last or step % curve_every == 0)
+            if not (drawing or measuring or saving):
+                continue
+            state = _member_state(states, position) if together else states
+            if drawing:
+                _draw(of, parallel.local(state), workdir, step)
+            if measuring and of.measure:
+                with contextlib.ExitStack() as paused:
+                    for each in logs:
+                        paused.enter_context(each.paused())
+                    measured = of.measure(parallel.local(state))
+                workdir.write_curve(of.name, step, log.cost(step) | measured)
+            if saving:
+                if not all_finite(state):
+                    _close(logs)
+                    raise NotFiniteError("a parameter", step, member.attempt, position)
+                member.checkpoints.save(step, state, log.progress())
         if stopping and not last:
             break
-    log.close()
-    checkpoints.finish()
-    workdir.write_event(
-        f"{stage.name}: {'finished' if last else f'stopped by signal {stopping}'} at step {step}"
-    )
-    if stopping and step < stage.steps:
+    _close(logs)
+    for member in members:
+        member.checkpoints.finish()
+        member.step = step
+        ending = "finished" if last else f"stopped by signal {stopping}" if stopping else "paused"
+        member.run.workdir.write_event(f"{stage.name}: {ending} at step {step}")
+    if stopping and not last:
         raise Stopped(
             f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
             "command again to go on.",
             128 + stopping,
         )
+
+
+def _close(logs: Sequence["Log"]) -> None:
+    for log in logs:
+        log.close()
+
+
+def _stacked(states: Sequence[State]) -> State:
+    """Returns states of one shape as one, with an axis of members first."""
+    stacked: State = jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(
+        *states
+    )
+    return stacked
+
+
+def _member_state(states: State, position: int) -> State:
+    """Returns one member's state, on the first device."""
+    device = jax.local_devices()[0]
+    state: State = jax.tree.map(lambda leaf: jax.device_put(leaf[position], device), states)
+    return state
+
+
+def _of_members(
+    scalars: dict[str, np.ndarray], members: int, count: int
+) -> list[dict[str, np.ndarray]]:
+    """Returns the scalars of each member, [count] each: from [most] or [members, most]."""
+    return [
+        {name: rows.reshape(members, -1)[i, :count] for name, rows in scalars.items()}
+        for i in range(members)
+    ]
+
+
+def _put(served: Served, most: int, mesh: jax.sharding.Mesh) -> tuple[jax.Array, ...]:
+    """Puts what a call takes beside state and images on the devices, of one shape for every call.
+
+    The places and indices, int32 [members, count, B], or [count, B] of one run, get zeros after
+    them up to `most` steps.
+    """
+    missing = [(0, 0)] * served.places.ndim
+    missing[-2] = (0, most - served.steps)
+    whole = parallel.whole(mesh)
+    return (
+        parallel.put(np.pad(served.places, missing), whole),
+        parallel.put(np.pad(served.indices, missing), whole),
+        parallel.put(np.asarray(served.steps, np.int32), whole),
+    )
 
 
 class Log:
@@ -250,7 +400,11 @@ class Log:
         self._began: float = time.perf_counter() - progress["seconds"]
         self._written = (step, progress["seconds"])
         self._bar = tqdm(
-            total=stage.steps, initial=step, desc=stage.name, unit=" steps", disable=None
+            total=stage.steps,
+            initial=step,
+            desc=stage.name,
+            unit=" steps",
+            disable=None if parallel.is_first() else True,
         )
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
@@ -321,7 +475,11 @@ class Log:
 
 
 def make_call(
-    stage: Stage[State], seed: int, most: int, flip: bool = False
+    stage: Stage[State],
+    seed: int,
+    most: int,
+    flip: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[..., tuple[State, Scalars]]:
     """Returns the jitted ``call(state, images, places, indices, count) -> (state, rows)``.
 
@@ -330,38 +488,114 @@ def make_call(
     images in the data set, by which random flips are keyed where `flip` asks for them. Each
     scalar is returned as float32 [most], of which the first `count` are set. The state is
     donated. The number of steps is an argument of one compiled program, so the length of a call
-    cannot change a bit of its result.
+    cannot change a bit of its result; and so is the seed, so that all seeds share the program.
+
+    Over the devices of a mesh every batch is split; state and scalars are whole on each.
     """
+    mesh = mesh or parallel.make_mesh()
+    whole = parallel.whole(mesh)
+    call = jax.jit(_steps(stage, most, flip), donate_argnums=0, out_shardings=whole)
+    own_seed = parallel.put(np.asarray(seed, np.uint32), whole)
 
-    def take_step(
-        state: State, images: jax.Array, places: jax.Array, indices: jax.Array
-    ) -> tuple[State, Scalars]:
-        key = randomness.step_key(seed, stage.number, state.attempt, state.step)
-        batch = images[places]
-        if flip:
-            flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
-            batch = preprocessing.random_flip(batch, indices, flip_key)
-        return stage.step(state, preprocessing.to_network(batch), key)
-
-    def call(
+    def run(
         state: State,
         images: jax.Array,
         places: jax.Array,
         indices: jax.Array,
         count: jax.Array,
     ) -> tuple[State, Scalars]:
-        _, scalars = jax.eval_shape(take_step, state, images, places[0], indices[0])
+        with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
+            result: tuple[State, Scalars] = call(state, images, places, indices, count, own_seed)
+        return result
+
+    return run
+
+
+def make_call_together(
+    stage: Stage[State],
+    seeds: Sequence[int],
+    most: int,
+    config: ConfigDict,
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., tuple[State, Scalars]]:
+    """Returns the like of `make_call` for as many runs as there are seeds.
+
+    State, places, indices and scalars have an axis of members first. The members are dealt to the
+    devices of the mesh, which need nothing from one another, and each device goes through its own:
+    one after another with ``training.together_by=map``, where each has the bits that it has alone;
+    all at once with `vmap`, where other convolutions are chosen, and the last bits are others.
+    """
+    one = _steps(stage, most, config.data.flip)
+
+    def each(
+        states: State,
+        images: jax.Array,
+        places: jax.Array,
+        indices: jax.Array,
+        count: jax.Array,
+        seeds: jax.Array,
+    ) -> tuple[State, Scalars]:
+        result: tuple[State, Scalars]
+        if config.training.together_by == "vmap":
+            by_member = jax.vmap(one, in_axes=(0, None, 0, 0, None, 0))
+            result = by_member(states, images, places, indices, count, seeds)
+        else:
+            result = jax.lax.map(
+                lambda of: one(of[0], images, of[1], of[2], count, of[3]),
+                (states, places, indices, seeds),
+            )
+        return result
+
+    dealt = (True, False, True, True, False, True)
+    call = jax.jit(parallel.apart(each, mesh, dealt), donate_argnums=0)
+    own_seeds = parallel.put(np.asarray(seeds, np.uint32), parallel.split(mesh))
+
+    def run(
+        states: State,
+        images: jax.Array,
+        places: jax.Array,
+        indices: jax.Array,
+        count: jax.Array,
+    ) -> tuple[State, Scalars]:
+        result: tuple[State, Scalars] = call(states, images, places, indices, count, own_seeds)
+        return result
+
+    return run
+
+
+def _steps(stage: Stage[State], most: int, flip: bool) -> Callable[..., tuple[State, Scalars]]:
+    """Returns ``steps(state, images, places, indices, count, seed) -> (state, rows)``."""
+
+    def take_step(
+        state: State, images: jax.Array, places: jax.Array, indices: jax.Array, seed: jax.Array
+    ) -> tuple[State, Scalars]:
+        key = randomness.step_key(seed, stage.number, state.attempt, state.step)
+        batch = images[parallel.split_batch(places)]
+        if flip:
+            flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
+            batch = preprocessing.random_flip(batch, indices, flip_key)
+        return stage.step(state, preprocessing.to_network(batch), key)
+
+    def steps(
+        state: State,
+        images: jax.Array,
+        places: jax.Array,
+        indices: jax.Array,
+        count: jax.Array,
+        seed: jax.Array,
+    ) -> tuple[State, Scalars]:
+        _, scalars = jax.eval_shape(take_step, state, images, places[0], indices[0], seed)
         rows = {name: jnp.zeros((most,), jnp.float32) for name in scalars}
 
         def body(i: jax.Array, carry: tuple[State, Scalars]) -> tuple[State, Scalars]:
             state, rows = carry
-            state, scalars = take_step(state, images, places[i], indices[i])
+            state, scalars = take_step(state, images, places[i], indices[i], seed)
             return state, {name: rows[name].at[i].set(scalars[name]) for name in rows}
 
         result: tuple[State, Scalars] = jax.lax.fori_loop(0, count, body, (state, rows))
         return result
 
-    return jax.jit(call, donate_argnums=0)
+    return steps
 
 
 def first_not_finite(rows: dict[str, np.ndarray]) -> tuple[int, str] | None:
@@ -392,11 +626,6 @@ def _all_finite(state: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
 
 
-def _padded(rows: np.ndarray, most: int) -> np.ndarray:
-    """Returns rows followed by zeros, so that every call has one shape: [n, B] -> [most, B]."""
-    return np.concatenate([rows, np.zeros((most - len(rows), rows.shape[1]), rows.dtype)])
-
-
 def _draw(stage: Stage[State], state: State, workdir: Workdir, step: int) -> None:
     for name, picture in stage.pictures(state).items():
         workdir.write_picture(stage.name, name, step, picture)
@@ -408,11 +637,11 @@ def _steps_to_next(step: int, last: int, every: ConfigDict, curve_every: int) ->
 
 
 def _not_finite(
-    stage: Stage[Any], config: ConfigDict, bad: NotFiniteError, saved: int | None
+    stage: Stage[Any], config: ConfigDict, bad: NotFiniteError, saved: int
 ) -> UserError:
     kept = (
         "no checkpoint was saved before"
-        if saved is None
+        if saved == 0
         else f"the checkpoint of step {saved} is kept"
     )
     tried = f" after {bad.attempt} rollbacks" if bad.attempt else ""

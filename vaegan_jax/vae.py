@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, registry, symptoms
+from vaegan_jax import networks, optimizers, parallel, registry, symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 
@@ -110,7 +110,8 @@ def make_train_step(
 
     def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:
         shape = (images.shape[0], config.model.latent_size)
-        eps = jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape)
+        images = parallel.split_batch(images)
+        eps = parallel.split_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
         gradient, scalars = jax.grad(loss, has_aux=True)(state.params, state.step, images, eps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         updates = optimizers.slowed(updates, config, state.attempt)

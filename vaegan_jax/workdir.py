@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from vaegan_jax import checkpoints, monitor
+from vaegan_jax import checkpoints, monitor, parallel
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.files import write_whole
@@ -50,10 +50,14 @@ _LOCK = ".lock"
 
 
 class Workdir:
-    """The open folder of a run; see `open_workdir`."""
+    """The open folder of a run; see `open_workdir`.
+
+    Of the processes of a run the first alone writes; in the others all that writes does nothing.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+        self._writes = parallel.is_first()
         self._tensorboards: dict[str, SummaryWriter] = {}
 
     def checkpoints(self, stage: str) -> pathlib.Path:
@@ -90,7 +94,7 @@ class Workdir:
         """
         noted = self.facts(DATA)
         if noted is None:
-            write_whole(self.path / DATA, json.dumps(facts, indent=2) + "\n")
+            self._write_whole(DATA, json.dumps(facts, indent=2) + "\n")
             return
         if noted["digest"] != facts["digest"]:
             raise UserError(
@@ -122,6 +126,8 @@ class Workdir:
 
         What follows a restored checkpoint is written again.
         """
+        if not self._writes:
+            return
         for name in (METRICS, CURVE, _EVENTS):  # of events, which have no stage, all are kept
             if not (self.path / name).exists():
                 continue
@@ -192,13 +198,14 @@ class Workdir:
         if any(all(old[name] == line[name] for name in identity) for old in self.troubles()):
             return False
         self._write_line(METRICS, line)
-        self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
+        if self._writes:
+            self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
         self.write_event(f"{stage}, step {step}: {trouble.sentence}")
         return True
 
     def write_facts(self, name: str, facts: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
-        write_whole(self.path / name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        self._write_whole(name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
     def evaluation(self) -> dict[str, Any] | None:
         """Returns what `write_evaluation` wrote last, or None.
@@ -215,6 +222,8 @@ class Workdir:
 
     def write_evaluation(self, numbers: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
         """Puts an evaluation in the place of the one before; the numbers come last."""
+        if not self._writes:
+            return
         self.evaluation_folder.mkdir(exist_ok=True)
         (self.path / NUMBERS).unlink(missing_ok=True)
         for old in self.evaluation_folder.glob("*.png"):
@@ -226,9 +235,8 @@ class Workdir:
 
     def write_report(self, page: str) -> pathlib.Path:
         """Writes report.html."""
-        path = self.path / REPORT
-        write_whole(path, page)
-        return path
+        self._write_whole(REPORT, page)
+        return self.path / REPORT
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         try:
@@ -241,11 +249,19 @@ class Workdir:
                 lines.append(json.loads(line))
         return lines
 
+    def _write_whole(self, name: str, text: str) -> None:
+        if self._writes:
+            write_whole(self.path / name, text)
+
     def _write_line(self, name: str, line: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         with (self.path / name).open("a") as file:
             file.write(f"{json.dumps(line)}\n")
 
     def _write_scalars(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        if not self._writes:
+            return
         for name, value in scalars.items():
             self._tensorboards[stage].add_scalar(name, value, step)
         self._tensorboards[stage].flush()
@@ -253,6 +269,8 @@ class Workdir:
     def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> pathlib.Path:
         """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
         path = self.path / "images" / stage / f"{name}_{step:06d}.png"
+        if not self._writes:
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         _save_picture(path, picture)
         self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
@@ -267,9 +285,13 @@ class Workdir:
 def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     """Checks, without writing, that a folder can hold the run or holds its beginning.
 
+    Of several processes only the first looks, since it may be writing there.
+
     Raises:
       UserError: where it holds a run with another config, or something else altogether.
     """
+    if not parallel.is_first():
+        return
     try:
         names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     except FileNotFoundError:
@@ -323,6 +345,10 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     Raises:
       UserError: where the folder cannot be written, belongs to another run, or is in use.
     """
+    if not parallel.is_first():
+        parallel.wait("workdir opened")
+        yield Workdir(path)
+        return
     require_usable(path, config)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -353,6 +379,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
                 workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         except OSError as error:
             raise _not_writable(path, error) from error
+        parallel.wait("workdir opened")
         try:
             yield workdir
         finally:

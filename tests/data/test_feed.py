@@ -82,7 +82,7 @@ def test_both_feeds_serve_the_epochs_orders(most, start):
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
     expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
     sources = [
-        feed.Resident(IMAGES, batches),
+        feed.Resident(IMAGES, [batches]),
         feed.Stream(IMAGES, batches, start, block_steps=3, workers=2),
         feed.Stream(IMAGES, batches, start, block_steps=7, workers=5),
     ]
@@ -97,15 +97,15 @@ def test_a_process_streams_its_part_of_each_batch():
         served_batches(feed.Stream(IMAGES, feed.Batches(3, STAGE, 4, 23, i, 2), 0, 3, 2), 9, 3)[0]
         for i in range(2)
     ]
-    whole, _ = served_batches(feed.Resident(IMAGES, feed.Batches(3, STAGE, 4, 23)), 9, 3)
+    whole, _ = served_batches(feed.Resident(IMAGES, [feed.Batches(3, STAGE, 4, 23)]), 9, 3)
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
 def test_the_limit_decides():
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))
     megabytes = IMAGES.nbytes / 1e6
-    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes, 2), feed.Resident)
-    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes * 0.999, 2), feed.Stream)
+    assert isinstance(feed.make_feed(IMAGES, [batches], 0, 5, megabytes, 2), feed.Resident)
+    assert isinstance(feed.make_feed(IMAGES, [batches], 0, 5, megabytes * 0.999, 2), feed.Stream)
 
 
 def test_a_stream_reads_ahead_a_bounded_number_of_images():

@@ -7,14 +7,15 @@ step of any epoch can be jumped to.
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import grain
 import jax
 import numpy as np
 
-from vaegan_jax import randomness
+from vaegan_jax import parallel, randomness
+from vaegan_jax.errors import UserError
 
 _BLOCK_BYTES = 32 * 2**20
 _LAST_STEP = 2**31 - 1  # steps are int32
@@ -78,14 +79,20 @@ class Served(NamedTuple):
     """The images of some steps in a row.
 
     Attributes:
-      images: uint8 [N, H, W, C] on the device.
-      places: where in `images` those of each step lie, int32 [steps, B].
-      indices: which images of the data set they are, int32 [steps, B].
+      images: uint8 [N, H, W, C] on the devices.
+      places: where in `images` those of each step lie, int32 [steps, B], with an axis of members
+        first where several runs are served at once.
+      indices: which images of the data set they are, of the same shape.
     """
 
     images: jax.Array
     places: np.ndarray
     indices: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return int(self.places.shape[-2])
 
 
 class Feed(Protocol):
@@ -95,19 +102,34 @@ class Feed(Protocol):
         """Returns the images of one or more steps from `step` on, of no more than `most`."""
 
     def prefetch(self) -> None:
-        """Puts what comes next on its way to the device; called while the device is busy."""
+        """Puts what comes next on its way to the devices; called while they are busy."""
 
 
 class Resident:
-    """Serves from a data set that lies on the device as a whole."""
+    """Serves one run or several from a data set that lies on the devices."""
 
-    def __init__(self, images: ImageArray, batches: Batches) -> None:
-        self._images = jax.device_put(images[np.arange(len(images))])
+    def __init__(
+        self,
+        images: ImageArray,
+        batches: Sequence[Batches],
+        sharding: jax.sharding.NamedSharding | None = None,
+    ) -> None:
+        """Puts all images on the devices, whole on each or, by the sharding, a part on each."""
+        sharding = sharding or parallel.whole(parallel.make_mesh())
+        parts = 1 if sharding.is_fully_replicated else sharding.mesh.size
+        read = images[np.arange(len(images))]
+        # Every device holds as many; what fills up the last is never asked for.
+        missing = -len(read) % parts
+        read = np.concatenate([read, read[:missing]])
+        self._images = parallel.put(read, sharding)
         self._batches = batches
 
     def serve(self, step: int, most: int) -> Served:
         """See `Feed`."""
-        indices = np.stack([self._batches.indices(step + i) for i in range(most)])
+        indices = np.stack(
+            [np.stack([each.indices(step + i) for i in range(most)]) for each in self._batches]
+        )
+        indices = indices if len(self._batches) > 1 else indices[0]
         return Served(self._images, indices, indices)
 
     def prefetch(self) -> None:
@@ -115,16 +137,23 @@ class Resident:
 
 
 class Stream:
-    """Serves blocks of steps, which Grain's threads read while the device works on others.
+    """Serves blocks of steps, which Grain's threads read while the devices work on others.
 
-    At any time there are a block on the device, the next one, and about one more in the making.
+    At any time there are a block on the devices, the next one, and about one more in the making.
     """
 
     def __init__(
-        self, images: ImageArray, batches: Batches, start: int, block_steps: int, workers: int
+        self,
+        images: ImageArray,
+        batches: Batches,
+        start: int,
+        block_steps: int,
+        workers: int,
+        sharding: jax.sharding.NamedSharding | None = None,
     ) -> None:
         """Begins at step `start`; every block holds `block_steps` steps."""
         self._batches, self._block_steps = batches, block_steps
+        self._sharding = sharding or parallel.whole(parallel.make_mesh())
         options = grain.ReadOptions(workers, prefetch_buffer_size=max(block_steps, workers))
         batch = grain.MapDataset.range(start, _LAST_STEP).map(
             lambda step: images[batches.indices(step)]
@@ -151,27 +180,52 @@ class Stream:
         """See `Feed`."""
         if self._next is None:
             block = next(self._blocks)
-            self._next = jax.device_put(block.reshape(-1, *block.shape[2:]))
+            self._next = parallel.put(block.reshape(-1, *block.shape[2:]), self._sharding)
 
 
 def make_feed(
-    images: ImageArray, batches: Batches, start: int, most: int, limit_mb: float, workers: int
+    images: ImageArray,
+    batches: Sequence[Batches],
+    start: int,
+    most: int,
+    limit_mb: float,
+    workers: int,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Feed:
-    """Returns a `Resident` feed for a set of at most `limit_mb` megabytes, a `Stream` beyond.
+    """Returns a `Resident` feed for a set of at most `limit_mb` megabytes a device.
+
+    It lies on every device as a whole where that limit allows it; else, where all devices together
+    can hold it, in equal parts; else it is streamed.
 
     Args:
       images: the training images.
-      batches: which of them each step sees.
+      batches: which of them each step sees, of each run that is served.
       start: the first step to be served.
       most: the most steps that will be asked for at once.
       limit_mb: in units of 10^6 bytes.
       workers: threads that read; 0 for one a core.
+      mesh: the devices; all there are if none is given.
+
+    Raises:
+      UserError: where a set that is too large for the devices is to serve several runs.
     """
-    if images.nbytes <= limit_mb * 1e6:
-        return Resident(images, batches)
-    batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
+    mesh = mesh or parallel.make_mesh()
+    limit = limit_mb * 1e6
+    if images.nbytes <= limit:
+        return Resident(images, batches, parallel.whole(mesh))
+    if len(batches) > 1:
+        raise UserError(
+            f"Runs that are trained together share images that lie on the device, and these take "
+            f"{images.nbytes / 1e6:.0f} MB: raise data.resident_limit_mb ({limit_mb:g}), or set "
+            "together=False."
+        )
+    if images.nbytes <= limit * mesh.size:
+        return Resident(images, batches, parallel.split(mesh))
+    (one,) = batches
+    batch_bytes = images.nbytes // len(images) * len(one.indices(0))
     block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
-    return Stream(images, batches, start, block_steps, thread_count(workers))
+    whole = parallel.whole(mesh)
+    return Stream(images, one, start, block_steps, thread_count(workers), whole)
 
 
 def thread_count(workers: int) -> int:
