@@ -5,6 +5,7 @@ An export that does not give what the model gives here is refused, and nothing i
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ from vaegan_jax.errors import UserError, one_line
 PLATFORMS = ("cpu", "cuda", "tpu")
 ONNX_TOLERANCE = 1e-4
 """Largest difference that an image in [-1, 1] may have under onnxruntime."""
+
+_PRIVATE = ("data.path", "data.directory", "evaluation.weights", "evaluation.statistics")
+"""Fields that name places on the machine that trained, of no use elsewhere."""
 
 _BATCHES = (1, 3, 8)
 _COMIC_FACES_LICENCE = "Apache-2.0: drawn by faces.js, https://github.com/zengm-games/facesjs"
@@ -67,7 +71,11 @@ def card(model: trained.Trained, licence: str = "", made_by: str = "") -> dict[s
             for name in names
             if model.parts.get(name) is not None
         },
-        "config": configuration.flatten(model.config),
+        "config": {
+            name: value
+            for name, value in configuration.flatten(model.config).items()
+            if name not in _PRIVATE
+        },
         "data": facts["data"],
         "data_licence": licence or before.get("data_licence", "") or "not stated",
         "made_by": made_by or before.get("made_by", "") or "not stated",
@@ -170,6 +178,7 @@ def to_onnx(model: trained.Trained) -> Export:
             f"ONNX needs jax2onnx and onnxruntime ({one_line(error)}): docs/using.md says how to "
             "install them beside this package."
         ) from error
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of each shape it computes
     decode = _decoder(model)
     made = jax2onnx.to_onnx(decode, [("B", model.latent_size)], model_name="vaegan_jax")
     data: bytes = made.SerializeToString()
