@@ -24,7 +24,7 @@ def drawn(count=30, size=6, seed=0):
         hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
         elements=st.integers(-(2**15) + 1, 2**15 - 1) | st.integers(-2, 2),
     ),
-    st.floats(0.01, 4, width=32),
+    st.floats(2**-6, 4, width=32),
 )
 def test_any_integers_come_back(integers, step):
     found = compressor.unpack(compressor.pack(integers, step, HASH, SHAPE))

@@ -130,14 +130,14 @@ class Trained:
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.asarray(transfer.to_generator(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_generator(*self._map, jnp.asarray(latents)))
 
     def from_own(self, latents: jax.typing.ArrayLike) -> np.ndarray:
         """Returns the encoder's latents that match the model's own; the inverse of `to_own`."""
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.asarray(transfer.to_decoder(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_decoder(*self._map, jnp.asarray(latents)))
 
     @property
     def params(self) -> Any:

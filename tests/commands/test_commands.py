@@ -107,8 +107,9 @@ def test_interpolate_passes_its_stops_and_returns(vaegan, run, suffix):
         for stop, frame in enumerate((0, 3, 6, 9)):
             moving.seek(frame)
             shown = np.asarray(moving.convert("RGB")).astype(int)
-            error = np.abs(shown - cell(stops, 0, stop % 3))
-            assert error.max() == 0 if suffix == "webp" else error.mean() < 6
+            errors = [np.abs(shown - cell(stops, 0, which)).mean() for which in range(3)]
+            assert np.argmin(errors) == stop % 3
+            assert suffix == "gif" or min(errors) == 0  # a GIF has 256 colours
 
 
 def test_interpolate_as_a_strip(vaegan, run):
@@ -190,9 +191,10 @@ def test_jpeg_gets_the_highest_quality_that_fits():
     quality, coded = compress.best([images], "JPEG", size)
     assert len(coded[0][0]) <= size < len(compress._coded(images, "JPEG", quality + 1))
     assert coded[0][1].shape == images.shape
+    plain = np.arange(0, 250, 50, np.uint8)[:, None, None, None] * np.ones((16, 32, 3), np.uint8)
     for name in ("JPEG", "WEBP"):
-        _, coded = compress.best([images], name, 10**6)
-        assert np.abs(coded[0][1].astype(int) - images).mean() < 40
+        _, coded = compress.best([plain], name, 10**6)
+        assert np.abs(coded[0][1].astype(int) - plain).mean() < 2
     assert "even its quality 1 is larger" in compress.comparison(images, 30)[0]
 
 
