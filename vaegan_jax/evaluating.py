@@ -5,15 +5,14 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import checkpoints, environment, transfer, vae, workdir
+from vaegan_jax import checkpoints, environment, trained, transfer, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import Stopped, UserError
@@ -138,7 +137,7 @@ def evaluate_run(
         "findings": [finding._asdict() for finding in said],
         "seconds": time.perf_counter() - began,
     }
-    maps = _latent_maps(config, folder, steps["gan"])
+    maps = _latent_maps(config, data.shape, folder, steps)
     folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
     folder.write_event("evaluation: finished")
     return True
@@ -151,38 +150,22 @@ def _models(
     steps: dict[str, int | None],
 ) -> evaluate.Models:
     """Reads the networks that are judged, and nothing else, from the checkpoints."""
-    state = jax.eval_shape(functools.partial(vae.init, config, image_shape))
-
-    def part(stage: str, path: tuple[str, ...], template: Any) -> Any:
-        step = steps[stage]
-        if step is None:
-            return None
-        return checkpoints.restore_part(folder.checkpoints(stage), step, path, template)
-
-    decoder = state.params["decoder"]
-    return evaluate.Models(
-        encoder=part("vae", ("params", "encoder"), state.params["encoder"]),
-        decoder=part("vae", ("params", "decoder"), decoder),
-        generator=part("gan", ("ema",), decoder),
-        likelihood=part("vae", ("params", "likelihood"), state.params["likelihood"])
-        if "likelihood" in state.params
-        else None,
-    )
+    names = ("encoder", "decoder", "generator", "likelihood")
+    return evaluate.Models(**trained.read_parts(config, image_shape, folder, steps, names))
 
 
 def _latent_maps(
-    config: ConfigDict, folder: workdir.Workdir, step: int | None
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    folder: workdir.Workdir,
+    steps: dict[str, int | None],
 ) -> tuple[pictures.Convert, pictures.Convert]:
     """Returns how a GAN's latents become the decoder's that match them, and the other way round."""
-    size = config.model.latent_size
-    mean, factor = jnp.zeros(size), jnp.eye(size)
-    if step is not None:
-        mean, factor = (
-            checkpoints.restore_part(
-                folder.checkpoints("gan"), step, (name,), jax.eval_shape(lambda leaf=leaf: leaf)
-            )
-            for name, leaf in (("latent_mean", mean), ("latent_factor", factor))
-        )
+    names = ("latent_mean", "latent_factor")
+    mean, factor = trained.read_parts(config, image_shape, folder, steps, names).values()
+    if factor is None:
+        size = config.model.latent_size
+        mean, factor = jnp.zeros(size), jnp.eye(size)
     return (
         functools.partial(transfer.to_decoder, mean, factor),
         functools.partial(transfer.to_generator, mean, factor),

@@ -1,0 +1,97 @@
+import json
+import struct
+
+import hypothesis
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from vaegan_jax import weights
+from vaegan_jax.errors import UserError
+
+TREE = {
+    "generator": {"dense": {"kernel": np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)}},
+    "latent_mean": np.asarray([0.1, 1 / 3], np.float32),
+}
+
+
+def test_what_is_packed_comes_back_bit_for_bit(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(weights.pack(TREE, {"config": {"seed": 3}}))
+    assert weights.read_card(path) == {"format": 1, "config": {"seed": 3}}
+    kernel = weights.read(path, "generator")["dense"]["kernel"]
+    np.testing.assert_array_equal(kernel, TREE["generator"]["dense"]["kernel"])
+    np.testing.assert_array_equal(weights.read(path, "latent_mean"), TREE["latent_mean"])
+    assert weights.read(path, "encoder") is None
+
+
+def test_the_file_is_safetensors_as_its_specification_has_it(tmp_path):
+    packed = weights.pack(TREE, {}, "bfloat16")
+    (length,) = struct.unpack("<Q", packed[:8])
+    header = json.loads(packed[8 : 8 + length])
+    entry = header["latent_mean"]
+    begin, end = entry["data_offsets"]
+    stored = np.frombuffer(packed[8 + length + begin : 8 + length + end], ml_dtypes.bfloat16)
+    assert (entry["dtype"], entry["shape"]) == ("BF16", [2])
+    # A bfloat16 is the upper half of a float32, rounded to even.
+    bits = TREE["latent_mean"].view(np.uint32)
+    wanted = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    np.testing.assert_array_equal(stored.view(np.uint16), wanted)
+
+
+def test_rounded_is_what_comes_back(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(weights.pack(TREE, {}, "bfloat16"))
+    back = weights.read(path, "latent_mean")
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, weights.rounded(TREE, "bfloat16")["latent_mean"])
+    assert (back != TREE["latent_mean"]).all()
+
+
+def test_the_digest_sees_names_shapes_and_values():
+    digests = {
+        weights.digest(tree)
+        for tree in (
+            {"a": np.zeros(4)},
+            {"b": np.zeros(4)},
+            {"a": np.zeros((2, 2))},
+            {"a": np.zeros(4, np.float32)},
+            {"a": np.asarray([0, 0, 0, 1e-300])},
+        )
+    }
+    assert len(digests) == 5
+
+
+def test_files_of_others_are_refused(tmp_path):
+    import safetensors.numpy
+
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(safetensors.numpy.save(dict(TREE["generator"]["dense"])))
+    with pytest.raises(UserError, match="no model card"):
+        weights.read_card(path)
+    path.write_bytes(weights.pack(TREE, {"format": 2}))
+    with pytest.raises(UserError, match="format 2"):
+        weights.read_card(path)
+
+
+@hypothesis.settings(
+    max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(st.data())
+def test_a_damaged_file_is_refused_in_one_sentence_or_read(tmp_path, data):
+    packed = bytearray(weights.pack(TREE, {"config": {}}))
+    if data.draw(st.booleans()):
+        del packed[data.draw(st.integers(0, len(packed) - 1)) :]
+    else:
+        packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(bytes(packed))
+    try:
+        weights.read_card(path)
+        weights.read(path, "generator")
+    except UserError as error:
+        said = str(error)
+    else:
+        said = ""
+    assert "\n" not in said
