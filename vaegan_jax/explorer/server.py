@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,7 +91,7 @@ class Gate:
         """
         if self._inside >= self._most:
             raise HTTPException(
-                503, "Too many requests are under way: try again.", {"retry-after": "1"}
+                503, "Too many requests are under way: try again.", {"Retry-After": "1"}
             )
         self._inside += 1
         return self
@@ -207,7 +207,7 @@ def make_app(session: Explored, token: str | None = None) -> Starlette:
         exception_handlers={
             HTTPException: _http_error,
             NotThere: functools.partial(_told, 404),
-            BadImage: functools.partial(_told, 415),
+            BadImage: _bad_image,
             UserError: functools.partial(_told, 409),
             Exception: _fault,
         },
@@ -283,11 +283,17 @@ def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSO
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail, dict(error.headers or {}))
+    said = {404: "There is no such page.", 405: "That cannot be asked in this way."}
+    text = error.detail if error.detail.endswith(".") else said.get(error.status_code, error.detail)
+    return _error(error.status_code, text, dict(error.headers or {}))
 
 
 async def _told(status: int, request: Request, error: Exception) -> Response:
     return _error(status, str(error))
+
+
+async def _bad_image(request: Request, error: Exception) -> Response:
+    return _error(415, f"The picture cannot be used: {str(error).removesuffix('.')}.")
 
 
 async def _fault(request: Request, error: Exception) -> Response:
@@ -307,6 +313,8 @@ async def _body(request: Request, most: int) -> bytes:
                 if size > most:
                     raise HTTPException(413, f"At most {most} bytes may be sent.")
                 parts.append(part)
+    except ClientDisconnect:
+        raise HTTPException(400, "The request ended before it was whole.") from None
     except TimeoutError:
         raise HTTPException(408, "The request took too long to arrive.") from None
     return b"".join(parts)
@@ -339,7 +347,7 @@ def _latent(asked: dict[str, Any], size: int) -> np.ndarray:
         raise HTTPException(400, f"latent must be a list of {size} numbers.")
     if not all(type(x) in (int, float) and abs(x) <= MOST_LATENT for x in found):
         raise HTTPException(
-            400, f"Every number of latent must lie within -{MOST_LATENT:g} and {MOST_LATENT:g}."
+            400, f"All of latent must be numbers from -{MOST_LATENT:g} to {MOST_LATENT:g}."
         )
     return np.asarray(found, np.float32)
 

@@ -231,7 +231,7 @@ class Session:
         """
         encoded = self._require_encoded()
         if not 0 <= index < len(encoded.means):
-            raise NotThere(f"There are images 0 to {len(encoded.means) - 1}.")
+            raise NotThere(f"There is no such image: they are 0 to {len(encoded.means) - 1}.")
         return encoded.means[index], encoded.pictures[index]
 
     def points(self) -> np.ndarray:

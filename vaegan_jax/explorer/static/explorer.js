@@ -22,6 +22,7 @@ let all = null; // axes, once there is a space
 let points = null; // Float32Array [4, N]
 let z; // the current latent, Array of numbers
 let steps = { vae: null, gan: null };
+let fromLinkTaken = false;
 let undone = [];
 let done = []; // latents that were let go of, the last one the current
 let sliders = [];
@@ -29,7 +30,8 @@ let ends = { a: null, b: null };
 let own = null; // the encoded picture: {latent, pixels}
 let file = null;
 let pending = []; // when inputs came that no picture shows yet: [version, time]
-let version = 0;
+let version = 0; // of the state; `shown` is that of the picture
+let shown = 0;
 let waits = [];
 
 /* ---- what is said ---- */
@@ -66,7 +68,6 @@ const picture = newestOnly(async (state) => {
   await measured(state.version);
   document.dispatchEvent(new CustomEvent("picture", { detail: state.version }));
 }, complain);
-let shown = 0;
 
 function paint(canvas, pixels) {
   const { width, height } = facts.image;
@@ -92,7 +93,11 @@ function measured(upTo) {
     };
     // A hidden page draws no frames.
     if (document.hidden) note();
-    else requestAnimationFrame(() => { const c = new MessageChannel(); c.port1.onmessage = note; c.port2.postMessage(0); });
+    else requestAnimationFrame(() => {
+      const channel = new MessageChannel(); // its message comes after the frame is painted
+      channel.port1.onmessage = note;
+      channel.port2.postMessage(0);
+    });
   });
 }
 
@@ -172,7 +177,7 @@ function redo() {
 
 async function random() {
   try {
-    move((await (await post("api/random", {})).json()).latent, { since: undefined });
+    move((await (await post("api/random", {})).json()).latent);
     say("A random latent");
   } catch (error) {
     complain(error);
@@ -302,7 +307,10 @@ async function showData() {
   if (facts.space && !all) {
     all = axes(facts.space);
     buildSliders(FIRST_SLIDERS);
-    if (done.length === 1 && !fromLinkTaken) move([...facts.space.middle]);
+    if (done.length === 1 && !fromLinkTaken) {
+      done = [];
+      move([...facts.space.middle]);
+    }
     showState();
   }
   if (data.state === "ready" && !points) {
@@ -312,7 +320,6 @@ async function showData() {
   } else latentMap.show(null);
   if (data.state === "reading") setTimeout(refreshFacts, 700);
 }
-let fromLinkTaken = false;
 
 function showPoints() {
   if (!points) return;

@@ -1,4 +1,4 @@
-// The map: the encoded data as dots on two axes, and a ring where the current latent is.
+// The map: the encoded data as dots on two axes, and a disc where the current latent is.
 
 const REACH = 3.6;
 
@@ -58,13 +58,14 @@ export class LatentMap {
     context.drawImage(this.dots, 0, 0);
     const [x, y] = this.#pixels(...this.at.map((c) => Math.min(REACH, Math.max(-REACH, c))));
     const scale = devicePixelRatio;
-    for (const [colour, size] of [["#000a", 5], ["#fff", 2.5]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = size * scale;
-      context.beginPath();
-      context.arc(x, y, 8 * scale, 0, 2 * Math.PI);
-      context.stroke();
-    }
+    const style = getComputedStyle(document.documentElement);
+    context.fillStyle = style.getPropertyValue("--vae");
+    context.strokeStyle = style.getPropertyValue("--raised");
+    context.lineWidth = 2.5 * scale;
+    context.beginPath();
+    context.arc(x, y, 8 * scale, 0, 2 * Math.PI);
+    context.fill();
+    context.stroke();
   }
 
   #resize() {
