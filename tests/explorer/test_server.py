@@ -228,7 +228,7 @@ def test_too_large_a_file_is_refused_by_what_it_says_and_by_what_it_is(ask, monk
         ("POST", "/api/decode", {}, 415),
         ("POST", "/api/decode", {"content-type": "text/plain"}, 415),
         ("POST", "/api/encode", {"content-type": "multipart/form-data"}, 415),
-        ("GET", "/api/example/7224", {}, 404),
+        ("GET", "/api/example/8300", {}, 404),
         ("GET", "/api/example/999999999999999999999999", {}, 404),
         ("GET", "/api/example/-1", {}, 404),
         ("GET", "/api/example/..%2f..%2fconfig.json", {}, 404),

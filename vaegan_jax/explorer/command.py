@@ -133,7 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _address(host: str, port: int, token: str | None) -> str:
     """Returns the address to open; for all interfaces, that of this machine's name."""
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared with, not listened at
+    if host in ("0.0.0.0", "::", ""):
         host = socket.gethostname()
     if ":" in host:
         host = f"[{host}]"

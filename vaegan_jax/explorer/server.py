@@ -7,7 +7,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,7 +15,7 @@ import anyio.to_thread
 import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vaegan_jax.data.decoding import BadImage
 from vaegan_jax.errors import UserError
-from vaegan_jax.explorer.session import Crop, NotThere
+from vaegan_jax.explorer.session import Crop, NotThere, Session
 
 MOST_UPLOAD_BYTES = 20 * 2**20
 MOST_LATENT = 1000.0
@@ -54,26 +54,6 @@ _HEADERS = {
 }
 
 Result = TypeVar("Result")
-
-
-class Explored(Protocol):
-    """What the server asks of a `session.Session`."""
-
-    latent_size: int
-    image_shape: tuple[int, int, int]
-
-    def checkpoints(self) -> dict[str, list[int]]: ...
-    def facts(self) -> dict[str, Any]: ...
-    def points(self) -> np.ndarray: ...
-    def random(self, seed: int) -> np.ndarray: ...
-    def pair(
-        self, latent: np.ndarray, steps: dict[str, int | None]
-    ) -> dict[str, np.ndarray]: ...
-    def encode(self, data: bytes, crop: Crop | None) -> tuple[np.ndarray, np.ndarray]: ...
-    def nearest(
-        self, latent: np.ndarray, by: str, model: str, step: int | None, count: int
-    ) -> list[tuple[int, float]]: ...
-    def example(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Gate:
@@ -106,7 +86,7 @@ class Gate:
         )
 
 
-def make_app(session: Explored, token: str | None = None) -> Starlette:
+def make_app(session: Session, token: str | None = None) -> Starlette:
     """Returns the explorer of a session.
 
     Args:
@@ -406,5 +386,3 @@ def _png(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(file, "PNG")
     return file.getvalue()
-
-

@@ -72,9 +72,7 @@ class Session:
         self._source = source
         there = self.checkpoints()
         if not any(there.values()):
-            raise UserError(
-                f"There is nothing to explore yet: no checkpoint is saved in {source}."
-            )
+            raise UserError(f"There is nothing to explore yet: no checkpoint is saved in {source}.")
         self._lock = threading.Lock()
         self._models: collections.OrderedDict[tuple[str, int], trained.Trained]
         self._models = collections.OrderedDict()
@@ -172,7 +170,8 @@ class Session:
         gan = self._newest.get("gan")
         noise = gan.config.gan.noise if gan else "normal"
         drawn = randomness.latents(jax.random.key(seed), (1, self.latent_size), noise)
-        return gan.from_own(drawn)[0] if gan else np.asarray(drawn)[0]
+        latent: np.ndarray = gan.from_own(drawn)[0] if gan else np.asarray(drawn)[0]
+        return latent
 
     def encode(self, data: bytes, crop: Crop | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Encodes a picture file.
@@ -309,9 +308,7 @@ class Session:
         return Encoded(pictures, means, measured, space.project(means, measured))
 
 
-def crop_picture(
-    data: bytes, crop: Crop | None, settings: preprocessing.Settings
-) -> np.ndarray:
+def crop_picture(data: bytes, crop: Crop | None, settings: preprocessing.Settings) -> np.ndarray:
     """Returns a picture file as the run's preprocessing wants it: uint8 [H, W, C].
 
     Args:

@@ -10,6 +10,7 @@ const FIRST_SLIDERS = 8;
 const NEAREST = 8;
 const MOST_UNDO = 200;
 const MOST_UPLOAD = 20 * 2 ** 20;
+const BROKEN = new Error("The link holds no latent of this run.");
 
 const $ = (id) => document.getElementById(id);
 const pane = (model) => document.querySelector(`[data-model=${model}]`);
@@ -32,6 +33,7 @@ let file = null;
 let pending = []; // when inputs came that no picture shows yet: [version, time]
 let version = 0; // of the state; `shown` is that of the picture
 let shown = 0;
+let noticed = 0; // the version when the notice was given
 let waits = [];
 
 /* ---- what is said ---- */
@@ -43,11 +45,13 @@ function say(text) {
 function complain(error) {
   $("notice").textContent = error.message;
   $("notice").hidden = false;
+  noticed = version;
   if (error.status === 404) refreshFacts();
 }
 
-function settle() {
-  $("notice").hidden = true;
+/** Takes the notice away once something newer than what it was about has gone well. */
+function settle(upTo = Infinity) {
+  if (upTo > noticed) $("notice").hidden = true;
 }
 
 /* ---- pictures ---- */
@@ -63,7 +67,7 @@ const picture = newestOnly(async (state) => {
     from += size;
   }
   paintDifference();
-  settle();
+  settle(state.version);
   shown = state.version;
   await measured(state.version);
   document.dispatchEvent(new CustomEvent("picture", { detail: state.version }));
@@ -215,7 +219,7 @@ function fragment() {
   return `#${parts.join("&")}`;
 }
 
-/** Takes the state of the link, as far as it fits this run. */
+/** Takes the state of the link, as far as it fits this run: "none", "taken" or "broken". */
 function fromLink() {
   const asked = new URLSearchParams(location.hash.slice(1));
   for (const model of MODELS) {
@@ -223,11 +227,10 @@ function fromLink() {
     if (asked.has(model) && facts.checkpoints[model].includes(step)) steps[model] = step;
   }
   showTimelines();
-  if (!asked.has("z")) return false;
+  if (!asked.has("z")) return "none";
   const found = fromText(asked.get("z"), facts.latent_size);
   if (found) z = found;
-  else complain(new Error("The link holds no latent of this run."));
-  return Boolean(found);
+  return found ? "taken" : "broken";
 }
 
 /* ---- checkpoints ---- */
@@ -634,7 +637,12 @@ function wire() {
   click("play", togglePlaying);
 
   document.addEventListener("keydown", onKey);
-  window.addEventListener("hashchange", () => { if (fromLink()) move(z); else render(); });
+  window.addEventListener("hashchange", () => {
+    const link = fromLink();
+    if (link === "taken") move(z);
+    else render();
+    if (link === "broken") complain(BROKEN);
+  });
   // A run that trains on has new checkpoints now and then.
   setInterval(() => { if (!document.hidden) refreshFacts(); }, 20_000);
 }
@@ -650,10 +658,12 @@ async function begin() {
   document.title = `${facts.name}: latent explorer`;
   z = Array(facts.latent_size).fill(0);
   wire();
-  fromLinkTaken = fromLink();
+  const link = fromLink();
+  fromLinkTaken = link === "taken";
   commitState();
   render();
   await showData();
+  if (link === "broken") complain(BROKEN);
   document.documentElement.dataset.ready = "yes";
 }
 
