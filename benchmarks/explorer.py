@@ -55,7 +55,7 @@ def drag(address: str, moves: int, screenshot: Path | None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.goto(address)
-        page.wait_for_selector("#map-jump:enabled", timeout=120_000)
+        page.wait_for_selector("#nearest-list img", timeout=120_000)  # the data are encoded
         page.click("#random")
         page.wait_for_timeout(1500)
         if screenshot:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from vaegan_jax import config as configuration
 from vaegan_jax import environment, pipeline, sweep
@@ -17,6 +17,24 @@ from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
 _EXIT_INTERRUPTED = 130
+
+flags.disclaim_key_flags()  # the flags are those of the program that asks for them
+
+
+def define_flags() -> None:
+    """Defines the flags of a program that trains."""
+    config_flags.DEFINE_config_file("config", None, "the run's config, a file in configs/")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "the run's folder, runs/CONFIG if not named; a run that stopped goes on there",
+    )
+    flags.DEFINE_list(
+        "stages", list(pipeline.STAGES), "which stages to go through, with commas; all if not named"
+    )
+    flags.DEFINE_bool(
+        "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
+    )
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

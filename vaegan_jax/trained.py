@@ -130,14 +130,14 @@ class Trained:
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.asarray(transfer.to_generator(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_generator(*self._map, jnp.asarray(latents)))
 
     def from_own(self, latents: jax.typing.ArrayLike) -> np.ndarray:
         """Returns the encoder's latents that match the model's own; the inverse of `to_own`."""
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.asarray(transfer.to_decoder(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_decoder(*self._map, jnp.asarray(latents)))
 
     @property
     def params(self) -> Any:
@@ -199,6 +199,11 @@ def steps(source: str | pathlib.Path, model: str) -> list[int]:
     """
     _require_model(model)
     return _source(source).steps(model)
+
+
+def own_parts(model: str) -> tuple[str, ...]:
+    """Returns the names of the parts by which a model decodes, those of its hash."""
+    return _OWN[model]
 
 
 def read_parts(

@@ -26,6 +26,10 @@ step = jax.jit(vae.make_train_step(config, data.shape))
 images = jnp.asarray(data.train[:4] / 127.5 - 1, jnp.float32)
 state, scalars = step(state, images, jax.random.key(0))
 assert int(state.step) == 1 and jnp.isfinite(scalars["loss"])
+from vaegan_jax import trained
+model = trained.load("pretrained")
+assert model.decode(jnp.zeros((2, model.latent_size))).shape == (2, 64, 64, 3)
+assert model.encode(images)[0].shape == (4, model.latent_size)
 """
 
 
@@ -61,6 +65,8 @@ def test_the_wheel_holds_the_data_and_its_licence(wheel):
         "vaegan_jax/data/comic_faces/NOTICE.txt",
         "vaegan_jax/data/comic_faces/recipe/render.py",
         "vaegan_jax/comparing/comparison.html.jinja",
+        "vaegan_jax/pretrained/comic_faces.json",
+        "vaegan_jax/pretrained/comic_faces.safetensors",
         "vaegan_jax/report/report.html.jinja",
         "vaegan_jax/report/style.css.jinja",
         "vaegan_jax/py.typed",

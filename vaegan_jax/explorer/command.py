@@ -1,6 +1,7 @@
 """The command: ``vaegan explore SOURCE``, or ``python -m vaegan_jax.explorer SOURCE``."""
 
 import argparse
+import contextlib
 import ipaddress
 import pathlib
 import secrets
@@ -9,9 +10,6 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
-
-import jax
-from absl import logging
 
 from vaegan_jax.errors import UserError
 
@@ -46,6 +44,9 @@ def explore(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: where the extra is missing, the source holds nothing, or the port is taken.
     """
+    import jax
+    from absl import logging
+
     try:
         import uvicorn
 
@@ -80,7 +81,8 @@ def explore(arguments: argparse.Namespace) -> None:
         print(f"The explorer of {opened.name} is at {address}\nCtrl-C ends it.", flush=True)
         if arguments.open:
             webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

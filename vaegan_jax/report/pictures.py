@@ -115,7 +115,7 @@ def make_reconstruction_picture(
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
         reconstructions = jax.device_get(reconstruct(params, shown))
-        return grid(_alternate((shown, reconstructions), columns), columns)
+        return grid(alternate((shown, reconstructions), columns), columns)
 
     return picture
 
@@ -143,7 +143,7 @@ def side_by_side(
     decode = _make_decode(config, image_shape)
     z = fixed_latents(config, columns**2, config.gan.noise)[: columns * (columns // 2)]
     images = (decode(decoder_params, to_decoder(z)), decode(generator_params, z))
-    return grid(_alternate(images, columns), columns)
+    return grid(alternate(images, columns), columns)
 
 
 def traversals(
@@ -185,10 +185,10 @@ def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.nd
       held_out: the held-out image nearest to each.
     """
     columns = -(-len(samples) // 2)
-    return grid(_alternate((samples, train, held_out), columns), columns)
+    return grid(alternate((samples, train, held_out), columns), columns)
 
 
-def _alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
+def alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
     """Cuts sets of N images into rows, filled up with white, and takes a row of each in turn."""
     rows = []
     for images in sets:

@@ -1,0 +1,31 @@
+"""The model of comic faces that comes with the package: small networks, hours on two cores."""
+
+from ml_collections import ConfigDict
+
+from vaegan_jax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.model.base_width = 32
+    config.model.latent_size = 64
+    config.vae.steps = 3_000
+    config.gan.steps = 12_000
+    config.gan.batch_size = 32
+    config.gan.generator_learning_rate = 5e-4
+    config.gan.discriminator_learning_rate = 5e-4
+    config.gan.b2 = 0.99
+    config.gan.r1_weight = 3.0
+    config.gan.penalty_every = 4
+    config.gan.discriminator_warmup_steps = 50
+    config.training.log_every = 50
+    config.training.picture_every = 500
+    config.training.checkpoint_every = 500
+    config.evaluation.samples = 1_000
+    config.evaluation.reference_images = 1_000
+    config.evaluation.paths = 100
+    config.evaluation.likelihood_images = 500
+    config.evaluation.likelihood_draws = 16
+    config.evaluation.curve_every = 3_000
+    config.evaluation.curve_samples = 200
+    return config

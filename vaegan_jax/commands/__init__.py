@@ -1,0 +1,1 @@
+"""The subcommands of `vaegan`: what was trained, used from the command line."""
