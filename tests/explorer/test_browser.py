@@ -54,6 +54,7 @@ def open_page(browser, address):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
+        count_requests(page)
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -72,9 +73,25 @@ def open_page(browser, address):
 
 def settle(page):
     """Waits until nothing is asked for any more: the state is shown."""
-    page.wait_for_load_state("networkidle")
-    page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 300))")  # the link is late
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(300)  # what follows a picture, such as the link, waits 250 ms
+    while page.under_way:
+        page.wait_for_timeout(20)
+    page.evaluate("() => new Promise((resolve) => requestAnimationFrame(resolve))")
+
+
+def count_requests(page):
+    """Keeps in `page.under_way` how many requests have no answer yet."""
+    page.under_way = 0
+
+    def counted(by):
+        def count(_):
+            page.under_way += by
+
+        return count
+
+    page.on("request", counted(1))
+    page.on("requestfinished", counted(-1))
+    page.on("requestfailed", counted(-1))
 
 
 def pixels(page, selector):
