@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from vaegan_jax.errors import Stopped, UserError, one_line
+from vaegan_jax.explorer import command as explorer
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -258,6 +259,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--licence", default="", help="of the data, for the model card")
     command.add_argument("--made-by", default="", help="how the model was made, for the model card")
     _out(command, "NAME_MODEL beside you; suffixes follow from the formats")
+
+    explorer.add_arguments(
+        add(
+            "explore",
+            "explore:explore",
+            "look at what was trained in the browser",
+            "explore runs/quickstart --open",
+        )
+    )
     return parser
 
 

@@ -25,11 +25,15 @@ class BadImage(Exception):  # noqa: N818 - a finding about a file, on which a ru
     """A file that is no usable image; the message is the reason."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Reads an image file, whatever its name: the first frame, all of its pixels.
 
     What a file's own checksums find is refused (PNG has them; a changed byte that JPEG, WebP,
     GIF, BMP or TIFF can still decode cannot be told from a picture).
+
+    Args:
+      data: the file.
+      most_pixels: that it may have, up to `MOST_PIXELS`.
 
     Raises:
       BadImage: where the data is empty, damaged, cut off, too large or no image.
@@ -38,7 +42,7 @@ def decode(data: bytes) -> Image.Image:
         raise BadImage("empty")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > most_pixels:
                 raise BadImage(f"too large: {image.width}x{image.height} pixels")
             if image.format == "PNG":
                 image.verify()  # reads the checksums, and uses up the image

@@ -1,0 +1,455 @@
+"""The explorer in headless Chromium: everything on the page is clicked, and pictures change."""
+
+import functools
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("needs Chromium", allow_module_level=True)
+pytest.importorskip("starlette", reason="needs the extra explore")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+from tests.explorer import made, served  # noqa: E402 - they need the extra
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PIXELS = """(canvas) => Array.from(
+    canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, data_directory):
+    return made.session(tmp_path_factory.mktemp("run") / "faces")
+
+
+@pytest.fixture(scope="module")
+def address(session):
+    with served.serve(session) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page; at the end there must have been no complaint and no foreign request."""
+    contexts, complaints, asked = [], [], []
+
+    def opened(fragment="", **options):
+        options = {"viewport": {"width": 1200, "height": 860}} | options
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        count_requests(page)
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}/{fragment}")
+        page.wait_for_selector("[data-ready=yes]")
+        page.wait_for_selector("#nearest-list img")
+        settle(page)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+
+
+def settle(page):
+    """Waits until nothing is asked for any more: the state is shown."""
+    page.wait_for_timeout(300)  # what follows a picture, such as the link, waits 250 ms
+    while page.under_way:
+        page.wait_for_timeout(20)
+    page.evaluate("() => new Promise((resolve) => requestAnimationFrame(resolve))")
+
+
+def count_requests(page):
+    """Keeps in `page.under_way` how many requests have no answer yet."""
+    page.under_way = 0
+
+    def counted(by):
+        def count(_):
+            page.under_way += by
+
+        return count
+
+    page.on("request", counted(1))
+    page.on("requestfinished", counted(-1))
+    page.on("requestfailed", counted(-1))
+
+
+def pixels(page, selector):
+    found = page.locator(f"{selector} canvas").evaluate(PIXELS)
+    return np.array(found, np.uint8)
+
+
+vae = functools.partial(pixels, selector="[data-model=vae]")
+gan = functools.partial(pixels, selector="[data-model=gan]")
+
+
+def latent(page):
+    module = """async (text) => (await import("/latent.js")).fromText(
+        new URLSearchParams(text.slice(1)).get("z"), 5)"""
+    settle(page)
+    return np.array(page.evaluate(module, page.evaluate("() => location.hash")))
+
+
+def assert_both_change(page, act):
+    """Asserts that something changes both pictures; returns them as they are then."""
+    before = vae(page), gan(page)
+    act()
+    settle(page)
+    after = vae(page), gan(page)
+    assert (before[0] != after[0]).any()
+    assert (before[1] != after[1]).any()
+    return after
+
+
+def set_range(page, selector, value):
+    page.locator(selector).evaluate(
+        """(input, value) => { input.value = value;
+        input.dispatchEvent(new Event("input", { bubbles: true }));
+        input.dispatchEvent(new Event("change", { bubbles: true })); }""",
+        value,
+    )
+
+
+def test_pictures_are_those_of_the_networks(open_page, session):
+    page = open_page()
+    page.click("#random")
+    z = latent(page).astype(np.float32)
+    wanted = session.pair(z, {"vae": 7, "gan": 5})
+    for found, model in ((vae(page), "vae"), (gan(page), "gan")):
+        np.testing.assert_array_equal(found.reshape(16, 32, 4)[..., :3], wanted[model])
+
+
+def test_random_reset_undo_and_redo(open_page, session):
+    page = open_page()
+    first = vae(page)
+    assert page.locator("#undo").is_disabled()
+    assert_both_change(page, lambda: page.click("#random"))
+    second = assert_both_change(page, lambda: page.keyboard.press("r"))
+    page.click("#undo")
+    page.click("#undo")
+    settle(page)
+    np.testing.assert_array_equal(vae(page), first)
+    page.keyboard.press("Shift+U")
+    page.click("#redo")
+    settle(page)
+    np.testing.assert_array_equal(vae(page), second[0])
+    page.click("#reset")
+    np.testing.assert_allclose(latent(page), session.facts()["space"]["middle"], atol=1e-6)
+    page.keyboard.press("Control+z")
+    settle(page)
+    np.testing.assert_array_equal(vae(page), second[0])
+
+
+def test_sliders_move_along_their_axes_and_nowhere_else(open_page, session):
+    page = open_page()
+    page.click("#tab-sliders")
+    space = session.facts()["space"]
+    before = latent(page)
+    box = page.locator("#directions-0").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for i in range(20):
+        page.mouse.move(box["x"] + box["width"] * (0.5 + i / 60), box["y"] + box["height"] / 2)
+    page.mouse.up()
+    moved = latent(page) - before
+    direction = np.array(space["directions"][0])
+    assert moved @ direction > 0.5
+    np.testing.assert_allclose(moved - moved @ direction * direction, 0, atol=1e-5)
+    page.keyboard.press("u")  # one drag is one step
+    np.testing.assert_allclose(latent(page), before, atol=1e-6)
+
+    def by_keys():
+        page.focus("#units-1")
+        for _ in range(60):
+            page.keyboard.press("ArrowRight")
+
+    assert_both_change(page, by_keys)
+    moved = latent(page) - before
+    unit = space["units"][1]
+    assert moved[unit] == pytest.approx(0.6 * space["deviations"][1], abs=0.02)
+    np.testing.assert_allclose(np.delete(moved, unit), 0, atol=1e-5)
+    assert "standard deviations" in page.get_attribute("#units-1", "aria-valuetext")
+
+
+def test_the_map_is_wandered_on_by_mouse_and_keys(open_page, session):
+    page = open_page()
+    page.click("#random")
+    before = latent(page)
+    box = page.locator("#map").bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 40)
+    assert page.locator("#map-thumb").is_visible()  # the training image that is nearest there
+
+    def drag():
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
+        page.mouse.up()
+
+    assert_both_change(page, drag)
+    space = session.facts()["space"]
+    directions, spreads = np.array(space["directions"]), np.array(space["spreads"])
+    at = directions @ (latent(page) - space["middle"]) / spreads
+    np.testing.assert_allclose(at[:2], 1.8, atol=0.05)
+    np.testing.assert_allclose(at[2:], (directions @ (before - space["middle"]) / spreads)[2:],
+                               atol=1e-4)  # fmt: skip
+    page.focus("#map")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    at = directions @ (latent(page) - space["middle"]) / spreads
+    np.testing.assert_allclose(at[:2], [1.7, 1.3], atol=0.05)
+    page.keyboard.press("Enter")
+    nearest = np.linalg.norm(session.points()[:2].T - [1.7, 1.3], axis=1).argmin()
+    np.testing.assert_allclose(latent(page), session.example(nearest)[0], atol=1e-5)
+    page.select_option("#map-axes", "units")
+    assert_both_change(page, lambda: page.mouse.dblclick(box["x"] + 60, box["y"] + 200))
+
+
+def test_checkpoints_of_both_networks(open_page):
+    page = open_page()
+    first_vae, first_gan = vae(page), gan(page)
+    set_range(page, "[data-model=gan] input", 0)
+    settle(page)
+    np.testing.assert_array_equal(vae(page), first_vae)
+    assert (gan(page) != first_gan).any()
+    assert page.inner_text("[data-model=gan] output") == "2"
+    assert "gan=2" in page.evaluate("() => location.hash")
+    page.focus("[data-model=vae] input")
+    page.keyboard.press("ArrowLeft")
+    settle(page)
+    assert (vae(page) != first_vae).any()
+    page.click("[data-model=gan] .play")
+    page.wait_for_selector("[data-model=gan] .play[aria-pressed=false]")
+    settle(page)
+    np.testing.assert_array_equal(gan(page), first_gan)
+
+
+def test_a_link_brings_back_the_same_pictures(open_page):
+    page = open_page()
+    page.click("#random")
+    set_range(page, "[data-model=gan] input", 0)
+    page.click("#share")
+    settle(page)
+    link = page.evaluate("() => location.hash")
+    other = open_page(link)
+    np.testing.assert_array_equal(vae(other), vae(page))
+    np.testing.assert_array_equal(gan(other), gan(page))
+    assert "gan=2" in link
+
+
+@pytest.mark.parametrize("fragment", ["#z=AAAA", "#z=%00&vae=9", "#z=" + "A" * 10_000])
+def test_a_link_of_another_run_is_said_to_be_none(open_page, fragment):
+    page = open_page(fragment)
+    assert "no latent of this run" in page.inner_text("#notice")
+    page.click("#random")
+    page.wait_for_selector("#notice", state="hidden")
+
+
+def test_a_picture_is_cropped_encoded_and_morphed_to_another(open_page, session, tmp_path):
+    page = open_page()
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize((320, 240))
+    noise.save(tmp_path / "own.png")
+
+    def upload():
+        page.set_input_files("#file", tmp_path / "own.png")
+        page.wait_for_selector("#crop-encode:visible")
+        set_range(page, "#crop-size", 50)
+        page.focus("#crop-frame")
+        page.keyboard.press("ArrowLeft")
+        page.click("#crop-encode")
+        page.wait_for_selector("#own:visible")
+
+    assert_both_change(page, upload)
+    # At half size in the middle of 320x240, and a fiftieth to the left; twice as wide as high.
+    crop = (0.25 - 0.02, 1 / 3, 0.5, 1 / 3)
+    wanted, seen = session.encode((tmp_path / "own.png").read_bytes(), crop)
+    np.testing.assert_allclose(latent(page), wanted, atol=1e-5)
+    np.testing.assert_array_equal(pixels(page, "#own").reshape(16, 32, 4)[..., :3], seen)
+    beginning = gan(page)
+
+    # Another one is dropped on the page.
+    data = list(made.png(64, 64))
+    drop = """([data]) => { const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(data)], "own.png", { type: "image/png" }));
+        document.body.dispatchEvent(new DragEvent("drop",
+            { dataTransfer: files, bubbles: true, cancelable: true })); }"""
+    page.evaluate(drop, [data])
+    page.wait_for_selector("#crop-encode:visible")
+    page.click("#crop-encode")
+    settle(page)
+    end = gan(page)
+    assert (end != beginning).any()
+    page.click("#tab-morph")
+    set_range(page, "#morph", 0)
+    settle(page)
+    np.testing.assert_array_equal(gan(page), beginning)
+    assert_both_change(page, lambda: set_range(page, "#morph", 0.5))
+    set_range(page, "#seconds", 1)
+    page.click("#play")
+    seen = []
+    for _ in range(6):
+        page.wait_for_timeout(120)
+        seen.append(gan(page).tobytes())
+    assert len(set(seen)) > 2  # it moves
+    page.keyboard.press("Escape")
+    page.click("#play")
+    settle(page)
+    still = gan(page)
+    settle(page)
+    np.testing.assert_array_equal(gan(page), still)
+    page.click("#random")
+    settle(page)
+    page.click("#set-a")
+    set_range(page, "#morph", 1)
+    settle(page)
+    np.testing.assert_array_equal(gan(page), end)
+    page.click("#own-away")
+    assert page.locator("#own").is_hidden()
+
+
+def test_a_file_that_is_no_picture_is_refused_in_a_sentence(browser, address, tmp_path):
+    # Not through `open_page`: Chromium itself writes every 4xx to the console.
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("[data-ready=yes]")
+    (tmp_path / "own.png").write_text("no picture")
+    page.click("#tab-picture")
+    page.set_input_files("#file", tmp_path / "own.png")
+    page.wait_for_selector("#notice:visible")
+    assert "not an image of a format that is read" in page.inner_text("#notice")
+    page.click("#random")
+    page.wait_for_selector("#notice", state="hidden")
+    context.close()
+
+
+def test_nearest_images_follow_and_lead_to_their_latents(open_page, session):
+    page = open_page()
+    page.click("#random")
+    z = latent(page).astype(np.float32)
+    shown = page.locator("#nearest-list img").evaluate_all("(all) => all.map((i) => i.src)")
+    wanted = session.nearest(z, "pixels", "gan", 5, 8)
+    assert [int(src.rpartition("/")[2][:-4]) for src in shown] == [row for row, _ in wanted]
+    page.select_option("#nearest-by", "latents")
+    settle(page)
+    index = session.nearest(z, "latents", "vae", 7, 1)[0][0]
+    page.locator("#nearest-list button").first.click()
+    np.testing.assert_allclose(latent(page), session.example(index)[0], atol=1e-5)
+
+
+def test_pictures_are_saved_as_they_are(open_page):
+    page = open_page()
+    saved = {}
+    for name, selector in (("vae", "[data-model=vae] .save"), ("both", "#save-pair")):
+        with page.expect_download() as download:
+            page.click(selector)
+        data = download.value.path().read_bytes()
+        saved[name] = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    a, b = (found.reshape(16, 32, 4) for found in (vae(page), gan(page)))
+    np.testing.assert_array_equal(saved["vae"], a)
+    np.testing.assert_array_equal(saved["both"], np.concatenate([a, b], axis=1))
+
+
+def test_the_difference_is_of_the_two_pictures(open_page):
+    page = open_page()
+    page.keyboard.press("d")
+    a, b = (found.reshape(16, 32, 4)[..., :3].astype(int) for found in (vae(page), gan(page)))
+    shown = pixels(page, "#difference").reshape(16, 32, 4)[..., :3]
+    np.testing.assert_array_equal(shown, np.minimum(255, 2 * np.abs(a - b)))
+    root = np.sqrt(((a - b) ** 2).mean())
+    assert page.inner_text("#difference-size").startswith(f"{root:.1f} of 255")
+
+
+def test_dragging_never_queues_and_the_last_state_is_shown(open_page, session):
+    page = open_page()
+    page.click("#tab-sliders")
+    under_way, most, count = 0, 0, 0
+
+    def began(request):
+        nonlocal under_way, most, count
+        if request.url.endswith("/api/decode"):
+            under_way, count = under_way + 1, count + 1
+            most = max(most, under_way)
+
+    def ended(request):
+        nonlocal under_way
+        under_way -= request.url.endswith("/api/decode")
+
+    page.on("request", began)
+    page.on("requestfinished", ended)
+    page.locator("#directions-0").evaluate(
+        """async (input) => { for (let i = 0; i < 300; i++) {
+        input.value = i / 100; input.dispatchEvent(new Event("input"));
+        if (i % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 1)); } }"""
+    )
+    z = latent(page).astype(np.float32)
+    assert most == 1
+    assert 1 < count < 300
+    wanted = session.pair(z, {"vae": 7})["vae"]
+    np.testing.assert_array_equal(vae(page).reshape(16, 32, 4)[..., :3], wanted)
+
+
+def test_single_keys_can_be_switched_off(open_page):
+    page = open_page()
+    page.click("summary")
+    page.uncheck("#keys")
+    before = vae(page)
+    page.keyboard.press("r")
+    settle(page)
+    np.testing.assert_array_equal(vae(page), before)
+
+
+def test_tabs_are_walked_with_arrows_and_everything_has_a_name(open_page):
+    page = open_page()
+    page.focus("#tab-map")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-sliders").is_visible()
+    assert page.evaluate("() => document.activeElement.id") == "tab-sliders"
+    for tab in ("map", "sliders", "picture", "morph"):
+        page.click(f"#tab-{tab}")
+        nameless = page.locator("button:visible, input:visible, select:visible, canvas:visible")
+        for element in nameless.all():
+            named = element.evaluate(
+                """(e) => Boolean(e.getAttribute("aria-label") || e.labels?.length
+                || e.textContent.trim() || e.querySelector("img[alt]")
+                || e.closest("[role=group][aria-label]"))"""
+            )
+            assert named, element.evaluate("(e) => e.outerHTML")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_without_sideways_scrolling(open_page, scheme):
+    page = open_page(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme=scheme
+    )
+    for tab in ("map", "sliders", "picture", "morph"):
+        page.tap(f"#tab-{tab}")
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    page.tap("#tab-map")
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    assert_both_change(
+        page, lambda: page.touchscreen.tap(box["x"] + 300, box["y"] + box["height"] - 40)
+    )
+    ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) < 384) == (scheme == "dark")
+    assert page.locator("#panes").bounding_box()["y"] >= 0  # the pictures stay in sight

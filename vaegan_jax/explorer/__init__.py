@@ -1,0 +1,1 @@
+"""A latent space looked at in the browser: decoder and generator side by side for one latent."""
