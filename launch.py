@@ -15,6 +15,10 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
     "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
 )
+flags.DEFINE_string(
+    "compilation_cache", "auto", "where compiled programs are kept: auto, off or a folder"
+)
+flags.DEFINE_bool("profile", False, "leave a trace of some steps of each stage in WORKDIR/profile")
 
 if __name__ == "__main__":
     app.run(cli.main, flags_parser=cli.parse_flags)

@@ -33,8 +33,9 @@ def data_directory(tmp_path_factory):
     directory = base / "tensorflow_datasets"
     directory.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(directory)
-    # What two tests compile alike is compiled once; the programs that tests launch do not share it.
+    # What two tests compile alike is compiled once, and so is what two launched programs do.
     jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
     images.load(configuration.default_config().data)  # the first worker prepares, the others wait
     return directory
 

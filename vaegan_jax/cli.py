@@ -11,8 +11,8 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from vaegan_jax import compilation, environment, pipeline, sweep
 from vaegan_jax import config as configuration
-from vaegan_jax import environment, pipeline, sweep
 from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> None:
     sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own
     try:
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
-        (sweep if sweep.is_sweep(config) else pipeline).run(config, path, flags.FLAGS.stages)
+        with compilation.cache(flags.FLAGS.compilation_cache):
+            (sweep if sweep.is_sweep(config) else pipeline).run(config, path, flags.FLAGS.stages)
     except UserError as error:
         _fail(error)
     except OSError as error:
