@@ -66,7 +66,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
         with compilation.cache(flags.FLAGS.compilation_cache):
-            (sweep if sweep.is_sweep(config) else pipeline).run(config, path, flags.FLAGS.stages)
+            (sweep if sweep.is_sweep(config) else pipeline).run(
+                config, path, flags.FLAGS.stages, flags.FLAGS.profile
+            )
     except UserError as error:
         _fail(error)
     except OSError as error:

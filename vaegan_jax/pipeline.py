@@ -17,6 +17,7 @@ from vaegan_jax import (
     evaluating,
     gan,
     monitor,
+    profiling,
     randomness,
     training,
     transfer,
@@ -35,7 +36,12 @@ State = TypeVar("State")
 STAGES = ("vae", "gan", "evaluate", "report")
 
 
-def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) -> None:
+def run(
+    config: ConfigDict,
+    path: pathlib.Path,
+    stages: Sequence[str] = STAGES,
+    profile: bool = False,
+) -> None:
     """Runs a config in a workdir, going on from whatever is finished there.
 
     Args:
@@ -43,6 +49,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
       path: the workdir.
       stages: which of `STAGES` to go through. One that is named alone is gone through even where
         it was finished before, but for training. The report is made anew after anything else.
+      profile: whether to leave a trace of some steps of each stage in the workdir.
 
     Raises:
       UserError: for anything that the person who started it can put right.
@@ -69,11 +76,11 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         worked = False
         if "vae" in stages and config.transfer.generator == "vae":
             stage = vae_stage(config, data, judges.measure)
-            worked |= training.train(stage, data.train, config, folder, stop)
+            worked |= training.train(stage, data.train, config, folder, stop, profile)
             _note_latent_use(config, data, folder)
         if "gan" in stages:
             grown = gan_stage(config, data, folder, judges.measure)
-            worked |= training.train(grown, data.train, config, folder, stop)
+            worked |= training.train(grown, data.train, config, folder, stop, profile)
         if "evaluate" in stages and judges.embedding is not None:
             worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
         if worked or not (path / workdir.REPORT).exists():
@@ -81,6 +88,10 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
         if not worked:
             print("This run was finished before, and nothing is left to do.")
         print(summary(config, folder))
+        peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
+        print(f"memory:  at most {peak}")
+        if worked:
+            folder.write_event(f"at most {peak} of memory")
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:

@@ -68,7 +68,12 @@ def members(config: ConfigDict) -> list[Member]:
     return found
 
 
-def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = pipeline.STAGES) -> None:
+def run(
+    config: ConfigDict,
+    path: pathlib.Path,
+    stages: Sequence[str] = pipeline.STAGES,
+    profile: bool = False,
+) -> None:
     """Goes through all runs of a sweep, each in a folder of its own within the sweep's.
 
     What is finished is passed over, so that a sweep that was stopped goes on where it was.
@@ -81,7 +86,7 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = pipeline
     all_of_it = members(config)
     for number, member in enumerate(all_of_it, 1):
         print(f"Run {number} of {len(all_of_it)}: {member.name}", flush=True)
-        pipeline.run(member.config, path / member.name, stages)
+        pipeline.run(member.config, path / member.name, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
           f"python -m vaegan_jax.compare {folders}")  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import monitor, randomness
+from vaegan_jax import monitor, profiling, randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import Batches, ImageArray, make_feed
@@ -76,7 +76,12 @@ class Stage(Generic[State]):
 
 
 def train(
-    stage: Stage[State], images: ImageArray, config: ConfigDict, workdir: Workdir, stop: StopRequest
+    stage: Stage[State],
+    images: ImageArray,
+    config: ConfigDict,
+    workdir: Workdir,
+    stop: StopRequest,
+    profile: bool = False,
 ) -> bool:
     """Trains a stage from where it stands to its last step.
 
@@ -86,6 +91,7 @@ def train(
       config: the run's config.
       workdir: where metrics, pictures and checkpoints go.
       stop: asked after every call.
+      profile: whether to leave a trace of some steps in the workdir.
 
     Returns:
       Whether there was anything left to do.
@@ -98,6 +104,8 @@ def train(
     every = config.training
     checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.keep_checkpoints)
     call = make_call(stage, config.seed, every.log_every, config.data.flip)
+    if profile:
+        call = profiling.traced(call, workdir.path / "profile" / stage.name)
     attempt = 0
     try:
         if checkpoints.latest() == stage.steps:
