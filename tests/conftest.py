@@ -7,6 +7,7 @@ import hypothesis
 import jax
 import pytest
 
+from vaegan_jax import compilation
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 
@@ -33,10 +34,11 @@ def data_directory(tmp_path_factory):
     directory = base / "tensorflow_datasets"
     directory.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(directory)
-    # What two tests compile alike is compiled once; the programs that tests launch do not share it.
-    jax.config.update("jax_compilation_cache_dir", str(base / "compiled"))
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # which the programs that tests launch share
     images.load(configuration.default_config().data)  # the first worker prepares, the others wait
-    return directory
+    # What two tests compile alike is compiled once.
+    with compilation.cache(str(base / "compiled")):
+        yield directory
 
 
 @pytest.fixture

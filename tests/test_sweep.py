@@ -76,8 +76,8 @@ def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys
     seen = []
     monkeypatch.setattr(pipeline, "run", lambda *arguments: seen.append(arguments))
     sweep.run(swept, tmp_path, ("vae",))
-    assert [path.name for _, path, _ in seen] == [m.name for m in sweep.members(swept)]
-    assert {stages for _, _, stages in seen} == {("vae",)}
+    assert [path.name for _, path, *_ in seen] == [m.name for m in sweep.members(swept)]
+    assert {stages for _, _, stages, _ in seen} == {("vae",)}
     said = capsys.readouterr().out
     assert "Run 2 of 6: warm_seed_1" in said
     assert f"vaegan_jax.compare {tmp_path / 'warm_seed_3'} " in said

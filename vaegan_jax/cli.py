@@ -12,8 +12,8 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from vaegan_jax import compilation, environment, parallel, pipeline, sweep
 from vaegan_jax import config as configuration
-from vaegan_jax import environment, parallel, pipeline, sweep
 from vaegan_jax.errors import Stopped, UserError, one_line
 
 _EXIT_ERROR = 1
@@ -35,6 +35,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool(
         "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
+    )
+    flags.DEFINE_string(
+        "compilation_cache", "auto", "where compiled programs are kept: auto, off or a folder"
+    )
+    flags.DEFINE_bool(
+        "profile", False, "leave a trace of some steps of each stage in WORKDIR/profile"
     )
     flags.DEFINE_bool(
         "distributed", False, "one of several processes that SLURM, Kubernetes or the like started"
@@ -91,7 +97,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         _join_processes()
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
-        (sweep if sweep.is_sweep(config) else pipeline).run(config, path, flags.FLAGS.stages)
+        with compilation.cache(flags.FLAGS.compilation_cache):
+            (sweep if sweep.is_sweep(config) else pipeline).run(
+                config, path, flags.FLAGS.stages, flags.FLAGS.profile
+            )
     except UserError as error:
         _fail(error)
     except OSError as error:

@@ -18,6 +18,8 @@ from vaegan_jax import (
     evaluating,
     gan,
     monitor,
+    parallel,
+    profiling,
     randomness,
     training,
     transfer,
@@ -36,7 +38,12 @@ State = TypeVar("State")
 STAGES = ("vae", "gan", "evaluate", "report")
 
 
-def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) -> None:
+def run(
+    config: ConfigDict,
+    path: pathlib.Path,
+    stages: Sequence[str] = STAGES,
+    profile: bool = False,
+) -> None:
     """Runs a config in a workdir, going on from whatever is finished there.
 
     Args:
@@ -44,15 +51,20 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = STAGES) 
       path: the workdir.
       stages: which of `STAGES` to go through. One that is named alone is gone through even where
         it was finished before, but for training. The report is made anew after anything else.
+      profile: whether to leave a trace of some steps of each stage in the workdir.
 
     Raises:
       UserError: for anything that the person who started it can put right.
       Stopped: where a signal asked for it; everything is saved.
     """
-    run_together({path: config}, stages)
+    run_together({path: config}, stages, profile)
 
 
-def run_together(configs: dict[pathlib.Path, ConfigDict], stages: Sequence[str] = STAGES) -> None:
+def run_together(
+    configs: dict[pathlib.Path, ConfigDict],
+    stages: Sequence[str] = STAGES,
+    profile: bool = False,
+) -> None:
     """Runs configs that are equal but for the seed, each in its workdir, trained in one program.
 
     Each leaves what it leaves when it is run alone. One in which a number is not finite is left
@@ -74,7 +86,7 @@ def run_together(configs: dict[pathlib.Path, ConfigDict], stages: Sequence[str] 
 
     config = next(iter(configs.values()))
     data = images.load(config.data)
-    _require_enough(config, data)
+    _require_enough(config, data, together=len(configs) > 1)
     _require_one_process(configs)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
@@ -93,11 +105,11 @@ def run_together(configs: dict[pathlib.Path, ConfigDict], stages: Sequence[str] 
             one.folder.note_environment(environment.facts(), _identity(one.config, data))
         worked = False
         if "vae" in stages and config.transfer.generator == "vae":
-            worked |= _train(runs, vae_stage, data, stop)
+            worked |= _train(runs, vae_stage, data, stop, profile)
             for one in runs:
                 _note_latent_use(one.config, data, one.folder)
         if "gan" in stages:
-            worked |= _train(runs, gan_stage, data, stop)
+            worked |= _train(runs, gan_stage, data, stop, profile)
         for one in runs:
             if "evaluate" in stages and one.judges.embedding is not None:
                 worked |= evaluating.evaluate_run(
@@ -109,6 +121,11 @@ def run_together(configs: dict[pathlib.Path, ConfigDict], stages: Sequence[str] 
             print("This run was finished before, and nothing is left to do.")
         for one in runs:
             print(summary(one.config, one.folder))
+        peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
+        print(f"memory:  at most {peak}")
+        if worked:
+            for one in runs:
+                one.folder.write_event(f"at most {peak} of memory")
 
 
 class _Run(NamedTuple):
@@ -124,11 +141,15 @@ def _train(
     make_stage: Callable[..., training.Stage[Any]],
     data: images.Images,
     stop: StopRequest,
+    profile: bool,
 ) -> bool:
     """Trains a stage of all runs; those that break are taken out of the list."""
     parts = [
         training.Run(
-            make_stage(one.config, data, one.folder, one.judges.measure), one.config, one.folder
+            make_stage(one.config, data, one.folder, one.judges.measure),
+            one.config,
+            one.folder,
+            profile,
         )
         for one in runs
     ]
@@ -296,7 +317,7 @@ def _require_one_process(configs: dict[pathlib.Path, ConfigDict]) -> None:
         )
 
 
-def _require_enough(config: ConfigDict, data: images.Images) -> None:
+def _require_enough(config: ConfigDict, data: images.Images, together: bool) -> None:
     for stage in ("vae", "gan"):
         batch_size = config[stage].batch_size
         if batch_size > len(data.train):
@@ -304,3 +325,5 @@ def _require_enough(config: ConfigDict, data: images.Images) -> None:
                 f"{stage}.batch_size ({batch_size}) is larger than the training set "
                 f"({len(data.train)} images): lower it."
             )
+        if not together:
+            parallel.require_divisible(batch_size, f"{stage}.batch_size")

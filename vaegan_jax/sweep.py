@@ -68,7 +68,12 @@ def members(config: ConfigDict) -> list[Member]:
     return found
 
 
-def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = pipeline.STAGES) -> None:
+def run(
+    config: ConfigDict,
+    path: pathlib.Path,
+    stages: Sequence[str] = pipeline.STAGES,
+    profile: bool = False,
+) -> None:
     """Goes through all runs of a sweep, each in a folder of its own within the sweep's.
 
     What is finished is passed over, so that a sweep that was stopped goes on where it was. With
@@ -86,7 +91,8 @@ def run(config: ConfigDict, path: pathlib.Path, stages: Sequence[str] = pipeline
         numbers = f"Run {first + 1}" if size == 1 else f"Runs {first + 1} to {first + size}"
         names = ", ".join(member.name for member in some)
         print(f"{numbers} of {len(all_of_it)}: {names}", flush=True)
-        pipeline.run_together({path / member.name: member.config for member in some}, stages)
+        configs = {path / member.name: member.config for member in some}
+        pipeline.run_together(configs, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
           f"python -m vaegan_jax.compare {folders}")  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import monitor, parallel, randomness
+from vaegan_jax import monitor, parallel, profiling, randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import Batches, ImageArray, Served, make_feed
@@ -83,15 +83,22 @@ class Run(Generic[State]):
       stage: what is trained.
       config: the run's config.
       workdir: where its metrics, pictures and checkpoints go.
+      profile: whether to leave a trace of some steps in its folder.
     """
 
     stage: Stage[State]
     config: ConfigDict
     workdir: Workdir
+    profile: bool = False
 
 
 def train(
-    stage: Stage[State], images: ImageArray, config: ConfigDict, workdir: Workdir, stop: StopRequest
+    stage: Stage[State],
+    images: ImageArray,
+    config: ConfigDict,
+    workdir: Workdir,
+    stop: StopRequest,
+    profile: bool = False,
 ) -> bool:
     """Trains a stage from where it stands to its last step.
 
@@ -101,6 +108,7 @@ def train(
       config: the run's config.
       workdir: where metrics, pictures and checkpoints go.
       stop: asked after every call.
+      profile: whether to leave a trace of some steps in the workdir.
 
     Returns:
       Whether there was anything left to do.
@@ -110,7 +118,7 @@ def train(
       UserError: for a checkpoint that does not fit or cannot be written, and for a number that is
         not finite, naming it and the step, unless ``training.on_nonfinite`` has it rolled back.
     """
-    worked, broken = train_together([Run(stage, config, workdir)], images, stop)
+    worked, broken = train_together([Run(stage, config, workdir, profile)], images, stop)
     for error in broken.values():
         raise error
     return worked
@@ -267,6 +275,8 @@ def _train(
         call = make_call(stage, seeds[0], every.log_every, config.data.flip, mesh)
         states = begun[0][0]
     del begun
+    if first.profile:
+        call = profiling.traced(call, first.workdir.path / "profile" / stage.name)
     limit_mb, workers = config.data.resident_limit_mb, config.data.workers
     feed = make_feed(images, batches, step, every.log_every, limit_mb, workers, mesh)
     allowed = 1  # the first call also compiles, so it says little about the speed
