@@ -103,13 +103,13 @@ def run_together(
         for one in runs:
             one.folder.require_data(images.facts(data))
             one.folder.note_environment(environment.facts(), _identity(one.config, data))
-        worked = False
+        worked, left_out = False, list[str]()
         if "vae" in stages and config.transfer.generator == "vae":
-            worked |= _train(runs, vae_stage, data, stop, profile)
+            worked |= _train(runs, left_out, vae_stage, data, stop, profile)
             for one in runs:
                 _note_latent_use(one.config, data, one.folder)
         if "gan" in stages:
-            worked |= _train(runs, gan_stage, data, stop, profile)
+            worked |= _train(runs, left_out, gan_stage, data, stop, profile)
         for one in runs:
             if "evaluate" in stages and one.judges.embedding is not None:
                 worked |= evaluating.evaluate_run(
@@ -126,6 +126,8 @@ def run_together(
         if worked:
             for one in runs:
                 one.folder.write_event(f"at most {peak} of memory")
+    if left_out:
+        raise UserError(" ".join(left_out))
 
 
 class _Run(NamedTuple):
@@ -138,12 +140,13 @@ class _Run(NamedTuple):
 
 def _train(
     runs: list[_Run],
+    left_out: list[str],
     make_stage: Callable[..., training.Stage[Any]],
     data: images.Images,
     stop: StopRequest,
     profile: bool,
 ) -> bool:
-    """Trains a stage of all runs; those that break are taken out of the list."""
+    """Trains a stage of all runs; those that break go from the one list to the other."""
     parts = [
         training.Run(
             make_stage(one.config, data, one.folder, one.judges.measure),
@@ -157,8 +160,8 @@ def _train(
     if len(broken) == len(runs):
         raise next(iter(broken.values()))
     for position in sorted(broken, reverse=True):
-        print(f"{runs[position].folder.path} is left out: {broken[position]}", flush=True)
-        del runs[position]
+        left_out.append(f"{runs.pop(position).folder.path} is left out: {broken[position]}")
+        print(left_out[-1], flush=True)
     return worked
 
 
