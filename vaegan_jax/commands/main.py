@@ -5,6 +5,7 @@ What a subcommand needs is imported when it runs, so that ``--help`` is there at
 
 import argparse
 import importlib
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return EXIT_ERROR
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; what is left to flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         sys.stderr.write(f"Error: A file could not be read or written ({one_line(error)}).\n")
         return EXIT_ERROR
