@@ -7,7 +7,8 @@ differentiation of any order. Nothing in it is an lhs-dilated convolution, whose
 is what makes `nn.ConvTranspose` slow. Forward-mode derivatives are not defined.
 
 On a CPU, in float32, most of them are taken by products of tiles (Winograd's minimal filtering),
-which need 9/16 of the multiplications: see `_by_tiles`. Elsewhere they are convolutions.
+which need 9/16 of the multiplications: see `_by_tiles`. Those of an image of few channels are
+products of patches. Elsewhere they are convolutions.
 
 Shapes, throughout: x float [B, H, W, C] with H and W even; k float [4, 4, C, O];
 g float [B, H/2, W/2, O]. All three functions keep the dtype of their arguments.
@@ -28,6 +29,10 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 # positions, products of patches are quicker (on CPU: docs/performance.md).
 _LARGEST_WINDOW = 64
 _MOST_CHUNKS = 8
+_MOST_TILE_CHUNKS = 4
+
+# Of the image: with no more, patches and one product are quicker than a convolution on a CPU.
+_MOST_PATCH_CHANNELS = 8
 
 
 @jax.custom_vjp
@@ -35,6 +40,8 @@ def down(x: jax.Array, k: jax.Array) -> jax.Array:
     """A 4x4 convolution of stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, O]."""
     if _by_tiles(x, k.shape[2], x.shape[1] // 2, x.shape[2] // 2):
         return _on_cpu(_down_by_tiles, _down_by_convolution, x, k)
+    if k.shape[2] <= _MOST_PATCH_CHANNELS:
+        return _on_cpu(_down_by_patches, _down_by_convolution, x, k)
     return _down_by_convolution(x, k)
 
 
@@ -42,11 +49,19 @@ def _down_by_convolution(x: jax.Array, k: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x, k, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
 
 
+def _down_by_patches(x: jax.Array, k: jax.Array) -> jax.Array:
+    patches = _patches(x)
+    y = patches.reshape(-1, patches.shape[-1]) @ _as_matrix(k)
+    return y.reshape(*patches.shape[:3], -1)
+
+
 @jax.custom_vjp
 def up(g: jax.Array, k: jax.Array) -> jax.Array:
     """The transpose of `down` in its image: [B, h, w, O] -> [B, 2h, 2w, C]."""
     if _by_tiles(g, k.shape[2], g.shape[1], g.shape[2]):
         return _on_cpu(_up_by_tiles, _up_by_convolution, g, k)
+    if k.shape[2] <= _MOST_PATCH_CHANNELS:
+        return _on_cpu(_up_by_patches, _up_by_convolution, g, k)
     return _up_by_convolution(g, k)
 
 
@@ -59,6 +74,16 @@ def _up_by_convolution(g: jax.Array, k: jax.Array) -> jax.Array:
     k = k.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, o, 4 * c)
     y = lax.conv_general_dilated(g, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
     return _joined_blocks(y)
+
+
+def _up_by_patches(g: jax.Array, k: jax.Array) -> jax.Array:
+    patches = (g.reshape(-1, g.shape[-1]) @ _as_matrix(k).T).reshape(*g.shape[:3], 4, -1)
+    blocks = sum(
+        jnp.pad(patches[:, :, :, 2 * i + j], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0)))
+        for i in (0, 1)
+        for j in (0, 1)
+    )
+    return _joined_blocks(jnp.asarray(blocks))
 
 
 @jax.custom_vjp
@@ -91,13 +116,15 @@ def _correlate_by_patches(x: jax.Array, g: jax.Array) -> jax.Array:
 
     def add_chunk(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, g = chunk
-        return total + jnp.einsum("bhwp,bhwo->po", _patches(x), g), None
+        patches = _patches(x)
+        # Of the two orders the one that is quicker on a CPU.
+        return total + g.reshape(-1, o).T @ patches.reshape(-1, 16 * c), None
 
     # A few images at a time keep the patches in the cache.
     n = math.gcd(b, _MOST_CHUNKS)
     chunks = (x.reshape(n, b // n, height, width, c), g.reshape(n, b // n, h, w, o))
-    total, _ = lax.scan(add_chunk, jnp.zeros((16 * c, o), x.dtype), chunks)
-    return total.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
+    total, _ = lax.scan(add_chunk, jnp.zeros((o, 16 * c), x.dtype), chunks)
+    return total.T.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
 
 
 def _patches(x: jax.Array) -> jax.Array:
@@ -110,6 +137,12 @@ def _patches(x: jax.Array) -> jax.Array:
     return jnp.concatenate(
         [blocks[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1
     )
+
+
+def _as_matrix(k: jax.Array) -> jax.Array:
+    """Returns a kernel in the order of `_patches`: [4, 4, C, O] -> [16 C, O]."""
+    _, _, c, o = k.shape
+    return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(16 * c, o)
 
 
 def _blocks(x: jax.Array) -> jax.Array:
@@ -169,13 +202,21 @@ def _up_by_tiles(g: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _correlate_by_tiles(x: jax.Array, g: jax.Array) -> jax.Array:
-    products = [d.T @ g for d, g in zip(_image_tiles(x), _output_tiles(g), strict=True)]
+    b, height, width, c = x.shape
+    _, h, w, o = g.shape
+
+    def add_chunk(
+        total: list[jax.Array], chunk: tuple[jax.Array, jax.Array]
+    ) -> tuple[list[jax.Array], None]:
+        pairs = zip(total, _image_tiles(chunk[0]), _output_tiles(chunk[1]), strict=True)
+        return [m + d.T @ g for m, d, g in pairs], None
+
+    # As with patches; of small maps the whole batch is few enough.
+    n = math.gcd(b, _MOST_TILE_CHUNKS) if h * w > _LARGEST_WINDOW else 1
+    chunks = (x.reshape(n, b // n, height, width, c), g.reshape(n, b // n, h, w, o))
+    products, _ = lax.scan(add_chunk, [jnp.zeros((4 * c, o), x.dtype)] * 9, chunks)
     k = _from_nine(_unite_pairs, [m[None, None] for m in products], axis=0)
-    return (
-        k.reshape(2, 2, 2, 2, x.shape[3], -1)
-        .transpose(0, 2, 1, 3, 4, 5)
-        .reshape(4, 4, x.shape[3], -1)
-    )
+    return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
 
 
 def _image_tiles(x: jax.Array) -> list[jax.Array]:
@@ -191,7 +232,7 @@ def _output_tiles(g: jax.Array) -> list[jax.Array]:
 def _kernel_tiles(k: jax.Array) -> list[jax.Array]:
     """Returns the nine K: [4, 4, C, O] -> [4 C, O] each."""
     _, _, c, o = k.shape
-    k = k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, o)
+    k = _as_matrix(k).reshape(2, 2, 4 * c, o)
     return [tile[0, 0] for tile in _to_nine(_part_pairs, k, axis=0)]
 
 
