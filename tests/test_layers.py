@@ -9,7 +9,8 @@ from jax import lax
 from vaegan_jax import layers
 
 # (batch, height, width, channels, outputs): odd and even counts, rectangles, the smallest map,
-# and maps on both sides of the size at which `correlate` changes its form.
+# maps on both sides of the size at which `correlate` changes its form, and channels enough for
+# products of tiles, on maps that they fit and on one that they do not.
 SHAPES = [
     (1, 2, 2, 1, 1),
     (2, 4, 6, 3, 5),
@@ -18,6 +19,9 @@ SHAPES = [
     (8, 20, 16, 3, 7),
     (6, 32, 12, 2, 4),
     (5, 18, 22, 1, 2),
+    (2, 4, 12, 32, 3),
+    (1, 8, 4, 33, 40),
+    (2, 6, 8, 32, 2),
 ]
 
 
