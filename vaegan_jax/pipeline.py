@@ -115,6 +115,9 @@ def run_together(
                 worked |= evaluating.evaluate_run(
                     one.config, data, one.folder, one.judges, stop, again
                 )
+        if not parallel.is_first():
+            return  # what is left is read from the folder, while the first writes it
+        for one in runs:
             if worked or not (one.folder.path / workdir.REPORT).exists():
                 one.folder.write_report(page.make(one.folder))
         if not worked:
