@@ -111,14 +111,22 @@ def main(argv: Sequence[str]) -> None:
             )
         )
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            reason = (
+                f"The device's memory is full ({one_line(error)}): lower the stage's batch_size, "
+                "model.base_width or data.resident_limit_mb; what was saved is kept."
+            )
+        elif jax.process_count() > 1:
+            reason = (
+                f"Another process of this run is gone ({one_line(error)}): start all of them again "
+                "to go on from what is saved."
+            )
+        else:
             raise
-        # Waiting for the others, as an orderly end does, would be in vain.
-        sys.stderr.write(
-            f"Error: Another process of this run is gone ({one_line(error)}): start all of them "
-            "again to go on from what is saved.\n"
-        )
-        os._exit(_EXIT_ERROR)
+        if jax.process_count() == 1:
+            _fail(UserError(reason))
+        sys.stderr.write(f"Error: {reason}\n")
+        os._exit(_EXIT_ERROR)  # waiting for the others, as an orderly end does, would be in vain
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         sys.exit(stopped.exit_code)

@@ -17,6 +17,7 @@ from vaegan_jax import (
     environment,
     evaluating,
     gan,
+    memory,
     monitor,
     parallel,
     profiling,
@@ -90,6 +91,8 @@ def run_together(
     _require_one_process(configs)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
+    for stage in _trained_stages(config, stages):
+        memory.require(config, data.shape, stage)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = [evaluating.make_judges(each, data, required=again) for each in configs.values()]
     folders = " ".join(map(str, configs))
@@ -104,11 +107,12 @@ def run_together(
             one.folder.require_data(images.facts(data))
             one.folder.note_environment(environment.facts(), _identity(one.config, data))
         worked, left_out = False, list[str]()
-        if "vae" in stages and config.transfer.generator == "vae":
+        trained = _trained_stages(config, stages)
+        if "vae" in trained:
             worked |= _train(runs, left_out, vae_stage, data, stop, profile)
             for one in runs:
                 _note_latent_use(one.config, data, one.folder)
-        if "gan" in stages:
+        if "gan" in trained:
             worked |= _train(runs, left_out, gan_stage, data, stop, profile)
         for one in runs:
             if "evaluate" in stages and one.judges.embedding is not None:
@@ -131,6 +135,12 @@ def run_together(
                 one.folder.write_event(f"at most {peak} of memory")
     if left_out:
         raise UserError(" ".join(left_out))
+
+
+def _trained_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
+    """Returns which of the stages that were asked for train something."""
+    needed = ("vae", "gan") if config.transfer.generator == "vae" else ("gan",)
+    return [stage for stage in needed if stage in stages]
 
 
 class _Run(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import monitor, parallel, profiling, randomness
+from vaegan_jax import memory, monitor, parallel, profiling, randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import Batches, ImageArray, Served, make_feed
@@ -504,7 +504,8 @@ def make_call(
     """
     mesh = mesh or parallel.make_mesh()
     whole = parallel.whole(mesh)
-    call = jax.jit(_steps(stage, most, flip), donate_argnums=0, out_shardings=whole)
+    steps = _steps(stage, most, flip)
+    call = memory.checked(jax.jit(steps, donate_argnums=0, out_shardings=whole), stage.name)
     own_seed = parallel.put(np.asarray(seed, np.uint32), whole)
 
     def run(
@@ -557,7 +558,7 @@ def make_call_together(
         return result
 
     dealt = (True, False, True, True, False, True)
-    call = jax.jit(parallel.apart(each, mesh, dealt), donate_argnums=0)
+    call = memory.checked(jax.jit(parallel.apart(each, mesh, dealt), donate_argnums=0), stage.name)
     own_seeds = parallel.put(np.asarray(seeds, np.uint32), parallel.split(mesh))
 
     def run(

@@ -1,0 +1,114 @@
+"""What the loop costs: the rate of a whole stage, with all that it writes, against its bare steps.
+
+    python benchmarks/loop.py --config configs/quickstart.py
+
+For each stage, in turns: steps alone, in the jitted call that training makes; and `training.train`
+in a new folder from the end of its first call (which compiles) to its return, with metrics,
+pictures and checkpoints at the intervals of the config. Distances, which are taken on the way, are
+left out: their seconds are told apart in a run too. The share is the medians' ratio: of the time
+that a stage takes, so much goes into steps.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import runpy
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vaegan_jax import compilation, environment, parallel, pipeline, training, workdir
+from vaegan_jax.data import feed, images
+
+
+class Clock:
+    """Stands where the loop asks whether to stop, and notes when it asked first."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+
+    @property
+    def signal(self) -> None:
+        """No signal, ever."""
+        self.began = self.began or time.perf_counter()
+
+
+def whole(make_stage: Any, config: ConfigDict, data: images.Images) -> float:
+    """Returns the seconds a step of a stage in a folder of its own, after its first call."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "run"
+        with workdir.open_workdir(path, config) as opened:
+            clock: Any = Clock()
+            stage = make_stage(config, data, opened)
+            training.train(stage, data.train, config, opened, clock)
+            seconds = time.perf_counter() - clock.began
+    return seconds / (stage.steps - 1)  # the first call takes one step
+
+
+class Bare:
+    """A stage's jitted call, and nothing else."""
+
+    def __init__(self, make_stage: Any, config: ConfigDict, data: images.Images) -> None:
+        self.stage = make_stage(config, data, None)
+        most = config.training.log_every
+        mesh = parallel.make_mesh()
+        self.call = training.make_call(self.stage, config.seed, most, config.data.flip, mesh)
+        batches = feed.Batches(
+            config.seed, self.stage.number, self.stage.batch_size, len(data.train)
+        )
+        self.served = feed.Resident(data.train, [batches]).serve(0, most)
+        self.indices = jnp.asarray(self.served.indices)
+        self.state = parallel.put_state(self.stage.init(), parallel.whole(mesh))
+        self.run(1)
+
+    def run(self, steps: int) -> float:
+        """Takes no more than `log_every` steps; returns the seconds a step."""
+        began = time.perf_counter()
+        self.state, _ = self.call(
+            self.state, self.served.images, self.indices, self.indices, jnp.int32(steps)
+        )
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - began) / steps
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", default="configs/quickstart.py")
+    parser.add_argument("--steps", type=int, default=0, help="of a stage; a checkpoint's interval")
+    parser.add_argument("--rounds", type=int, default=3)
+    flags = parser.parse_args()
+    config = runpy.run_path(flags.config)["get_config"]()
+    steps = flags.steps or config.training.checkpoint_every
+    config.vae.steps = config.gan.steps = steps
+    config.transfer.generator = "scratch"  # so that the GAN needs no VAE
+    # Past the warm-up from the first step on, so that every step is a whole one.
+    config.gan.discriminator_warmup_steps = 0
+    data = images.load(config.data)
+    facts = environment.facts()
+    print(f"{jax.devices()[0].device_kind}, {facts['cpu']}, {os.cpu_count()} cores, ", end="")
+    print(f"jax {jax.__version__}, {flags.config}, {steps} steps\n")
+    print("| stage | bare steps, s a step | the loop, s a step | share of steps |")
+    print("|---|---|---|---|", flush=True)
+    with compilation.cache(tempfile.mkdtemp()):
+        for name, make_stage in (("vae", pipeline.vae_stage), ("gan", pipeline.gan_stage)):
+            bare, loop = Bare(make_stage, config, data), list[float]()
+            whole_stage = functools.partial(whole, make_stage, config, data)
+            alone = []
+            for _ in range(flags.rounds):
+                few = max(1, min(config.training.log_every, steps // 4))
+                alone += [bare.run(few) for _ in range(2)]
+                loop.append(whole_stage())
+                alone += [bare.run(few) for _ in range(2)]
+            ours, theirs = statistics.median(alone), statistics.median(loop)
+            print(f"| {name} | {ours:.4f} | {theirs:.4f} | {ours / theirs:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

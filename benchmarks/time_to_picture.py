@@ -1,0 +1,93 @@
+"""From the command to the first step, and from an empty folder to evaluated samples.
+
+    python benchmarks/time_to_picture.py --config configs/quickstart.py
+    python benchmarks/time_to_picture.py --config configs/comic_faces.py      # on a GPU
+
+Starts `launch.py` itself, with an empty cache of compiled programs ("cold") and once more, in
+another empty workdir, with the one that the first run left ("warm"). The first step has been taken
+when the first line of metrics is there, of a run that writes one at every step. `--whole` then
+times the whole command, cold and warm, and prints what the warm run said at its end. Data is
+prepared before, and not timed.
+"""
+
+import argparse
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+
+from vaegan_jax import environment
+from vaegan_jax.data import images
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def start(
+    config: str, workdir: pathlib.Path, cache: pathlib.Path, *more: str
+) -> subprocess.Popen[str]:
+    """Starts a run in a new folder."""
+    command = [sys.executable, str(ROOT / "launch.py"), "--config", config]
+    command += ["--workdir", str(workdir), "--compilation_cache", str(cache), *more]
+    output = workdir.with_suffix(".txt").open("w")
+    return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+def first_step(config: str, workdir: pathlib.Path, cache: pathlib.Path, *more: str) -> float:
+    """Returns the seconds from the command to the end of the first step."""
+    began = time.perf_counter()
+    fields = {"vae.steps": 2, "gan.steps": 2, "training.log_every": 1, "training.picture_every": 1}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    with start(config, workdir, cache, *flags, *more) as process:
+        metrics = workdir / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                raise SystemExit(workdir.with_suffix(".txt").read_text())
+            time.sleep(0.005)
+        return time.perf_counter() - began
+
+
+def whole(config: str, workdir: pathlib.Path, cache: pathlib.Path) -> tuple[float, str]:
+    """Returns the seconds that the whole command takes, and what it said."""
+    began = time.perf_counter()
+    with start(config, workdir, cache) as process:
+        code = process.wait()
+    seconds, said = time.perf_counter() - began, workdir.with_suffix(".txt").read_text()
+    if code:
+        raise SystemExit(said)
+    return seconds, said
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", default="configs/quickstart.py")
+    parser.add_argument("--whole", action="store_true", help="time the whole command too")
+    flags = parser.parse_args()
+    images.load(runpy.run_path(flags.config)["get_config"]().data)
+    cpu = environment.facts()["cpu"]
+    print(f"{jax.devices()[0].device_kind}, {cpu}, {os.cpu_count()} cores, jax {jax.__version__}\n")
+    print("| | cold, s | warm, s |\n|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        base = pathlib.Path(folder)
+        for stage in ("vae", "gan"):
+            alone = ["--stages", stage]
+            if stage == "gan":
+                alone.append("--config.transfer.generator=scratch")
+            seconds = [
+                first_step(flags.config, base / f"{stage}_{kind}", base / f"{stage}_cache", *alone)
+                for kind in ("cold", "warm")
+            ]
+            print(f"| first step of {stage} | {seconds[0]:.1f} | {seconds[1]:.1f} |", flush=True)
+        if flags.whole:
+            runs = [whole(flags.config, base / kind, base / "cache") for kind in ("cold", "warm")]
+            print(f"| the whole command | {runs[0][0]:.0f} | {runs[1][0]:.0f} |\n")
+            print(runs[1][1])
+
+
+if __name__ == "__main__":
+    main()
