@@ -3,6 +3,9 @@
 import os
 import pathlib
 
+# Most of what tests compile runs but once: quick to compile counts. Launched programs inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import hypothesis
 import jax
 import pytest

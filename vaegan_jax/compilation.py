@@ -26,14 +26,17 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 import jax
 import jaxlib.version
 from jax.experimental.compilation_cache import compilation_cache
 
 from vaegan_jax import environment
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 AUTO, OFF = "auto", "off"
 
@@ -44,6 +47,15 @@ _ENTRY = re.compile(r"(.+-cache)\.([0-9a-f]{64})")  # JAX names its files NAME-c
 _SESSION = ".session-"
 _YOUNG_SECONDS = 60
 _LOCK = ".lock"
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns a function jitted to be called but once: quick to compile, not to run.
+
+    On a CPU every array of random bits costs a second of the compiler's usual care.
+    """
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=quick)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import (
     checkpoints,
+    compilation,
     environment,
     evaluating,
     gan,
@@ -223,7 +224,7 @@ def vae_stage(
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
         template=jax.eval_shape(init),
-        init=jax.jit(init),
+        init=compilation.once(init),
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
             "reconstructions": reconstructions(state.params),
@@ -255,10 +256,9 @@ def gan_stage(
                 )
             start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            start = jax.jit(random_start)()
+            start = compilation.once(random_start)()
         # One compiled program for both beginnings, so that all else is equal to the last bit.
-        state: gan.GANState = jax.jit(init)(start)
-        return state
+        return compilation.once(init)(start)
 
     return training.Stage(
         number=randomness.Stage.GAN,
