@@ -5,7 +5,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,8 +106,76 @@ def evaluate_run(
         raise UserError(
             f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
         )
+    wanted = _wanted(config, data, judges, steps)
+    before = folder.evaluation()
+    if before and not again and all(before.get(name) == value for name, value in wanted.items()):
+        return False
+    folder.write_event("evaluation: began")
+    written, models, found = _judge(config, data, folder, judges, steps, stop)
+    maps = _latent_maps(config, data.shape, folder, steps)
+    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
+    folder.write_event("evaluation: finished")
+    return True
+
+
+def judge(
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    judges: Judges,
+    steps: dict[str, int | None],
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Judges any checkpoints of a run and writes nothing.
+
+    Args:
+      config: the run's config, or one with another seed of the samples.
+      data: its images.
+      folder: its workdir.
+      judges: what to judge by.
+      steps: of which checkpoint, by stage; None for a stage that is left out.
+      stop: asked after every batch.
+
+    Returns:
+      What `evaluation/numbers.json` would hold of it.
+
+    Raises:
+      UserError: where a checkpoint is damaged.
+      Stopped: where a signal asked for it.
+    """
+    return _judge(config, data, folder, judges, steps, stop)[0]
+
+
+def _judge(
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    judges: Judges,
+    steps: dict[str, int | None],
+    stop: StopRequest,
+) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
     assert judges.embedding is not None
-    wanted = {
+    began = time.perf_counter()
+    models = _models(config, data.shape, folder, steps)
+    found = evaluate.evaluate(
+        config, data, models, judges.embedding, judges.statistics, _watch(stop)
+    )
+    said = findings.find(found.numbers, judges.embedding.distance, config.model.latent_size)
+    written = _wanted(config, data, judges, steps) | {
+        "environment": environment.facts(),
+        "numbers": [dataclasses.asdict(number) for number in found.numbers],
+        "findings": [finding._asdict() for finding in said],
+        "seconds": time.perf_counter() - began,
+    }
+    return written, models, found
+
+
+def _wanted(
+    config: ConfigDict, data: images.Images, judges: Judges, steps: dict[str, int | None]
+) -> dict[str, Any]:
+    """Returns what an evaluation's numbers depend on."""
+    assert judges.embedding is not None
+    return {
         "format": 1,
         "seed": config.seed,
         "data": images.facts(data),
@@ -120,27 +188,6 @@ def evaluate_run(
             if name.startswith("evaluation.") and ".curve_" not in name
         },
     }
-    before = folder.evaluation()
-    if before and not again and all(before.get(name) == value for name, value in wanted.items()):
-        return False
-    began = time.perf_counter()
-    folder.write_event("evaluation: began")
-    models = _models(config, data.shape, folder, steps)
-    found = evaluate.evaluate(
-        config, data, models, judges.embedding, judges.statistics, _watch(stop)
-    )
-    numbers = [dataclasses.asdict(number) for number in found.numbers]
-    said = findings.find(found.numbers, judges.embedding.distance, config.model.latent_size)
-    written = wanted | {
-        "environment": environment.facts(),
-        "numbers": numbers,
-        "findings": [finding._asdict() for finding in said],
-        "seconds": time.perf_counter() - began,
-    }
-    maps = _latent_maps(config, data.shape, folder, steps)
-    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
-    folder.write_event("evaluation: finished")
-    return True
 
 
 def _models(

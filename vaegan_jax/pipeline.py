@@ -122,18 +122,17 @@ def run_together(
                 )
         if not parallel.is_first():
             return  # what is left is read from the folder, while the first writes it
+        peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
         for one in runs:
+            if worked:
+                one.folder.write_event(f"at most {peak} of memory")
             if worked or not (one.folder.path / workdir.REPORT).exists():
                 one.folder.write_report(page.make(one.folder))
         if not worked:
             print("This run was finished before, and nothing is left to do.")
         for one in runs:
             print(summary(one.config, one.folder))
-        peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
         print(f"memory:  at most {peak}")
-        if worked:
-            for one in runs:
-                one.folder.write_event(f"at most {peak} of memory")
     if left_out:
         raise UserError(" ".join(left_out))
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.end_to_end.test_launch import command, launch, lines, numbers, refused, snapshot
+from vaegan_jax.commands import main
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,42 @@ def test_an_evaluation_can_be_had_again_with_the_same_bits_and_with_other_settin
     assert found["vae_reconstructions", "train", "fd_pixels"]["floor"] is not None
     assert "none at this count" in result.stdout
     assert "none at this count" in (workdir / "report.html").read_text()
+
+
+def test_one_model_of_one_step_is_judged_and_the_run_left_as_it_is(finished, tmp_path, capsys):
+    workdir, _ = finished
+    before, out = snapshot(workdir), tmp_path / "numbers.json"
+
+    def judge(*more):
+        code = main.main(["evaluate", str(workdir), "--model", "gan", *more])
+        return code, capsys.readouterr()
+
+    code, said = judge("--out", str(out))
+    assert code == 0, said.err
+    assert str(out) in said.out
+    found = json.loads(out.read_text())
+    assert found["checkpoints"] == {"vae": None, "gan": 12}
+    own = {(n["subject"], n["against"], n["metric"]): n for n in numbers(workdir)["numbers"]}
+    assert {n["subject"] for n in found["numbers"]} == {"gan_samples"}
+    for number in found["numbers"]:
+        if number["metric"] != "nearer_to_training":
+            key = number["subject"], number["against"], number["metric"]
+            assert number["value"] == pytest.approx(own[key]["value"], rel=1e-3), key
+
+    code, said = judge("--seed", "3", "--step", "6", "--out", str(out))
+    assert (code, said.out) == (1, "")
+    assert "there already" in said.err
+    code, said = judge("--seed", "3", "--step", "6", "--out", str(out), "--force")
+    other = json.loads(out.read_text())
+    assert (code, other["seed"], other["checkpoints"]["gan"]) == (0, 3, 6)
+    assert other["numbers"][0]["value"] != found["numbers"][0]["value"]
+    code, said = judge("--step", "5")
+    assert (code, said.out) == (1, "")
+    assert "has no checkpoint of step 5 of its gan: there are 6, 12." in said.err
+    code = main.main(["evaluate", str(workdir), "--out", str(out)])
+    assert code == 1
+    assert "--out goes with" in capsys.readouterr().err
+    assert snapshot(workdir) == before
 
 
 def test_a_run_that_stopped_is_evaluated_as_far_as_it_came(vae_alone):

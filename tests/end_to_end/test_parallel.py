@@ -25,7 +25,8 @@ FLAGS = ("--config.evaluation.curve_every=0", "--stages=vae,gan")
 
 
 def devices(count):
-    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    quick = os.environ["XLA_FLAGS"]  # to compile
+    return {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={count}"}
 
 
 def free_port():
@@ -110,10 +111,10 @@ def test_eight_devices_that_hold_a_part_of_the_images_each(runs, tmp_path):
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-4, err_msg=name)
 
 
-def test_when_a_process_is_killed_the_other_ends_and_the_run_goes_on_with_one(runs, tmp_path):
+def test_when_one_of_four_is_killed_the_others_end_and_the_run_goes_on_with_one(tmp_path):
     workdir = tmp_path / "run"
     more = ("--config.gan.steps=4000", "--config.training.seconds_per_call=0.05")
-    started = processes(workdir, 2, *more)
+    started = processes(workdir, 4, *more)
     deadline = time.monotonic() + 240
     while not (workdir / "checkpoints" / "gan" / "6" / "seal.json").exists():
         assert time.monotonic() < deadline, said(workdir, 0) + said(workdir, 1)
@@ -121,7 +122,9 @@ def test_when_a_process_is_killed_the_other_ends_and_the_run_goes_on_with_one(ru
         time.sleep(0.2)
     started[1].send_signal(signal.SIGKILL)
     assert started[1].wait(timeout=10) == -signal.SIGKILL
-    assert started[0].wait(timeout=60) != 0
+    deadline = time.monotonic() + 60
+    for process in (started[0], started[2], started[3]):
+        assert process.wait(timeout=max(1, deadline - time.monotonic())) != 0
 
     saved = [int(p.parent.name) for p in workdir.glob("checkpoints/gan/*/seal.json")]
     steps = max(saved) + 6

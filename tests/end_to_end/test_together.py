@@ -73,7 +73,7 @@ def test_members_that_stand_at_different_steps_come_to_the_same_end(alone, tmp_p
 
 
 def test_two_devices_go_through_a_member_each(alone, tmp_path):
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    devices = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     result = launch(tmp_path, *TOGETHER, **devices)
     assert result.returncode == 0, result.stderr
     for seed in ("seed_0", "seed_5"):

@@ -113,6 +113,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="another value of a field of the config, such as evaluation.embedding=inception",
     )
+    command.add_argument(
+        "--model",
+        choices=("vae", "gan"),
+        help="judge this one alone, print it, and leave the run's evaluation as it is",
+    )
+    command.add_argument(
+        "--step", type=_whole(0), help="of which checkpoint, the newest if not given; likewise"
+    )
+    command.add_argument("--seed", type=_seed, help="of the samples, the run's; likewise")
+    _out(command, "nothing but the terminal; a JSON file of the numbers")
+    command.add_argument("--force", action="store_true", help="replace that file")
     command = add("report", "runs:report", "make the page of a run anew", "report runs/quickstart")
     command.add_argument("run", metavar="RUN", help="the run's folder")
     add("compare", "", "hold finished runs against each other", "compare runs/a runs/b")

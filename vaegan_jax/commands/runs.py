@@ -27,8 +27,67 @@ def compare(argv: Sequence[str]) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Judges a run anew."""
-    _go_through("evaluate", arguments.run, dict(map(_setting, arguments.set)))
+    """Judges a run anew; with a model, a step or a seed named, prints and leaves the run as it is.
+
+    Raises:
+      UserError: where there is no such checkpoint, or nothing to judge by.
+    """
+    settings = dict(map(_setting, arguments.set))
+    if arguments.model is None and arguments.step is None and arguments.seed is None:
+        if arguments.out is not None:
+            raise UserError("--out goes with --model, --step or --seed: else the run is evaluated.")
+        _go_through("evaluate", arguments.run, settings)
+    else:
+        _judge(arguments, settings)
+
+
+def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
+    import json
+
+    from vaegan_jax import evaluating, signals
+    from vaegan_jax.commands import common
+    from vaegan_jax.data import images
+    from vaegan_jax.report import tables
+
+    config, folder = _saved(arguments.run, settings)
+    if arguments.out is not None:
+        common.require_new(arguments.out, arguments.force)
+    steps = _chosen(arguments.run, arguments.model, arguments.step)
+    if arguments.seed is not None:
+        config.seed = arguments.seed
+    data = images.load(config.data)
+    judges = evaluating.make_judges(config, data, required=True)
+    with signals.StopRequest() as stop:
+        found = evaluating.judge(config, data, folder, judges, steps, stop)
+    print(tables.as_text(found))
+    for finding in found["findings"]:
+        print(f"{finding['name']}: {finding['text']}")
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"numbers: {arguments.out}")
+
+
+def _chosen(run: str, model: str | None, step: int | None) -> dict[str, int | None]:
+    """Returns which checkpoints are judged, by stage."""
+    from vaegan_jax import trained
+
+    there = {stage: trained.steps(run, stage) for stage in ("vae", "gan")}
+    if model is None and step is not None:
+        model = "gan" if there["gan"] else "vae"
+    newest = {stage: steps[-1] if steps else None for stage, steps in there.items()}
+    if model is None:
+        chosen = newest
+    else:
+        chosen = dict.fromkeys(there, None) | {model: newest[model] if step is None else step}
+        if chosen[model] not in there[model]:
+            asked = "" if step is None else f" of step {step}"
+            listed = ", ".join(map(str, there[model])) or "none"
+            raise UserError(
+                f"The run in {run} has no checkpoint{asked} of its {model}: there are {listed}."
+            )
+    if not any(chosen.values()):
+        raise UserError(f"There is nothing to evaluate yet: no checkpoint is saved in {run}.")
+    return chosen
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -38,17 +97,25 @@ def report(arguments: argparse.Namespace) -> None:
 
 def _go_through(stage: str, run: str, settings: dict[str, Any]) -> None:
     """Runs one stage with the config that the run was saved with."""
+    from vaegan_jax import pipeline
+
+    config, folder = _saved(run, settings)
+    pipeline.run(config, folder.path, (stage,))
+
+
+def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the config that a run was saved with, but for some settings, and its folder."""
     import jax
 
-    from vaegan_jax import environment, pipeline, trained, workdir
+    from vaegan_jax import environment, trained, workdir
 
     path = pathlib.Path(run)
     workdir.require_run(path)
-    saved = workdir.Workdir(path).config()
-    config = trained.config_from(saved | settings, str(path / workdir.CONFIG))
+    folder = workdir.Workdir(path)
+    config = trained.config_from(folder.config() | settings, str(path / workdir.CONFIG))
     jax.config.update("jax_numpy_rank_promotion", "raise")
     environment.make_deterministic()
-    pipeline.run(config, path, (stage,))
+    return config, folder
 
 
 def _setting(text: str) -> tuple[str, Any]:
