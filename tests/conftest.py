@@ -44,6 +44,13 @@ def data_directory(tmp_path_factory):
         yield directory
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Lets go of what a file's tests compiled, which adds up to gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def config():
     """A config whose networks compile in a second."""
