@@ -101,10 +101,12 @@ def jax_steps(
     up: Any,
     in_loop: bool = True,
     dtype: str = "float32",
+    penalty_every: int = 1,
 ) -> Contender:
     """Returns this package's steps with such layers, in one jitted call or in one each."""
     networks.Down, networks.Up = down, up
     config = configuration.default_config()
+    config.gan.penalty_every = penalty_every
     config.model.base_width = base_width
     config.model.dtype = dtype
     config.vae.batch_size = config.gan.batch_size = batch
@@ -157,7 +159,12 @@ def torch_settings() -> dict[str, dict[str, Any]]:
 
 
 def torch_steps(
-    stage: str, base_width: int, batch: int, mode: str | None = None, bf16: bool = False
+    stage: str,
+    base_width: int,
+    batch: int,
+    mode: str | None = None,
+    bf16: bool = False,
+    penalty_every: int = 1,
 ) -> Contender:
     """Returns the same for PyTorch, warmed up.
 
@@ -167,15 +174,16 @@ def torch_steps(
       batch: images a step.
       mode: of `torch.compile`; None for eager. CUDA graphs come with "reduce-overhead" and
         "max-autotune". A penalty needs a derivative of a derivative, which a compiled module does
-        not have: that one pass in `gan.penalty_every` steps is eager.
+        not have: that one pass in `penalty_every` steps is eager.
       bf16: whether the networks run under autocast.
+      penalty_every: steps from one penalty to the next.
     """
     layout, device = torch.channels_last, "cuda" if on_gpu() else "cpu"
     if on_gpu():  # on a CPU float32 stays what it is
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     config = configuration.default_config()
-    latent_size, every = config.model.latent_size, config.gan.penalty_every
+    latent_size, every = config.model.latent_size, penalty_every
     fused = {"fused": True}
 
     def autocast() -> Any:
@@ -300,7 +308,7 @@ def torch_steps(
     return Contender(run)
 
 
-def products(stage: str, base_width: int, batch: int) -> float:
+def products(stage: str, base_width: int, batch: int, penalty_every: int) -> float:
     """Returns the floating-point operations of a step's layers, two for each product in its sums.
 
     A layer's forward pass, its image's gradient and its kernel's take as many each. A VAE's step
@@ -323,9 +331,8 @@ def products(stage: str, base_width: int, batch: int) -> float:
     if stage == "vae":
         encoder = 3 * (trunk + dense * 2 * latent_size) - first
         return float(encoder + generator + dense * latent_size)
-    config = configuration.default_config().gan
     judge = trunk + dense
-    penalty = 4 * judge / config.penalty_every if config.r1_weight else 0
+    penalty = 4 * judge / penalty_every
     return float(generator + 2 * (3 * judge - first) + 2 * judge + penalty)
 
 
@@ -361,6 +368,7 @@ def main() -> None:
     parser.add_argument("--without_stock", action="store_true")
     parser.add_argument("--stock_in_loop", action="store_true")
     parser.add_argument("--without_compile", action="store_true", help="PyTorch eager alone")
+    parser.add_argument("--penalty_every", type=int, default=1, help="as in config.gan")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     versions = f"jax {jax.__version__}" + (f", torch {torch.__version__}" if torch else "")
@@ -387,7 +395,7 @@ def main() -> None:
     print("\n| stage | base width | batch | contender | GFLOP | share | GB | share |")
     print("|---|---|---|---|---|---|---|---|")
     for stage, base_width, batch, name, seconds, moved in limits:
-        done = products(stage, base_width, batch)
+        done = products(stage, base_width, batch, arguments.penalty_every)
         cells = [stage, str(base_width), str(batch), name, f"{done / 1e9:.1f}"]
         cells += [f"{done / seconds / flops:.2f}"]
         if moved:
@@ -401,18 +409,21 @@ def contenders(
     size: tuple[str, int, int], layers: tuple[Any, Any], arguments: argparse.Namespace
 ) -> dict[str, Contender]:
     """Returns what is compared at a stage, base width and batch; what fails is named and left."""
+    ours = functools.partial(jax_steps, penalty_every=arguments.penalty_every)
     makers: dict[str, Callable[[], Contender]] = {
-        "ours, float32": functools.partial(jax_steps, *size, *layers)
+        "ours, float32": functools.partial(ours, *size, *layers)
     }
     if on_gpu():
-        makers["ours, bfloat16"] = functools.partial(jax_steps, *size, *layers, dtype="bfloat16")
+        makers["ours, bfloat16"] = functools.partial(ours, *size, *layers, dtype="bfloat16")
     if not arguments.without_stock:
         in_loop = arguments.stock_in_loop or on_gpu()
-        makers["stock Flax"] = functools.partial(jax_steps, *size, StockDown, StockUp, in_loop)
+        makers["stock Flax"] = functools.partial(ours, *size, StockDown, StockUp, in_loop)
     if torch:
         for name, setting in torch_settings().items():
             if not (arguments.without_compile and setting.get("mode")):
-                makers[f"PyTorch, {name}"] = functools.partial(torch_steps, *size, **setting)
+                makers[f"PyTorch, {name}"] = functools.partial(
+                    torch_steps, *size, **setting, penalty_every=arguments.penalty_every
+                )
     made = {}
     for name, make in makers.items():
         try:

@@ -309,6 +309,7 @@ def test_a_fault_of_the_server_says_nothing_of_itself(session):
 
     answer = Client(server.make_app(Broken()))("GET", "/api/facts")
     assert answer.status_code == 500
+    assert "content-security-policy" in answer.headers
     assert "secret" not in answer.text
 
 

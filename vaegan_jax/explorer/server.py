@@ -17,7 +17,6 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -86,7 +85,7 @@ class Gate:
         )
 
 
-def make_app(session: Session, token: str | None = None) -> Starlette:
+def make_app(session: Session, token: str | None = None) -> ASGIApp:
     """Returns the explorer of a session.
 
     Args:
@@ -181,9 +180,8 @@ def make_app(session: Session, token: str | None = None) -> Starlette:
         Route("/api/example/{index:int}", example),
         Route("/api/example/{index:int}.png", example_picture),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        middleware=[Middleware(_Guard, token=token)],
         exception_handlers={
             HTTPException: _http_error,
             NotThere: functools.partial(_told, 404),
@@ -192,6 +190,7 @@ def make_app(session: Session, token: str | None = None) -> Starlette:
             Exception: _fault,
         },
     )
+    return _Guard(app, token)  # around all of it, so that a fault's answer has its headers too
 
 
 class _Guard:
