@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import environment, gan, networks, randomness, training, vae
+from vaegan_jax import environment, gan, networks, parallel, randomness, training, vae
 from vaegan_jax.data import preprocessing
 
 try:
@@ -123,6 +123,8 @@ def jax_steps(
     loop = training.make_call(
         training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), 0, most
     )
+    # Where a training has it, so that the first call is compiled for those that follow.
+    state = parallel.put_state(state, parallel.whole(parallel.make_mesh()))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
     indices = jnp.arange(most * batch, dtype=jnp.int32).reshape(most, batch) % len(images)

@@ -41,9 +41,14 @@ def assert_close_where_clear(new, expected, gradient, rate):
         np.testing.assert_allclose(np.asarray(a)[clear], np.asarray(b)[clear], atol=0.05 * rate)
 
 
-@pytest.mark.parametrize("objective", ["minimax", "non_saturating"])
-@pytest.mark.parametrize("noise", ["normal", "uniform"])
-@pytest.mark.parametrize("r1_weight", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("objective", "noise", "r1_weight"),
+    [
+        ("minimax", "normal", 2.0),
+        ("non_saturating", "uniform", 2.0),
+        ("non_saturating", "normal", 0.0),
+    ],
+)
 def test_a_step_is_the_algorithm_written_out(config, real, objective, noise, r1_weight):
     config.gan.objective, config.gan.noise, config.gan.r1_weight = objective, noise, r1_weight
     config.gan.discriminator_warmup_steps = 0
@@ -165,9 +170,15 @@ def expected_losses(objective, real, fake):
     }[objective]
 
 
-@pytest.mark.parametrize("objective", list(losses.OBJECTIVES))
-@pytest.mark.parametrize("penalty", ["r1_weight", "r2_weight", "gradient_penalty_weight"])
-def test_every_objective_takes_a_step_with_every_penalty(config, real, objective, penalty):
+@pytest.mark.parametrize(
+    ("objective", "penalty"),
+    [
+        *((objective, "r1_weight") for objective in losses.OBJECTIVES),
+        ("relativistic", "r2_weight"),
+        ("wasserstein", "gradient_penalty_weight"),
+    ],
+)
+def test_every_objective_and_every_penalty_takes_a_step(config, real, objective, penalty):
     config.gan.objective, config.gan.discriminator_warmup_steps = objective, 0
     config.gan.r1_weight = 0.0
     config.gan[penalty] = 2.0

@@ -72,25 +72,6 @@ def test_the_curve_is_taken_as_training_goes_on(finished):
     assert curve[2]["fd_pixels"] == pytest.approx(curve[1]["fd_pixels"], rel=0.01)
 
 
-def test_an_evaluation_can_be_had_again_with_the_same_bits_and_with_other_settings(finished):
-    workdir, _ = finished
-    before = (workdir / "evaluation/numbers.json").read_text()
-    result = launch(workdir, "--stages=evaluate", evaluated=True)
-    assert result.returncode == 0, result.stderr
-    assert (workdir / "evaluation/numbers.json").read_text() != before  # its seconds
-    assert json.loads(before)["numbers"] == numbers(workdir)["numbers"]
-    flags = ("--stages=evaluate", "--config.evaluation.samples=300")
-    result = launch(workdir, *flags, evaluated=True)
-    assert result.returncode == 0, result.stderr
-    found = {(n["subject"], n["against"], n["metric"]): n for n in numbers(workdir)["numbers"]}
-    # More than there are real ones to compare with: no floor, and it is said.
-    assert found["gan_samples", "train", "fd_pixels"]["count"] == 300
-    assert found["gan_samples", "train", "fd_pixels"]["floor"] is None
-    assert found["vae_reconstructions", "train", "fd_pixels"]["floor"] is not None
-    assert "none at this count" in result.stdout
-    assert "none at this count" in (workdir / "report.html").read_text()
-
-
 def test_one_model_of_one_step_is_judged_and_the_run_left_as_it_is(finished, tmp_path, capsys):
     workdir, _ = finished
     before, out = snapshot(workdir), tmp_path / "numbers.json"
@@ -125,6 +106,25 @@ def test_one_model_of_one_step_is_judged_and_the_run_left_as_it_is(finished, tmp
     assert code == 1
     assert "--out goes with" in capsys.readouterr().err
     assert snapshot(workdir) == before
+
+
+def test_an_evaluation_can_be_had_again_with_the_same_bits_and_with_other_settings(finished):
+    workdir, _ = finished
+    before = (workdir / "evaluation/numbers.json").read_text()
+    result = launch(workdir, "--stages=evaluate", evaluated=True)
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "evaluation/numbers.json").read_text() != before  # its seconds
+    assert json.loads(before)["numbers"] == numbers(workdir)["numbers"]
+    flags = ("--stages=evaluate", "--config.evaluation.samples=300")
+    result = launch(workdir, *flags, evaluated=True)
+    assert result.returncode == 0, result.stderr
+    found = {(n["subject"], n["against"], n["metric"]): n for n in numbers(workdir)["numbers"]}
+    # More than there are real ones to compare with: no floor, and it is said.
+    assert found["gan_samples", "train", "fd_pixels"]["count"] == 300
+    assert found["gan_samples", "train", "fd_pixels"]["floor"] is None
+    assert found["vae_reconstructions", "train", "fd_pixels"]["floor"] is not None
+    assert "none at this count" in result.stdout
+    assert "none at this count" in (workdir / "report.html").read_text()
 
 
 def test_a_run_that_stopped_is_evaluated_as_far_as_it_came(vae_alone):

@@ -35,8 +35,8 @@ def command(workdir, *flags, config="configs/smoke.py"):
 
 
 def launch(workdir, *flags, config="configs/smoke.py", evaluated=False, **env):
-    """Runs to the end; without an evaluation, which takes as long as all else, if not wanted."""
-    flags = flags if evaluated else (NOT_EVALUATED, *flags)
+    """Runs to the end; without evaluation and report, which take long, if not wanted."""
+    flags = flags if evaluated else (NOT_EVALUATED, "--stages=vae,gan", *flags)
     return subprocess.run(
         command(workdir, *flags, config=config),
         cwd=ROOT,

@@ -5,9 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 from cycler import cycler
-from matplotlib.figure import Figure
 
 _INK = "#123456"  # stands for the page's own text colour
 _COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
@@ -65,6 +63,10 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
       y_label: with the unit.
       log: whether the values stand on a logarithmic axis; only where all are above 0.
     """
+    # Here, since it takes most of a second, and a run that trains should begin at once.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.add_subplot()
