@@ -10,7 +10,9 @@ that a stage takes, so much goes into steps.
 """
 
 import argparse
+import contextlib
 import functools
+import io
 import os
 import pathlib
 import runpy
@@ -46,7 +48,8 @@ def whole(make_stage: Any, config: ConfigDict, data: images.Images) -> float:
         with workdir.open_workdir(path, config) as opened:
             clock: Any = Clock()
             stage = make_stage(config, data, opened)
-            training.train(stage, data.train, config, opened, clock)
+            with contextlib.redirect_stdout(io.StringIO()):  # of the lines that it prints
+                training.train(stage, data.train, config, opened, clock)
             seconds = time.perf_counter() - clock.began
     return seconds / (stage.steps - 1)  # the first call takes one step
 

@@ -40,7 +40,8 @@ def start(
 def first_step(config: str, workdir: pathlib.Path, cache: pathlib.Path, *more: str) -> float:
     """Returns the seconds from the command to the end of the first step."""
     began = time.perf_counter()
-    fields = {"vae.steps": 2, "gan.steps": 2, "training.log_every": 1, "training.picture_every": 1}
+    fields = {"vae.steps": 2, "gan.steps": 2, "gan.discriminator_warmup_steps": 0}
+    fields |= {"training.log_every": 1, "training.picture_every": 1}
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     with start(config, workdir, cache, *flags, *more) as process:
         metrics = workdir / "metrics.jsonl"
