@@ -14,5 +14,6 @@ def get_config() -> ConfigDict:
     config.gan.discriminator_learning_rate = 5e-4
     config.gan.b2 = 0.99
     config.gan.r1_weight = 3.0
+    config.gan.penalty_every = 4
     config.gan.discriminator_warmup_steps = 100
     return config

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.gan.discriminator_learning_rate = 1e-3
     config.gan.b2 = 0.99
     config.gan.r1_weight = 3.0
+    config.gan.penalty_every = 4
     config.gan.discriminator_warmup_steps = 50
     config.training.log_every = 50
     config.training.picture_every = 200
