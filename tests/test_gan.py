@@ -170,15 +170,9 @@ def expected_losses(objective, real, fake):
     }[objective]
 
 
-@pytest.mark.parametrize(
-    ("objective", "penalty"),
-    [
-        *((objective, "r1_weight") for objective in losses.OBJECTIVES),
-        ("relativistic", "r2_weight"),
-        ("wasserstein", "gradient_penalty_weight"),
-    ],
-)
-def test_every_objective_and_every_penalty_takes_a_step(config, real, objective, penalty):
+@pytest.mark.parametrize("objective", list(losses.OBJECTIVES))
+@pytest.mark.parametrize("penalty", ["r1_weight", "r2_weight", "gradient_penalty_weight"])
+def test_every_objective_takes_a_step_with_every_penalty(config, real, objective, penalty):
     config.gan.objective, config.gan.discriminator_warmup_steps = objective, 0
     config.gan.r1_weight = 0.0
     config.gan[penalty] = 2.0

@@ -111,7 +111,7 @@ def evaluate_run(
     if before and not again and all(before.get(name) == value for name, value in wanted.items()):
         return False
     folder.write_event("evaluation: began")
-    written, models, found = _judge(config, data, folder, judges, steps, stop)
+    written, models, found = judge(config, data, folder, judges, steps, stop)
     maps = _latent_maps(config, data.shape, folder, steps)
     folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
     folder.write_event("evaluation: finished")
@@ -125,7 +125,7 @@ def judge(
     judges: Judges,
     steps: dict[str, int | None],
     stop: StopRequest,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
     """Judges any checkpoints of a run and writes nothing.
 
     Args:
@@ -137,23 +137,12 @@ def judge(
       stop: asked after every batch.
 
     Returns:
-      What `evaluation/numbers.json` would hold of it.
+      What `evaluation/numbers.json` would hold of it, the networks, and what was found of them.
 
     Raises:
       UserError: where a checkpoint is damaged.
       Stopped: where a signal asked for it.
     """
-    return _judge(config, data, folder, judges, steps, stop)[0]
-
-
-def _judge(
-    config: ConfigDict,
-    data: images.Images,
-    folder: workdir.Workdir,
-    judges: Judges,
-    steps: dict[str, int | None],
-    stop: StopRequest,
-) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
     assert judges.embedding is not None
     began = time.perf_counter()
     models = _models(config, data.shape, folder, steps)

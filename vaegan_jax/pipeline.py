@@ -92,7 +92,8 @@ def run_together(
     _require_one_process(configs)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
-    for stage in _trained_stages(config, stages):
+    trained = _trained_stages(config, stages)
+    for stage in trained:
         memory.require(config, data.shape, stage)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = [evaluating.make_judges(each, data, required=again) for each in configs.values()]
@@ -108,7 +109,6 @@ def run_together(
             one.folder.require_data(images.facts(data))
             one.folder.note_environment(environment.facts(), _identity(one.config, data))
         worked, left_out = False, list[str]()
-        trained = _trained_stages(config, stages)
         if "vae" in trained:
             worked |= _train(runs, left_out, vae_stage, data, stop, profile)
             for one in runs:

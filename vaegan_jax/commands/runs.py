@@ -52,13 +52,13 @@ def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     config, folder = _saved(arguments.run, settings)
     if arguments.out is not None:
         common.require_new(arguments.out, arguments.force)
-    steps = _chosen(arguments.run, arguments.model, arguments.step)
+    steps = _chosen(folder, arguments.model, arguments.step)
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
     judges = evaluating.make_judges(config, data, required=True)
     with signals.StopRequest() as stop:
-        found = evaluating.judge(config, data, folder, judges, steps, stop)
+        found, *_ = evaluating.judge(config, data, folder, judges, steps, stop)
     print(tables.as_text(found))
     for finding in found["findings"]:
         print(f"{finding['name']}: {finding['text']}")
@@ -67,14 +67,15 @@ def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
         print(f"numbers: {arguments.out}")
 
 
-def _chosen(run: str, model: str | None, step: int | None) -> dict[str, int | None]:
-    """Returns which checkpoints are judged, by stage."""
-    from vaegan_jax import trained
+def _chosen(folder: Any, model: str | None, step: int | None) -> dict[str, int | None]:
+    """Returns which checkpoints of a run's folder are judged, by stage."""
+    from vaegan_jax import checkpoints
 
-    there = {stage: trained.steps(run, stage) for stage in ("vae", "gan")}
+    places = {stage: folder.checkpoints(stage) for stage in ("vae", "gan")}
+    there = {stage: checkpoints.steps(place) for stage, place in places.items()}
+    newest = {stage: checkpoints.latest(place) for stage, place in places.items()}
     if model is None and step is not None:
         model = "gan" if there["gan"] else "vae"
-    newest = {stage: steps[-1] if steps else None for stage, steps in there.items()}
     if model is None:
         chosen = newest
     else:
@@ -83,10 +84,13 @@ def _chosen(run: str, model: str | None, step: int | None) -> dict[str, int | No
             asked = "" if step is None else f" of step {step}"
             listed = ", ".join(map(str, there[model])) or "none"
             raise UserError(
-                f"The run in {run} has no checkpoint{asked} of its {model}: there are {listed}."
+                f"The run in {folder.path} has no checkpoint{asked} of its {model}: there are "
+                f"{listed}."
             )
     if not any(chosen.values()):
-        raise UserError(f"There is nothing to evaluate yet: no checkpoint is saved in {run}.")
+        raise UserError(
+            f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
+        )
     return chosen
 
 
