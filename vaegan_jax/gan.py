@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -126,14 +126,24 @@ def make_train_step(
     discriminator_optimizer = _discriminator_optimizer(config)
 
     def discriminator_loss(
-        params: optax.Params, step: jax.Array, real: jax.Array, fake: jax.Array, key: jax.Array
+        params: optax.Params,
+        real: jax.Array,
+        fake: jax.Array,
+        key: jax.Array,
+        *,
+        penalised: bool,
     ) -> tuple[jax.Array, Scalars]:
         def discriminate(images: jax.Array) -> jax.Array:
             return judge(params, images)[0]
 
-        logits, features = judge(params, jnp.concatenate([real, fake]))
-        real_logits, fake_logits = jnp.split(logits, 2)
-        real_features, fake_features = jnp.split(features, 2)
+        if penalised:
+            # Apart, as R1 and R2 see them, so that the compiler finds their passes to be the same.
+            real_logits, real_features = judge(params, real)
+            fake_logits, fake_features = judge(params, fake)
+        else:
+            logits, features = judge(params, jnp.concatenate([real, fake]))
+            real_logits, fake_logits = jnp.split(logits, 2)
+            real_features, fake_features = jnp.split(features, 2)
         loss = objective.discriminator(real_logits, fake_logits)
         margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
         scalars = {
@@ -146,19 +156,28 @@ def make_train_step(
             "feature_diversity": symptoms.diversity(fake_features, real_features),
         }
         for index, (name, weight, penalty) in enumerate(terms):
+            if not penalised:
+                scalars[name] = jnp.zeros(())
+                continue
             of_term = jax.random.fold_in(key, index) if index else key
-            mean = functools.partial(_mean, penalty, discriminate, real, fake, of_term)
-            if gan.penalty_every > 1:
-                # Rare and larger, so that the mean over steps is the same.
-                scalars[name] = jax.lax.cond(
-                    step % gan.penalty_every == 0,
-                    lambda mean=mean: gan.penalty_every * mean(),
-                    lambda: jnp.zeros(()),
-                )
-            else:
-                scalars[name] = mean()
+            # Rare and larger, so that the mean over steps is the same.
+            mean = jnp.mean(penalty(discriminate, real, fake, of_term))
+            scalars[name] = gan.penalty_every * mean
             loss += weight * scalars[name]
         return loss, scalars
+
+    def discriminator_gradient(step: jax.Array, *arguments: Any) -> tuple[optax.Params, Scalars]:
+        with_penalties, without = (
+            jax.grad(functools.partial(discriminator_loss, penalised=penalised), has_aux=True)
+            for penalised in (True, False)
+        )
+        result: tuple[optax.Params, Scalars]
+        if terms and gan.penalty_every > 1:
+            due = step % gan.penalty_every == 0
+            result = jax.lax.cond(due, with_penalties, without, *arguments)
+        else:
+            result = (with_penalties if terms else without)(*arguments)
+        return result
 
     def step(state: GANState, real: jax.Array, key: jax.Array) -> tuple[GANState, Scalars]:
         real, batch = parallel.split_batch(real), real.shape[0]
@@ -171,9 +190,9 @@ def make_train_step(
         fake, pull_back = jax.vjp(generate, state.generator)
 
         changes = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
-        gradient, scalars = jax.grad(discriminator_loss, has_aux=True)(
-            state.discriminator,
+        gradient, scalars = discriminator_gradient(
             state.step,
+            state.discriminator,
             augment(real, changes[0]),
             augment(fake, changes[1]),
             draw_key(key, Purpose.PENALTY),
@@ -313,16 +332,6 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
         registry.require_form("penalty", name, one, (images, images, key), (2,))
     augment = make_augmentation(config)
     registry.require_form("augmentation", gan.augmentations, augment, (images, key), images.shape)
-
-
-def _mean(
-    penalty: penalties.Penalty,
-    discriminate: penalties.Discriminate,
-    real: jax.Array,
-    fake: jax.Array,
-    key: jax.Array,
-) -> jax.Array:
-    return jnp.mean(penalty(discriminate, real, fake, key))
 
 
 def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
