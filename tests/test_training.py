@@ -2,13 +2,14 @@ import json
 import re
 import signal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import randomness, training, vae, workdir
+from vaegan_jax import parallel, randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
@@ -112,6 +113,42 @@ def test_the_length_of_a_call_changes_no_bit(config):
     whole = go(7)
     for lengths in ([1] * 7, [3, 4], [6, 1]):
         assert_trees_equal(go(*lengths), whole)
+
+
+@flax.struct.dataclass
+class Counter:
+    step: jax.Array
+    attempt: jax.Array
+    total: jax.Array
+
+
+@pytest.mark.parametrize("way", ["map", "vmap"])
+def test_members_do_what_is_rare_as_rarely_as_one_alone(config, way):
+    config.training.together_by = way
+    done = []
+
+    def step(state, images, key):
+        def rare():
+            jax.debug.callback(lambda step, total: done.append(int(step)), state.step, state.total)
+            return jnp.mean(images)
+
+        value = jax.lax.cond(state.step % 3 == 0, rare, lambda: jnp.zeros(()))
+        state = state.replace(step=state.step + 1, total=state.total + value)
+        return state, {"value": value}
+
+    stage = make_stage(config, step=step)
+    mesh = parallel.make_mesh()
+    call = training.make_call_together(stage, (0, 5), 8, config, mesh)
+    numbers = np.arange(2 * 8 * 4).reshape(2, 8, 4) % len(IMAGES)
+    zeros = jnp.zeros(2, jnp.int32)
+    states = Counter(zeros + 2, zeros, jnp.zeros(2))
+    states, rows = call(states, IMAGES, numbers, numbers, np.int32(6))
+    jax.effects_barrier()
+    assert sorted(done) == [3, 3, 6, 6]  # one for each member
+    np.testing.assert_array_equal(states.step, [8, 8])
+    seen = preprocessing.to_network(IMAGES[numbers[:, [1, 4]]]).mean((2, 3, 4, 5))
+    np.testing.assert_allclose(rows["value"][:, [1, 4]], seen, atol=1e-6)
+    np.testing.assert_allclose(states.total, seen.sum(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])

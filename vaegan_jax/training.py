@@ -548,8 +548,14 @@ def make_call_together(
     ) -> tuple[State, Scalars]:
         result: tuple[State, Scalars]
         if config.training.together_by == "vmap":
-            by_member = jax.vmap(one, in_axes=(0, None, 0, 0, None, 0))
-            result = by_member(states, images, places, indices, count, seeds)
+            # All stand at the same step; one number for all keeps each `lax.cond` on it a branch,
+            # where a batch of them would have both sides computed.
+            axes = jax.tree.map(lambda _: 0, states).replace(step=None)
+            by_member = jax.vmap(one, (axes, None, 0, 0, None, 0), (axes, 0))
+            shared = states.replace(step=states.step[0])
+            moved, rows = by_member(shared, images, places, indices, count, seeds)
+            step = jnp.broadcast_to(moved.step, states.step.shape)
+            result = moved.replace(step=step), rows
         else:
             result = jax.lax.map(
                 lambda of: one(of[0], images, of[1], of[2], count, of[3]),
