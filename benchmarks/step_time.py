@@ -316,9 +316,9 @@ def products(stage: str, base_width: int, batch: int, penalty_every: int) -> flo
     A layer's forward pass, its image's gradient and its kernel's take as many each. A VAE's step
     has all three for both networks, but for the gradient of the images. A GAN's has the generator's
     three; the discriminator's on 2 B images, but for their gradient; on the B fakes again, forward
-    and the images' gradient; and with every penalty, on the B real ones, forward, the images'
-    gradient and the two derivatives of that. (Leaky units are linear by pieces, so nothing comes
-    back to the forward pass.)
+    and the images' gradient; and with every penalty, on the B real ones, the images' gradient and
+    the two derivatives of that, beside a forward pass that need not be taken again. (Leaky units
+    are linear by pieces, so nothing comes back to it.)
     """
     latent_size = configuration.default_config().model.latent_size
     sides = [SHAPE[0] // 2 ** (level + 1) for level in range(networks.LEVELS)]
@@ -334,7 +334,7 @@ def products(stage: str, base_width: int, batch: int, penalty_every: int) -> flo
         encoder = 3 * (trunk + dense * 2 * latent_size) - first
         return float(encoder + generator + dense * latent_size)
     judge = trunk + dense
-    penalty = 4 * judge / penalty_every
+    penalty = 3 * judge / penalty_every
     return float(generator + 2 * (3 * judge - first) + 2 * judge + penalty)
 
 

@@ -29,7 +29,6 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 # positions, products of patches are quicker (on CPU: docs/performance.md).
 _LARGEST_WINDOW = 64
 _MOST_CHUNKS = 8
-_MOST_TILE_CHUNKS = 4
 
 # Of the image: with no more, patches and one product are quicker than a convolution on a CPU.
 _MOST_PATCH_CHANNELS = 8
@@ -202,20 +201,11 @@ def _up_by_tiles(g: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _correlate_by_tiles(x: jax.Array, g: jax.Array) -> jax.Array:
-    b, height, width, c = x.shape
-    _, h, w, o = g.shape
-
-    def add_chunk(
-        total: list[jax.Array], chunk: tuple[jax.Array, jax.Array]
-    ) -> tuple[list[jax.Array], None]:
-        pairs = zip(total, _image_tiles(chunk[0]), _output_tiles(chunk[1]), strict=True)
-        return [m + d.T @ g for m, d, g in pairs], None
-
-    # As with patches; of small maps the whole batch is few enough.
-    n = math.gcd(b, _MOST_TILE_CHUNKS) if h * w > _LARGEST_WINDOW else 1
-    chunks = (x.reshape(n, b // n, height, width, c), g.reshape(n, b // n, h, w, o))
-    products, _ = lax.scan(add_chunk, [jnp.zeros((4 * c, o), x.dtype)] * 9, chunks)
-    k = _from_nine(_unite_pairs, [m[None, None] for m in products], axis=0)
+    c, o = x.shape[3], g.shape[3]
+    # The whole batch at once, so that the tiles are those of `down` and `up`, made but once.
+    pairs = zip(_image_tiles(x), _output_tiles(g), strict=True)
+    products = [(d.T @ g)[None, None] for d, g in pairs]
+    k = _from_nine(_unite_pairs, products, axis=0)
     return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
 
 

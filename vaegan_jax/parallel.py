@@ -109,6 +109,24 @@ def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
 
 
+def own_parts(mesh: Mesh) -> list[int]:
+    """Returns which parts of what is split over a mesh lie on this process's devices."""
+    own = jax.process_index()
+    return [part for part, device in enumerate(mesh.devices.flat) if device.process_index == own]
+
+
+def put_parts(parts: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts this process's parts, [own parts, N, ...] in the order of `own_parts`, onto its devices.
+
+    Returns:
+      [parts of all * N, ...], split along its first axis.
+    """
+    devices = [mesh.devices.flat[part] for part in own_parts(mesh)]
+    placed = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
+    shape = (mesh.size * parts.shape[1], *parts.shape[2:])
+    return jax.make_array_from_single_device_arrays(shape, split(mesh), placed)
+
+
 def put_state(state: Tree, sharding: NamedSharding) -> Tree:
     """Puts the first process's tree of arrays onto all devices; every process must call it.
 

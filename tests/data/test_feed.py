@@ -1,12 +1,15 @@
 """What the train steps see: from the device's memory or streamed, the same bits."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import jax
 import numpy as np
 import pytest
 
-from tests.conftest import assert_trees_equal
+from tests.conftest import ROOT, assert_trees_equal
 from vaegan_jax import randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed
@@ -51,17 +54,6 @@ def test_an_order_is_computed_once_an_epoch_whoever_asks(monkeypatch):
     assert sorted(asked) == [0, 1]
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_the_parts_of_several_processes_make_the_batch_of_one(processes):
-    whole = feed.Batches(3, STAGE, 8, len(IMAGES))
-    parts = [feed.Batches(3, STAGE, 8, len(IMAGES), i, processes) for i in range(processes)]
-    for step in (0, 1, 2, 7):
-        together = np.concatenate([part.indices(step) for part in parts])
-        np.testing.assert_array_equal(together, whole.indices(step))
-    with pytest.raises(ValueError, match="batch of 8 cannot be divided among 3"):
-        feed.Batches(3, STAGE, 8, len(IMAGES), 0, 3)
-
-
 def served_batches(source, steps, most, start=0):
     """The batches that a feed serves, and the indices that it says they have."""
     step, batches, indices = start, [], []
@@ -92,13 +84,35 @@ def test_both_feeds_serve_the_epochs_orders(most, start):
         np.testing.assert_array_equal(images, IMAGES[expected])
 
 
-def test_a_process_streams_its_part_of_each_batch():
-    parts = [
-        served_batches(feed.Stream(IMAGES, feed.Batches(3, STAGE, 4, 23, i, 2), 0, 3, 2), 9, 3)[0]
-        for i in range(2)
-    ]
-    whole, _ = served_batches(feed.Resident(IMAGES, [feed.Batches(3, STAGE, 4, 23)]), 9, 3)
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+ON_FOUR_DEVICES = """
+import numpy as np
+from tests.data.test_feed import IMAGES, STAGE
+from vaegan_jax.data import feed
+
+batches = feed.Batches(3, STAGE, 8, len(IMAGES))  # two batches an epoch
+stream = feed.Stream(IMAGES, batches, 1, 3, 2)
+step = 1
+while step < 9:
+    served = stream.serve(step, 2)
+    parts = [np.asarray(shard.data) for shard in served.images.addressable_shards]
+    assert [len(part) for part in parts] == [6] * 4, parts
+    for places, indices in zip(served.places, served.indices, strict=True):
+        np.testing.assert_array_equal(indices, batches.indices(step))
+        np.testing.assert_array_equal(np.concatenate(parts)[places], IMAGES[indices])
+        # Each device holds what it will work on: the part of the batch that falls to it.
+        np.testing.assert_array_equal(places // 6, np.repeat(np.arange(4), 2))
+        step += 1
+print("served")
+"""
+
+
+def test_each_device_holds_its_part_of_every_batch_that_is_streamed():
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    result = subprocess.run(
+        [sys.executable, "-c", ON_FOUR_DEVICES], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.stdout == "served\n", result.stderr
 
 
 def test_the_limit_decides():

@@ -43,36 +43,20 @@ class Batches:
     What is left over at an epoch's end differs from epoch to epoch, as the order does.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        stage: randomness.Stage,
-        batch_size: int,
-        size: int,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        """Describes the batches of a stage, or the part of each that one process reads.
-
-        Raises:
-          ValueError: where a batch cannot be divided among the processes.
-        """
-        if batch_size % processes:
-            raise ValueError(f"A batch of {batch_size} cannot be divided among {processes}.")
+    def __init__(self, seed: int, stage: randomness.Stage, batch_size: int, size: int) -> None:
+        """Describes the batches of a stage."""
         self._batch_size, self._per_epoch = batch_size, size // batch_size
-        share = batch_size // processes
-        self._share = slice(process * share, (process + 1) * share)
         order = functools.partial(randomness.order, seed, stage, size=size)
         self._order = functools.lru_cache(maxsize=2)(order)
         self._lock = threading.Lock()
 
     def indices(self, step: int) -> np.ndarray:
-        """Returns the indices of a step's images, int32 [B / processes]; from any thread."""
+        """Returns the indices of a step's images, int32 [B]; from any thread."""
         epoch, position = divmod(step, self._per_epoch)
         with self._lock:  # once an epoch, whoever asks first
             order = self._order(epoch)
         first = position * self._batch_size
-        return order[first : first + self._batch_size][self._share]
+        return order[first : first + self._batch_size]
 
 
 class Served(NamedTuple):
@@ -139,7 +123,9 @@ class Resident:
 class Stream:
     """Serves blocks of steps, which Grain's threads read while the devices work on others.
 
-    At any time there are a block on the devices, the next one, and about one more in the making.
+    A block lies on the devices as its batches will: each holds its part of every one, and each
+    process reads no more than what its own devices hold. At any time there are a block on the
+    devices, the next one, and about one more in the making.
     """
 
     def __init__(
@@ -149,16 +135,22 @@ class Stream:
         start: int,
         block_steps: int,
         workers: int,
-        sharding: jax.sharding.NamedSharding | None = None,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> None:
         """Begins at step `start`; every block holds `block_steps` steps."""
+        mesh = mesh or parallel.make_mesh()
         self._batches, self._block_steps = batches, block_steps
-        self._sharding = sharding or parallel.whole(parallel.make_mesh())
+        self._mesh = mesh
+        own = parallel.own_parts(mesh)
+
+        def read(step: int) -> np.ndarray:
+            of_devices = np.split(batches.indices(step), mesh.size)
+            return images[np.concatenate([of_devices[part] for part in own])]
+
         options = grain.ReadOptions(workers, prefetch_buffer_size=max(block_steps, workers))
-        batch = grain.MapDataset.range(start, _LAST_STEP).map(
-            lambda step: images[batches.indices(step)]
-        )
-        self._blocks: Iterator[np.ndarray] = iter(batch.to_iter_dataset(options).batch(block_steps))
+        steps = grain.MapDataset.range(start, _LAST_STEP).map(read)
+        self._blocks: Iterator[np.ndarray] = iter(steps.to_iter_dataset(options).batch(block_steps))
+        self._own = len(own)
         self._first = start - block_steps
         self._images: jax.Array | None = None
         self._next: jax.Array | None = None
@@ -170,17 +162,20 @@ class Stream:
             self._images, self._next = self._next, None
             self._first += self._block_steps
         assert self._images is not None
-        count = min(most, self._first + self._block_steps - step)
-        indices = np.stack([self._batches.indices(step + i) for i in range(count)])
-        first = (step - self._first) * indices.shape[1]
-        places = np.arange(first, first + indices.size, dtype=np.int32).reshape(indices.shape)
-        return Served(self._images, places, indices)
+        first, end = step - self._first, min(step - self._first + most, self._block_steps)
+        indices = np.stack([self._batches.indices(self._first + i) for i in range(first, end)])
+        places = np.arange(len(self._images), dtype=np.int32)
+        places = places.reshape(self._mesh.size, self._block_steps, -1)[:, first:end]
+        return Served(self._images, places.swapaxes(0, 1).reshape(indices.shape), indices)
 
     def prefetch(self) -> None:
         """See `Feed`."""
         if self._next is None:
             block = next(self._blocks)
-            self._next = parallel.put(block.reshape(-1, *block.shape[2:]), self._sharding)
+            steps, images, *shape = block.shape
+            parts = block.reshape(steps, self._own, images // self._own, *shape).swapaxes(0, 1)
+            parts = parts.reshape(self._own, -1, *shape)
+            self._next = parallel.put_parts(parts, self._mesh)
 
 
 def make_feed(
@@ -224,8 +219,7 @@ def make_feed(
     (one,) = batches
     batch_bytes = images.nbytes // len(images) * len(one.indices(0))
     block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
-    whole = parallel.whole(mesh)
-    return Stream(images, one, start, block_steps, thread_count(workers), whole)
+    return Stream(images, one, start, block_steps, thread_count(workers), mesh)
 
 
 def thread_count(workers: int) -> int:
