@@ -35,24 +35,41 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def processes(workdir, count, *flags):
+def processes(workdir, count, *flags, slurm=False):
     """Starts so many processes of one run; their messages go to files."""
     port = free_port()
     started = []
     for index in range(count):
-        joined = (f"--coordinator=localhost:{port}", f"--process_id={index}")
-        arguments = command(workdir, NOT_EVALUATED, *FLAGS, *flags, *joined)
+        joined, variables = by_slurm(port, index, count) if slurm else by_hand(port, index, count)
         with (workdir.parent / f"process_{index}.txt").open("w") as log:
             started.append(
                 subprocess.Popen(
-                    [*arguments, f"--num_processes={count}"],
+                    command(workdir, NOT_EVALUATED, *FLAGS, *flags, *joined),
                     cwd=ROOT,
-                    env=os.environ | devices(1),
+                    env=os.environ | devices(1) | variables,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
             )
     return started
+
+
+def by_hand(port, index, count):
+    joined = f"--coordinator=localhost:{port}", f"--process_id={index}", f"--num_processes={count}"
+    return joined, {}
+
+
+def by_slurm(port, index, count):
+    """What SLURM would tell a task of one node."""
+    variables = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+        "JAX_COORDINATOR_PORT": str(port),  # else it follows from the job's number
+    }
+    return ("--distributed",), variables
 
 
 def said(workdir, index):
@@ -135,7 +152,7 @@ def test_when_one_of_four_is_killed_the_others_end_and_the_run_goes_on_with_one(
 
 def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
     workdir = tmp_path / "run"
-    started = processes(workdir, 2, "--config.vae.steps=4000")
+    started = processes(workdir, 2, "--config.vae.steps=4000", slurm=True)
     deadline = time.monotonic() + 240
     while not (workdir / "checkpoints" / "vae" / "6" / "seal.json").exists():
         assert time.monotonic() < deadline, said(workdir, 0) + said(workdir, 1)
