@@ -155,10 +155,9 @@ def make_train_step(
             "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
             "feature_diversity": symptoms.diversity(fake_features, real_features),
         }
+        if not penalised:
+            return loss, scalars | {term.name: jnp.zeros(()) for term in terms}
         for index, (name, weight, penalty) in enumerate(terms):
-            if not penalised:
-                scalars[name] = jnp.zeros(())
-                continue
             of_term = jax.random.fold_in(key, index) if index else key
             # Rare and larger, so that the mean over steps is the same.
             mean = jnp.mean(penalty(discriminate, real, fake, of_term))
