@@ -112,7 +112,7 @@ def to_safetensors(
     """
     parts = {name: part for name, part in model.parts.items() if part is not None}
     rounded = dataclasses.replace(model, parts=weights.rounded(parts, dtype))
-    names = trained.own_parts(model.model)
+    names = trained.decoder_parts(model.model)
     card = card | {
         "dtype": dtype,
         "sha256": weights.digest({name: rounded.parts[name] for name in names}),

@@ -201,7 +201,7 @@ def steps(source: str | pathlib.Path, model: str) -> list[int]:
     return _source(source).steps(model)
 
 
-def own_parts(model: str) -> tuple[str, ...]:
+def decoder_parts(model: str) -> tuple[str, ...]:
     """Returns the names of the parts by which a model decodes, those of its hash."""
     return _OWN[model]
 

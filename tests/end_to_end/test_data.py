@@ -12,7 +12,16 @@ from PIL import Image
 from tests.conftest import ROOT, assert_trees_equal
 from tests.data.test_decoding import encode, picture
 from tests.data.test_sources import fill, zipped
-from tests.end_to_end.test_launch import launch, metrics, pictures, refused, snapshot, state
+from tests.end_to_end.launched import (
+    command,
+    launch,
+    launch_each,
+    metrics,
+    pictures,
+    refused,
+    snapshot,
+    state,
+)
 from vaegan_jax.data import tfds_sets
 
 COUNT = 60
@@ -164,12 +173,21 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def bad(folder, prepared_directory, tmp_path_factory):
+    """What became of each, and where."""
+    base = tmp_path_factory.mktemp("bad")
+    usual = flags(folder, prepared_directory)
+    commands = [
+        command(base / name, *usual, *changes, config="configs/folder.py")
+        for name, (changes, _) in BAD.items()
+    ]
+    return base, dict(zip(BAD, launch_each(base / "said", commands), strict=True))
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_a_source_that_does_not_serve_is_one_sentence_and_writes_nothing(
-    name, folder, prepared_directory, tmp_path
-):
-    changes, pattern = BAD[name]
-    arguments = (*flags(folder, prepared_directory), *changes)
-    message = refused(launch(tmp_path / "run", *arguments, config="configs/folder.py"))
-    assert re.search(pattern, message), message
-    assert not (tmp_path / "run").exists()
+def test_a_source_that_does_not_serve_is_one_sentence_and_writes_nothing(name, bad):
+    base, results = bad
+    message = refused(results[name])
+    assert re.search(BAD[name][1], message), message
+    assert not (base / name).exists()

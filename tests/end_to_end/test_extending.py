@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.end_to_end.test_launch import NOT_EVALUATED, launch, metrics, refused
+from tests.end_to_end.launched import NOT_EVALUATED, command, launch_each, metrics, refused
 from vaegan_jax.losses.gan import Objective
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -83,9 +83,17 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What became of each, and where."""
+    base = tmp_path_factory.mktemp("refused")
+    commands = [command(base / name, f"--config.{field}") for name, (field, _) in REFUSED.items()]
+    return base, dict(zip(REFUSED, launch_each(base / "said", commands), strict=True))
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_loss_is_one_sentence_before_anything_is_compiled(name, tmp_path):
-    field, pattern = REFUSED[name]
-    message = refused(launch(tmp_path / "run", f"--config.{field}"))
-    assert re.search(pattern, message), message
-    assert not (tmp_path / "run").exists()
+def test_what_is_no_loss_is_one_sentence_before_anything_is_compiled(name, results):
+    base, found = results
+    message = refused(found[name])
+    assert re.search(REFUSED[name][1], message), message
+    assert not (base / name).exists()

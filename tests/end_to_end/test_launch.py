@@ -1,9 +1,6 @@
 """The real command line, as a person types it, on configs/smoke.py."""
 
-import contextlib
-import hashlib
 import json
-import os
 import pathlib
 import random
 import re
@@ -11,113 +8,34 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
 from configs import smoke
 from tests.conftest import ROOT, assert_trees_equal
+from tests.end_to_end.launched import (
+    NOT_EVALUATED,
+    assert_same_run,
+    command,
+    launch,
+    launch_each,
+    metrics,
+    pictures,
+    refused,
+    snapshot,
+    state,
+)
 from vaegan_jax import networks
 from vaegan_jax.report import pictures as run_pictures
 
-TIMES = ("seconds", "steps_per_second", "images_per_second")
-
-
-NOT_EVALUATED = "--config.evaluation.embedding=none"
-
-
-def command(workdir, *flags, config="configs/smoke.py"):
-    return [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}", *flags]
-
-
-def launch(workdir, *flags, config="configs/smoke.py", evaluated=False, **env):
-    """Runs to the end; without evaluation and report, which take long, if not wanted."""
-    flags = flags if evaluated else (NOT_EVALUATED, "--stages=vae,gan", *flags)
-    return subprocess.run(
-        command(workdir, *flags, config=config),
-        cwd=ROOT,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def refused(result):
-    """The message of a run that was refused as it should be: a sentence, no traceback."""
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, result.stderr
-    return result.stderr[result.stderr.index("Error: ") :].strip()
-
-
-def state(workdir, stage, step):
-    path = pathlib.Path(workdir, "checkpoints", stage, str(step), "state").absolute()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(path).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-
-
-def lines(workdir, name):
-    """The lines of a file of numbers, without times."""
-    text = pathlib.Path(workdir, name).read_text()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in TIMES}
-        for line in text.split("\n")[:-1]
-    ]
-
-
-def metrics(workdir):
-    return lines(workdir, "metrics.jsonl")
-
-
-def numbers(workdir):
-    """Everything that the evaluation wrote, without its time."""
-    written = json.loads(pathlib.Path(workdir, "evaluation/numbers.json").read_text())
-    return {name: value for name, value in written.items() if name != "seconds"}
-
-
-def pictures(workdir):
-    return {
-        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(pathlib.Path(workdir).rglob("*.png"))
-    }
-
-
-def assert_same_run(a, b):
-    for stage in ("vae", "gan"):
-        assert_trees_equal(state(a, stage, 12), state(b, stage, 12))
-    assert metrics(a) == metrics(b)
-    assert pictures(a) == pictures(b)
-    assert lines(a, "curve.jsonl") == lines(b, "curve.jsonl")
-    assert numbers(a) == numbers(b)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that nobody disturbed; tests that use it leave it as it is."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    result = launch(workdir, evaluated=True)
-    assert result.returncode == 0, result.stderr
-    return workdir, result
-
-
-def snapshot(workdir):
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in pathlib.Path(workdir).rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
-
 
 def test_a_run_leaves_the_files_it_promises(finished):
-    workdir, result = finished
+    workdir, said = finished
     config = json.loads((workdir / "config.json").read_text())
     assert (config["vae.steps"], config["gan.steps"], config["seed"]) == (12, 12, 0)
     assert [(line["stage"], line["step"]) for line in metrics(workdir)] == [
@@ -144,9 +62,7 @@ def test_a_run_leaves_the_files_it_promises(finished):
     for stage in ("vae", "gan"):
         assert list((workdir / "tensorboard" / stage).glob("events.out.tfevents.*"))
     # The summary names files, and they are there.
-    named = [
-        pathlib.Path(line.strip()) for line in result.stdout.splitlines() if line.endswith(".png")
-    ]
+    named = [pathlib.Path(line.strip()) for line in said.splitlines() if line.endswith(".png")]
     assert len(named) == 5
     assert all(path.is_file() for path in named)
 
@@ -250,28 +166,22 @@ def test_a_stop_by_signal_saves_and_the_next_run_goes_on(finished, tmp_path, num
 
 def test_a_run_killed_again_and_again_equals_one_never_stopped(finished, tmp_path):
     workdir = tmp_path / "run"
-    kills, generator = 0, random.Random(0)
-    for attempt in range(40):
+    generator = random.Random(0)
+    for saved in ("vae/6", "vae/12", "gan/6"):
         process = subprocess.Popen(
-            command(workdir, "--config.training.seconds_per_call=0.001", "--stages=vae,gan"),
+            command(workdir, "--config.training.seconds_per_call=0.001", evaluated=True),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        # Longer and longer, so that it ends at last, wherever the run spends its time.
-        patience = generator.uniform(2, 4) + 1.5 * attempt
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            kills += 1
-        elif process.returncode == 0:
-            break
-        else:
-            pytest.fail(f"A resumed run failed with {process.returncode}.")
-    assert process.returncode == 0
-    assert kills >= 2
+        deadline = time.monotonic() + 240
+        while not (workdir / "checkpoints" / saved).exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     assert launch(workdir, evaluated=True).returncode == 0
     assert_same_run(workdir, finished[0])
 
@@ -309,36 +219,49 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """What became of each bad command line, and of the folder it named."""
+    base = tmp_path_factory.mktemp("bad")
+    commands = [command(base / name, *flags) for name, (flags, _) in BAD.items()]
+    return base, dict(zip(BAD, launch_each(base / "said", commands), strict=True))
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_sentence_and_writes_nothing(name, tmp_path):
-    flags, pattern = BAD[name]
-    message = refused(launch(tmp_path / "run", *flags))
-    assert re.search(pattern, message), message
+def test_bad_input_is_one_sentence_and_writes_nothing(name, bad):
+    base, results = bad
+    message = refused(results[name])
+    assert re.search(BAD[name][1], message), message
+    assert not (base / name).exists()
+
+
+NO_CONFIGS = {
+    "missing": (None, "cannot be loaded"),
+    "none": ("def get_config(): return 3", "must define get_config"),
+    "fault": ("raise ValueError('oh no')", "cannot be loaded: .*oh no"),
+    "field": (
+        "from vaegan_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.gan.stepz = 3\n"
+        "    return config",
+        "cannot be loaded: The config has no field stepz: did you mean .*steps",
+    ),
+}
+
+
+def test_a_config_file_that_is_none(tmp_path):
+    for name, (text, _) in NO_CONFIGS.items():
+        if text:
+            (tmp_path / f"{name}.py").write_text(text)
+    commands = [
+        command(tmp_path / "run", config=str(tmp_path / f"{name}.py")) for name in NO_CONFIGS
+    ]
+    results = launch_each(tmp_path / "said", commands)
+    for (_, pattern), result in zip(NO_CONFIGS.values(), results, strict=True):
+        message = refused(result)
+        assert re.search(pattern, message), message
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "pattern"),
-    [
-        (None, "cannot be loaded"),
-        ("def get_config(): return 3", "must define get_config"),
-        ("raise ValueError('oh no')", "cannot be loaded: .*oh no"),
-        (
-            "from vaegan_jax.config import default_config\n"
-            "def get_config():\n"
-            "    config = default_config()\n"
-            "    config.gan.stepz = 3\n"
-            "    return config",
-            "cannot be loaded: The config has no field stepz: did you mean .*steps",
-        ),
-    ],
-)
-def test_a_config_file_that_is_none(tmp_path, text, pattern):
-    path = tmp_path / "mine.py"
-    if text:
-        path.write_text(text)
-    message = refused(launch(tmp_path / "run", config=str(path)))
-    assert re.search(pattern, message), message
 
 
 def test_a_config_has_to_be_named(tmp_path):
