@@ -292,15 +292,6 @@ def test_a_rolled_back_run_that_is_stopped_goes_on_to_the_same_end(tmp_path, con
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
-def test_a_run_that_could_be_rolled_back_has_the_bits_of_one_that_could_not(tmp_path, config):
-    stage = make_stage(config)
-    train(stage, config, tmp_path / "a")
-    config.training.on_nonfinite = "rollback"
-    stage = make_stage(config)
-    train(stage, config, tmp_path / "b")
-    assert_trees_equal(*(final_state(stage, config, tmp_path / name).params for name in "ab"))
-
-
 def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys):
     config.monitor.window, config.monitor.kl = 1, 1e9
     config.training.log_every = 2
