@@ -1,12 +1,15 @@
+import io
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from vaegan_jax import config as configuration
 from vaegan_jax import monitor
@@ -157,6 +160,22 @@ def test_a_picture_is_written_pixel_for_pixel(tmp_path, config, channels):
         path = workdir.write_picture("gan", "samples", 12, picture)
     assert path == tmp_path / "images/gan/samples_000012.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(picture.shape), picture)
+    (event_file,) = (tmp_path / "tensorboard" / "gan").iterdir()
+    (event,) = [each for each in tensorboard_events(event_file) if each.summary.value]
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (12, "samples")
+    assert (value.image.height, value.image.width, value.image.colorspace) == picture.shape
+    shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
+    np.testing.assert_array_equal(shown.reshape(picture.shape), picture)
+
+
+def tensorboard_events(path):
+    """Yields the events of a file of TensorBoard's: each has its length before, and checksums."""
+    data = path.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
 
 
 def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config):

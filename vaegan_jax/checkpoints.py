@@ -109,7 +109,8 @@ class Checkpoints:
         """
         self.finish()
         # The state's own buffers are donated to the next step while this one is being written.
-        state = jax.tree.map(jnp.copy, state)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        state = jax.device_put(state, shardings, may_alias=False)
         arguments = ocp.args.Composite(
             **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
         )

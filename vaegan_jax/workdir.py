@@ -29,6 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from vaegan_jax import checkpoints, monitor, parallel
 from vaegan_jax import config as configuration
@@ -273,7 +274,16 @@ class Workdir:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         _save_picture(path, picture)
-        self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
+        # The same bytes, where `add_image` would take as long again to compress them once more.
+        height, width, channels = picture.shape
+        image = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=channels,
+            encoded_image_string=path.read_bytes(),
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._tensorboards[stage].file_writer.add_summary(summary, step)
         return path
 
     def close(self) -> None:
