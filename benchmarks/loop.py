@@ -2,17 +2,19 @@
 
     python benchmarks/loop.py --config configs/quickstart.py
 
-For each stage, in turns: steps alone, in the jitted call that training makes; and `training.train`
-in a new folder from the end of its first call (which compiles) to its return, with metrics,
-pictures and checkpoints at the intervals of the config. Distances, which are taken on the way, are
-left out: their seconds are told apart in a run too. The share is the medians' ratio: of the time
-that a stage takes, so much goes into steps.
+For each stage, in turns: as many steps alone, in the jitted call that training makes; and
+`training.train` in a new folder from the end of its first call (which compiles) to its return, with
+metrics, pictures and checkpoints at the intervals of the config. Distances, which are taken on the
+way, are left out: their seconds are told apart in a run too. Every stage is held against the bare
+steps right before and right after it, so that a drift of the machine's speed cancels out to first
+order; medians over the rounds are printed, and of the shares the range. A share says how much of
+the time that a stage takes goes into steps.
 """
 
 import argparse
 import contextlib
-import functools
 import io
+import itertools
 import os
 import pathlib
 import runpy
@@ -59,7 +61,7 @@ class Bare:
 
     def __init__(self, make_stage: Any, config: ConfigDict, data: images.Images) -> None:
         self.stage = make_stage(config, data, None)
-        most = config.training.log_every
+        self.most = most = config.training.log_every
         mesh = parallel.make_mesh()
         self.call = training.make_call(self.stage, config.seed, most, config.data.flip, mesh)
         batches = feed.Batches(
@@ -71,11 +73,13 @@ class Bare:
         self.run(1)
 
     def run(self, steps: int) -> float:
-        """Takes no more than `log_every` steps; returns the seconds a step."""
+        """Takes steps, `log_every` a call; returns the seconds a step."""
         began = time.perf_counter()
-        self.state, _ = self.call(
-            self.state, self.served.images, self.indices, self.indices, jnp.int32(steps)
-        )
+        for done in range(0, steps, self.most):
+            count = jnp.int32(min(self.most, steps - done))
+            self.state, _ = self.call(
+                self.state, self.served.images, self.indices, self.indices, count
+            )
         jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / steps
 
@@ -102,15 +106,20 @@ def main() -> None:
     with compilation.cache(tempfile.mkdtemp()):
         for name, make_stage in (("vae", pipeline.vae_stage), ("gan", pipeline.gan_stage)):
             bare, loop = Bare(make_stage, config, data), list[float]()
-            whole_stage = functools.partial(whole, make_stage, config, data)
-            alone = []
+            alone = [bare.run(steps)]
             for _ in range(flags.rounds):
-                few = max(1, min(config.training.log_every, steps // 4))
-                alone += [bare.run(few) for _ in range(2)]
-                loop.append(whole_stage())
-                alone += [bare.run(few) for _ in range(2)]
-            ours, theirs = statistics.median(alone), statistics.median(loop)
-            print(f"| {name} | {ours:.4f} | {theirs:.4f} | {ours / theirs:.3f} |", flush=True)
+                loop.append(whole(make_stage, config, data))
+                alone.append(bare.run(steps))
+            around = [statistics.mean(pair) for pair in itertools.pairwise(alone)]
+            shares = [bare_s / whole_s for bare_s, whole_s in zip(around, loop, strict=True)]
+            print(
+                f"| {name} | {statistics.median(alone):.4f} | {statistics.median(loop):.4f} ",
+                end="",
+            )
+            print(
+                f"| {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f}) |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
