@@ -102,7 +102,7 @@ class Checkpoints:
         return None
 
     def save(self, step: int, state: Any, progress: Progress) -> None:
-        """Saves in the background; a save still under way is finished first.
+        """Saves a tree of `jax.Array` in the background; one still under way is finished first.
 
         Raises:
           UserError: where a save fails, this one or the one before; earlier ones are untouched.

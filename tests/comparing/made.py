@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -99,6 +101,7 @@ def state(change=0.0):
 
 def save(path, stage, step, tree):
     checkpoints = Checkpoints(path / "checkpoints" / stage, keep=9)
+    tree = jax.tree.map(jnp.asarray, tree)
     checkpoints.save(step, tree, {"seconds": np.random.default_rng().random()})
     checkpoints.finish()
     checkpoints.close()
