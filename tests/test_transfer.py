@@ -143,8 +143,8 @@ def test_training_keeps_the_match(saved, config):
 def test_only_the_decoder_is_read(saved, config):
     # Whatever else the checkpoint holds may be of any shape: here, another encoder's latents.
     directory, state = saved
-    odd = {"decoder": state.params["decoder"], "encoder": {"a": np.ones(3)}}
-    save(directory, 8, {"params": odd, "b": np.ones(2)})
+    odd = {"decoder": state.params["decoder"], "encoder": {"a": jnp.ones(3)}}
+    save(directory, 8, {"params": odd, "b": jnp.ones(2)})
     start = transfer.start(config, IMAGES, directory, 8)
     assert_trees_equal(start.generator, state.params["decoder"])
 
