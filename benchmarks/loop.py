@@ -112,14 +112,9 @@ def main() -> None:
                 alone.append(bare.run(steps))
             around = [statistics.mean(pair) for pair in itertools.pairwise(alone)]
             shares = [bare_s / whole_s for bare_s, whole_s in zip(around, loop, strict=True)]
-            print(
-                f"| {name} | {statistics.median(alone):.4f} | {statistics.median(loop):.4f} ",
-                end="",
-            )
-            print(
-                f"| {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f}) |",
-                flush=True,
-            )
+            row = [name, f"{statistics.median(alone):.4f}", f"{statistics.median(loop):.4f}"]
+            row.append(f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
