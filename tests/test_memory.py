@@ -42,7 +42,8 @@ def test_what_cannot_fit_is_refused_before_anything_is_computed(config):
 def test_a_program_is_refused_for_what_it_works_with():
     @jax.jit
     def call(x):
-        return jnp.linalg.norm(jnp.cos(jnp.outer(x, x)) @ jnp.sin(jnp.outer(x, x + 1)))
+        # Sorted: a compiler may fuse the rest into a kernel whose workspace it does not count.
+        return jnp.linalg.norm(jnp.sort(jnp.outer(x, x), axis=0))
 
     small = memory.checked(call, "vae")
     assert small(jnp.ones(4)) == call(jnp.ones(4))
