@@ -108,7 +108,8 @@ class Checkpoints:
           UserError: where a save fails, this one or the one before; earlier ones are untouched.
         """
         self.finish()
-        # The state's own buffers are donated to the next step while this one is being written.
+        # The state's own buffers are donated to the next step while this one is being written. It
+        # is copied without `jnp.copy`, which compiles a program for every shape.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.device_put(state, shardings, may_alias=False)
         arguments = ocp.args.Composite(
