@@ -102,7 +102,7 @@ def stream(count: int, side: int, limit_mb: float) -> None:
             f"(limit {limit_mb:.0f} MB), batches of {BATCH}"
         )
         batches = feed.Batches(0, randomness.Stage.VAE, BATCH, count)
-        source = feed.make_feed(split, [batches], 0, 100, limit_mb, 0)
+        source = feed.make_feed(split, batches, 0, 100, limit_mb, 0)
         assert isinstance(source, feed.Stream)
         before = resident_mb()
         print(f"resident set size before: {before:.0f} MB")

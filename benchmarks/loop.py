@@ -63,12 +63,14 @@ class Bare:
         self.stage = make_stage(config, data, None)
         self.most = most = config.training.log_every
         mesh = parallel.make_mesh()
-        self.call = training.make_call(self.stage, config.seed, most, config.data.flip, mesh)
+        self.call = training.make_call(self.stage, most, config.data.flip, mesh)
         batches = feed.Batches(
             config.seed, self.stage.number, self.stage.batch_size, len(data.train)
         )
-        self.served = feed.Resident(data.train, [batches]).serve(0, most)
-        self.indices = jnp.asarray(self.served.indices)
+        served = feed.Resident(data.train, batches).serve(0, most)
+        indices = jnp.asarray(served.indices)
+        seed = jnp.uint32(config.seed)
+        self.block = training.Block(served.images, indices, indices, jnp.int32(most), seed)
         self.state = parallel.put_state(self.stage.init(), parallel.whole(mesh))
         self.run(1)
 
@@ -77,9 +79,7 @@ class Bare:
         began = time.perf_counter()
         for done in range(0, steps, self.most):
             count = jnp.int32(min(self.most, steps - done))
-            self.state, _ = self.call(
-                self.state, self.served.images, self.indices, self.indices, count
-            )
+            self.state, _ = self.call(self.state, self.block._replace(steps=count))
         jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / steps
 

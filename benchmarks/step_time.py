@@ -121,7 +121,7 @@ def jax_steps(
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN
     most = 16 if in_loop else 1
     loop = training.make_call(
-        training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), 0, most
+        training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
     )
     # Where a training has it, so that the first call is compiled for those that follow.
     state = parallel.put_state(state, parallel.whole(parallel.make_mesh()))
@@ -137,7 +137,8 @@ def jax_steps(
         if in_loop:
             for began in range(0, steps, most):
                 count = jnp.int32(min(most, steps - began))
-                state, _ = loop(state, images, indices, indices, count)
+                block = training.Block(images, indices, indices, count, jnp.uint32(0))
+                state, _ = loop(state, block)
         else:
             for _ in range(steps):
                 state, _ = alone(state, chosen, key)

@@ -65,7 +65,6 @@ def test_the_command_line_overrides_any_field():
 
 BAD = {
     "seeds": [3, (0, -1), (0.5,), "01"],
-    "together": [1, "yes", None],
     "variants": ["warm", ("",), (": gan.steps=3",), (3,)],
     "seed": [-1, 1.5, 2**32, True],
     "data.name": ["", "two words", "/mnist", 3],
@@ -131,10 +130,6 @@ BAD = {
     "training.keep_checkpoints": [0],
     "training.seconds_per_call": [0, -1],
     "training.picture_columns": [1],
-    "training.together_by": ["loop", "", None],
-    "training.on_nonfinite": ["ignore"],
-    "training.most_rollbacks": [0],
-    "training.rollback_rate": [0, 1.1],
     "monitor.window": [0, 1.5],
     "monitor.accuracy": [-0.1, 1.1],
     "monitor.generator_slope": [-1.0],

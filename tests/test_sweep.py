@@ -74,21 +74,12 @@ def test_what_cannot_be_run_is_refused_before_anything_is(variants, message, tmp
 
 def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(pipeline, "run_together", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(pipeline, "run", lambda *arguments: seen.append(arguments))
     sweep.run(swept, tmp_path, ("vae",))
-    folders = [[path.name for path in configs] for configs, *_ in seen]
-    assert folders == [[member.name] for member in sweep.members(swept)]
-    assert {stages for _, stages, _ in seen} == {("vae",)}
+    members = sweep.members(swept)
+    assert [path for _, path, *_ in seen] == [tmp_path / member.name for member in members]
+    assert [config.seed for config, *_ in seen] == [member.config.seed for member in members]
+    assert {stages for _, _, stages, _ in seen} == {("vae",)}
     said = capsys.readouterr().out
     assert "Run 2 of 6: warm_seed_1" in said
     assert f"vaegan_jax.compare {tmp_path / 'warm_seed_3'} " in said
-
-
-def test_together_the_seeds_of_a_variant_are_one_program(swept, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(pipeline, "run_together", lambda configs, *_: seen.append(configs))
-    swept.together = True
-    sweep.run(swept, tmp_path)
-    assert [[path.name for path in configs] for configs in seen] == [
-        [f"{variant}_seed_{seed}" for seed in (3, 1)] for variant in ("warm", "scratch", "size")
-    ]

@@ -2,14 +2,13 @@ import json
 import re
 import signal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import parallel, randomness, training, vae, workdir
+from vaegan_jax import randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
@@ -97,7 +96,7 @@ def test_the_loop_is_the_steps_one_by_one(tmp_path, config):
 
 def test_the_length_of_a_call_changes_no_bit(config):
     stage = make_stage(config)
-    call = training.make_call(stage, config.seed, 8)
+    call = training.make_call(stage, 8)
     batches = feed.Batches(config.seed, stage.number, 4, len(IMAGES))
 
     def go(*lengths):
@@ -105,7 +104,10 @@ def test_the_length_of_a_call_changes_no_bit(config):
         for length in lengths:
             indices = np.zeros((8, 4), np.int32)
             indices[:length] = [batches.indices(first + i) for i in range(length)]
-            state, scalars = call(state, IMAGES, indices, indices, np.int32(length))
+            block = training.Block(
+                IMAGES, indices, indices, np.int32(length), np.uint32(config.seed)
+            )
+            state, scalars = call(state, block)
             rows.append(np.asarray(scalars["loss"][:length]))
             first += length
         return state, np.concatenate(rows)
@@ -113,42 +115,6 @@ def test_the_length_of_a_call_changes_no_bit(config):
     whole = go(7)
     for lengths in ([1] * 7, [3, 4], [6, 1]):
         assert_trees_equal(go(*lengths), whole)
-
-
-@flax.struct.dataclass
-class Counter:
-    step: jax.Array
-    attempt: jax.Array
-    total: jax.Array
-
-
-@pytest.mark.parametrize("way", ["map", "vmap"])
-def test_members_do_what_is_rare_as_rarely_as_one_alone(config, way):
-    config.training.together_by = way
-    done = []
-
-    def step(state, images, key):
-        def rare():
-            jax.debug.callback(lambda step, total: done.append(int(step)), state.step, state.total)
-            return jnp.mean(images)
-
-        value = jax.lax.cond(state.step % 3 == 0, rare, lambda: jnp.zeros(()))
-        state = state.replace(step=state.step + 1, total=state.total + value)
-        return state, {"value": value}
-
-    stage = make_stage(config, step=step)
-    mesh = parallel.make_mesh()
-    call = training.make_call_together(stage, (0, 5), 8, config, mesh)
-    numbers = np.arange(2 * 8 * 4).reshape(2, 8, 4) % len(IMAGES)
-    zeros = jnp.zeros(2, jnp.int32)
-    states = Counter(zeros + 2, zeros, jnp.zeros(2))
-    states, rows = call(states, IMAGES, numbers, numbers, np.int32(6))
-    jax.effects_barrier()
-    assert sorted(done) == [3, 3, 6, 6]  # one for each member
-    np.testing.assert_array_equal(states.step, [8, 8])
-    seen = preprocessing.to_network(IMAGES[numbers[:, [1, 4]]]).mean((2, 3, 4, 5))
-    np.testing.assert_allclose(rows["value"][:, [1, 4]], seen, atol=1e-6)
-    np.testing.assert_allclose(states.total, seen.sum(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])
@@ -222,76 +188,6 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
     assert int(final_state(stage, config, tmp_path).step) == 3
 
 
-def failing(config, attempts=1):
-    """A stage whose fifth step fails until it has been rolled back so many times."""
-    sound = vae.make_train_step(config, SHAPE)
-
-    def step(state, images, key):
-        state, scalars = sound(state, images, key)
-        bad = (state.step == 5) & (state.attempt < attempts)
-        return state, scalars | {"kl": jnp.where(bad, jnp.nan, scalars["kl"])}
-
-    return make_stage(config, step=step)
-
-
-def test_a_rolled_back_run_goes_on_with_other_noise_and_smaller_steps(tmp_path, config):
-    config.training.on_nonfinite, config.training.rollback_rate = "rollback", 0.25
-    stage = failing(config)
-    train(stage, config, tmp_path / "rolled")
-    rolled = final_state(stage, config, tmp_path / "rolled")
-    assert (int(rolled.step), int(rolled.attempt)) == (7, 1)
-
-    # By hand: the state of step 3, the attempt raised, four more of the documented steps at a
-    # quarter of the rate.
-    config.training.on_nonfinite = "stop"
-    with pytest.raises(UserError):
-        train(stage, config, tmp_path / "stopped")
-    state = final_state(stage, config, tmp_path / "stopped")
-    config.vae.learning_rate /= 4
-    step = jax.jit(vae.make_train_step(config, SHAPE))
-    batches = feed.Batches(0, randomness.Stage.VAE, 4, len(IMAGES))
-    for i in range(3, 7):
-        key = randomness.step_key(0, randomness.Stage.VAE, 1, i)
-        images = preprocessing.to_network(jnp.asarray(IMAGES[batches.indices(i)]))
-        state, _ = step(state, images, key)
-    for ours, expected in zip(
-        jax.tree.leaves(rolled.params), jax.tree.leaves(state.params), strict=True
-    ):
-        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
-
-    lines = metrics(tmp_path / "rolled")
-    assert [line["step"] for line in lines if "trouble" not in line] == [4, 7]
-    (trouble,) = [line for line in lines if "trouble" in line]
-    assert (trouble["trouble"], trouble["step"]) == ("not_finite", 5)
-    assert "kl was not finite at step 5" in trouble["text"]
-
-
-def test_rollbacks_are_bounded(tmp_path, config):
-    config.training.on_nonfinite, config.training.most_rollbacks = "rollback", 2
-    with pytest.raises(UserError, match="at step 5 after 2 rollbacks: kl is not finite; the check"):
-        train(failing(config, attempts=9), config, tmp_path)
-    assert len([line for line in metrics(tmp_path) if "trouble" in line]) == 1
-    with workdir.open_workdir(tmp_path, config) as folder:
-        events = [line["event"] for line in folder.events()]
-    assert events.count("vae: rolled back to step 3") == 2
-
-
-def test_a_rolled_back_run_that_is_stopped_goes_on_to_the_same_end(tmp_path, config):
-    config.training.on_nonfinite = "rollback"
-    config.training.seconds_per_call = 1e-9  # a look after every step
-    train(failing(config), config, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(failing(config), config, tmp_path / "parts", StopAt(6))  # after the rollback
-    state = final_state(failing(config), config, tmp_path / "parts")
-    assert int(state.attempt) == 1
-    assert int(state.step) < 7
-    train(failing(config), config, tmp_path / "parts")
-    assert_trees_equal(
-        *(final_state(failing(config), config, tmp_path / name) for name in ("whole", "parts"))
-    )
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
-
-
 def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys):
     config.monitor.window, config.monitor.kl = 1, 1e9
     config.training.log_every = 2
@@ -348,9 +244,7 @@ def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):
 
     def careless(*arguments):
         call = real_make_call(*arguments)
-        return lambda state, images, places, indices, count: call(
-            state, images, np.asarray(places), indices, count
-        )
+        return lambda state, block: call(state, block._replace(places=np.asarray(block.places)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_call", careless)
@@ -413,7 +307,7 @@ def test_what_happened_is_noted(tmp_path, config):
     train(stage, config, tmp_path)
     with workdir.open_workdir(tmp_path, config) as folder:
         events = [line["event"] for line in folder.events()]
-    began, stopped, went_on, finished = events
+    began, stopped, resumed, finished = events
     assert (began, finished) == ("vae: began", "vae: finished at step 7")
     step = re.fullmatch(r"vae: stopped by signal 15 at step (\d)", stopped)[1]
-    assert went_on == f"vae: went on from step {step}"
+    assert resumed == f"vae: resumed from step {step}"

@@ -156,9 +156,6 @@ _SIZE = (
 FIELDS: dict[str, Field] = {
     "seed": _field(0, _SEED, "every random draw of the run follows from it"),
     "seeds": _field((), _SEEDS, "a run for each, in folders of their own, in the place of seed"),
-    "together": _field(
-        False, _YES_OR_NO, "train the runs of all seeds in one program, the faster way"
-    ),
     "variants": _field(
         (), _VARIANTS, 'a run for each, such as ("warm", "scratch: transfer.generator=scratch")'
     ),
@@ -304,20 +301,6 @@ FIELDS: dict[str, Field] = {
     "training.seconds_per_call": _field(
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
     ),
-    "training.together_by": _field(
-        "map",
-        _one_of(["map", "vmap"]),
-        "of together: one run after another, with its own bits; or vmap, all at once",
-    ),
-    "training.on_nonfinite": _field(
-        "stop",
-        _one_of(["stop", "rollback"]),
-        "what follows a number that is not finite: stop, or go back to the last checkpoint",
-    ),
-    "training.most_rollbacks": _field(3, _whole(1), "a stage, before it stops after all"),
-    "training.rollback_rate": _field(
-        0.5, _RATE_DECAY, "by which each rollback multiplies the learning rates"
-    ),
     "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
     # What is watched for during training, see monitor.py. Nothing that is trained depends on it.
     "monitor.window": _field(
@@ -421,8 +404,20 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(flatten(config), indent=2) + "\n"
 
 
+REMOVED = {
+    "together": "name the seeds in config.seeds, which are trained one after another",
+    "training.together_by": "name the seeds in config.seeds, which are trained one after another",
+    "training.on_nonfinite": "a number that is not finite stops the run; leave the field out",
+    "training.most_rollbacks": "a number that is not finite stops the run; leave the field out",
+    "training.rollback_rate": "a number that is not finite stops the run; lower learning rates",
+}
+"""Fields of earlier versions, and what to do instead."""
+
+
 def unknown_field(name: str) -> UserError:
     """Returns the error for a field that does not exist, naming those most like it."""
+    if name in REMOVED:
+        return UserError(f"The config field {name} no longer exists: {REMOVED[name]}.")
     last = {field.rpartition(".")[2]: field for field in FIELDS}
     near = difflib.get_close_matches(name, FIELDS, n=3)
     near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]
@@ -474,15 +469,6 @@ def check(config: ConfigDict) -> None:
             f"transfer.discriminator ({config.transfer.discriminator}) takes from a VAE, and "
             "transfer.generator is scratch, which trains none: set transfer.generator=vae, or "
             "leave it out."
-        )
-    if config.together and len(config.seeds) < 2:
-        raise UserError(
-            'together is for several seeds: name them, such as --config.seeds="(0, 1, 2)".'
-        )
-    if config.together and config.training.on_nonfinite == "rollback":
-        raise UserError(
-            "training.on_nonfinite=rollback cannot be had with together, where one run would hold "
-            "up the others: set together=False, or on_nonfinite=stop."
         )
     norms = config.model.norm, config.model.discriminator_norm
     if config.transfer.discriminator == "encoder" and norms[0] != norms[1]:

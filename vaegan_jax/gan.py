@@ -23,7 +23,6 @@ class GANState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, steps taken.
-      attempt: int32 scalar, raised by a rollback so that other noise is drawn.
       generator: parameters of a `Decoder`, float32.
       discriminator: parameters of a `Discriminator`, float32.
       generator_optimizer: the state of the generator's Adam.
@@ -34,7 +33,6 @@ class GANState(flax.struct.PyTreeNode):
     """
 
     step: jax.Array
-    attempt: jax.Array
     generator: optax.Params
     discriminator: optax.Params
     generator_optimizer: optax.OptState
@@ -89,7 +87,6 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) ->
         params = params | {"trunk": start.trunk}
     return GANState(
         step=jnp.zeros((), jnp.int32),
-        attempt=jnp.zeros((), jnp.int32),
         generator=start.generator,
         discriminator=params,
         generator_optimizer=_generator_optimizer(config).init(start.generator),
@@ -205,7 +202,6 @@ def make_train_step(
         updates, discriminator_optimizer_state = discriminator_optimizer.update(
             gradient, state.discriminator_optimizer, state.discriminator
         )
-        updates = optimizers.slowed(updates, config, state.attempt)
         state = state.replace(
             step=state.step + 1,
             discriminator=optax.apply_updates(state.discriminator, updates),
@@ -228,7 +224,6 @@ def make_train_step(
             updates, optimizer_state = generator_optimizer.update(
                 gradient, state.generator_optimizer, state.generator
             )
-            updates = optimizers.slowed(updates, config, state.attempt)
             params = optax.apply_updates(state.generator, updates)
             new_state = state.replace(
                 generator=params,

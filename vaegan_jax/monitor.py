@@ -76,7 +76,7 @@ def not_finite(what: str, step: int, stage: str) -> Trouble:
         NOT_FINITE,
         {},
         f"{what} was not finite at step {step}.",
-        f"lower learning rates in config.{stage}, training.on_nonfinite=rollback",
+        f"lower learning rates in config.{stage}",
     )
 
 

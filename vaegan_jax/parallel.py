@@ -7,7 +7,7 @@ what is here waits for anybody.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -150,11 +150,11 @@ def local(tree: Tree) -> Tree:
 def split_batch(x: jax.Array) -> jax.Array:
     """Has the compiler split an array along its first axis, where a mesh is in use.
 
-    To be called within a jitted function. The numbers stay the same; outside of a mesh, or where
-    its devices work apart from one another, nothing happens.
+    To be called within a jitted function. The numbers stay the same; outside of a mesh nothing
+    happens.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.axis_types != (AxisType.Auto,) or mesh.size == 1:
+    if mesh.empty or mesh.size == 1:
         return x
     constrained: jax.Array = jax.lax.with_sharding_constraint(x, PartitionSpec(AXIS))
     return constrained
@@ -172,23 +172,3 @@ def require_divisible(batch_size: int, field: str) -> None:
             f"{field} ({batch_size}) cannot be divided among the {devices} devices that JAX sees: "
             "make it a multiple of that, or hide some of them (CUDA_VISIBLE_DEVICES)."
         )
-
-
-def leading(members: int, mesh: Mesh) -> Mesh:
-    """Returns as many devices of a mesh as so many members can be dealt to evenly."""
-    count = max(n for n in range(1, mesh.size + 1) if members % n == 0)
-    return Mesh(mesh.devices[:count], (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def apart(function: Any, mesh: Mesh, dealt: Sequence[bool]) -> Any:
-    """Returns a function that every device of a mesh computes for its own members.
-
-    Args:
-      function: of arrays, or trees of them, with the members first where they are dealt out.
-      mesh: to whose devices they are dealt.
-      dealt: of each argument, whether it is dealt out; every result is.
-    """
-    specs = tuple(PartitionSpec(AXIS) if each else PartitionSpec() for each in dealt)
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
-    )

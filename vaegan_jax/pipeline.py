@@ -1,12 +1,11 @@
 """A run, top to bottom: data, VAE, hand-over, GAN, evaluation, report."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -59,123 +58,54 @@ def run(
       UserError: for anything that the person who started it can put right.
       Stopped: where a signal asked for it; everything is saved.
     """
-    run_together({path: config}, stages, profile)
-
-
-def run_together(
-    configs: dict[pathlib.Path, ConfigDict],
-    stages: Sequence[str] = STAGES,
-    profile: bool = False,
-) -> None:
-    """Runs configs that are equal but for the seed, each in its workdir, trained in one program.
-
-    Each leaves what it leaves when it is run alone. One in which a number is not finite is left
-    out from then on, and named in the end.
-
-    Raises:
-      UserError: for anything that the person who started them can put right.
-      Stopped: where a signal asked for it; everything is saved.
-    """
-    for path, config in configs.items():
-        configuration.check(config)
-        workdir.require_usable(path, config)
+    configuration.check(config)
+    workdir.require_usable(path, config)
     if tuple(stages) == ("report",):
-        for path, config in configs.items():
-            workdir.require_run(path)
-            with workdir.open_workdir(path, config) as folder:
-                print(f"The report is {folder.write_report(page.make(folder))}")
+        workdir.require_run(path)
+        with workdir.open_workdir(path, config) as folder:
+            print(f"The report is {folder.write_report(page.make(folder))}")
         return
 
-    config = next(iter(configs.values()))
     data = images.load(config.data)
-    _require_enough(config, data, together=len(configs) > 1)
-    _require_one_process(configs)
+    _require_enough(config, data)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     trained = _trained_stages(config, stages)
     for stage in trained:
         memory.require(config, data.shape, stage)
     again = "evaluate" in stages and len(stages) < len(STAGES)
-    judges = [evaluating.make_judges(each, data, required=again) for each in configs.values()]
-    folders = " ".join(map(str, configs))
-    print(f"{images.describe(data)}\nThe run's folder is {folders}", flush=True)
-    with contextlib.ExitStack() as opened:
-        runs = [
-            _Run(each, opened.enter_context(workdir.open_workdir(path, each)), judge)
-            for (path, each), judge in zip(configs.items(), judges, strict=True)
-        ]
-        stop = opened.enter_context(StopRequest())
-        for one in runs:
-            one.folder.require_data(images.facts(data))
-            one.folder.note_environment(environment.facts(), _identity(one.config, data))
-        worked, left_out = False, list[str]()
+    judges = evaluating.make_judges(config, data, required=again)
+    print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
+    with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
+        folder.require_data(images.facts(data))
+        folder.note_environment(environment.facts(), _identity(config, data))
+        worked = False
         if "vae" in trained:
-            worked |= _train(runs, left_out, vae_stage, data, stop, profile)
-            for one in runs:
-                _note_latent_use(one.config, data, one.folder)
+            vae_ = vae_stage(config, data, folder, judges.measure)
+            worked |= training.train(vae_, data.train, config, folder, stop, profile)
+            _note_latent_use(config, data, folder)
         if "gan" in trained:
-            worked |= _train(runs, left_out, gan_stage, data, stop, profile)
-        for one in runs:
-            if "evaluate" in stages and one.judges.embedding is not None:
-                worked |= evaluating.evaluate_run(
-                    one.config, data, one.folder, one.judges, stop, again
-                )
+            gan_ = gan_stage(config, data, folder, judges.measure)
+            worked |= training.train(gan_, data.train, config, folder, stop, profile)
+        if "evaluate" in stages and judges.embedding is not None:
+            worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
         if not parallel.is_first():
-            return  # what is left is read from the folder, while the first writes it
+            return  # the rest reads from the folder, while the first process writes it
         peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
-        for one in runs:
-            if worked:
-                one.folder.write_event(f"at most {peak} of memory")
-            if worked or not (one.folder.path / workdir.REPORT).exists():
-                one.folder.write_report(page.make(one.folder))
+        if worked:
+            folder.write_event(f"at most {peak} of memory")
+        if worked or not (folder.path / workdir.REPORT).exists():
+            folder.write_report(page.make(folder))
         if not worked:
             print("This run was finished before, and nothing is left to do.")
-        for one in runs:
-            print(summary(one.config, one.folder))
+        print(summary(config, folder))
         print(f"memory:  at most {peak}")
-    if left_out:
-        raise UserError(" ".join(left_out))
 
 
 def _trained_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
     """Returns which of the stages that were asked for train something."""
     needed = ("vae", "gan") if config.transfer.generator == "vae" else ("gan",)
     return [stage for stage in needed if stage in stages]
-
-
-class _Run(NamedTuple):
-    """A run on its way through the stages."""
-
-    config: ConfigDict
-    folder: workdir.Workdir
-    judges: evaluating.Judges
-
-
-def _train(
-    runs: list[_Run],
-    left_out: list[str],
-    make_stage: Callable[..., training.Stage[Any]],
-    data: images.Images,
-    stop: StopRequest,
-    profile: bool,
-) -> bool:
-    """Trains a stage of all runs; those that break go from the one list to the other."""
-    parts = [
-        training.Run(
-            make_stage(one.config, data, one.folder, one.judges.measure),
-            one.config,
-            one.folder,
-            profile,
-        )
-        for one in runs
-    ]
-    worked, broken = training.train_together(parts, data.train, stop)
-    if len(broken) == len(runs):
-        raise next(iter(broken.values()))
-    for position in sorted(broken, reverse=True):
-        left_out.append(f"{runs.pop(position).folder.path} is left out: {broken[position]}")
-        print(left_out[-1], flush=True)
-    return worked
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
@@ -324,15 +254,7 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
     return texts
 
 
-def _require_one_process(configs: dict[pathlib.Path, ConfigDict]) -> None:
-    if len(configs) > 1 and jax.process_count() > 1:
-        raise UserError(
-            "Runs can be trained together by the devices of one process, and not by several "
-            "processes: start a single one, or set together=False."
-        )
-
-
-def _require_enough(config: ConfigDict, data: images.Images, together: bool) -> None:
+def _require_enough(config: ConfigDict, data: images.Images) -> None:
     for stage in ("vae", "gan"):
         batch_size = config[stage].batch_size
         if batch_size > len(data.train):
@@ -340,5 +262,4 @@ def _require_enough(config: ConfigDict, data: images.Images, together: bool) -> 
                 f"{stage}.batch_size ({batch_size}) is larger than the training set "
                 f"({len(data.train)} images): lower it."
             )
-        if not together:
-            parallel.require_divisible(batch_size, f"{stage}.batch_size")
+        parallel.require_divisible(batch_size, f"{stage}.batch_size")

@@ -48,7 +48,7 @@ def members(config: ConfigDict) -> list[Member]:
         for seed in config.seeds or (config.seed,):
             one = configuration.default_config()
             one.update_from_flattened_dict(flatten_dict(config.to_dict(), sep="."))
-            one.seeds, one.variants, one.together, one.seed = (), (), False, seed
+            one.seeds, one.variants, one.seed = (), (), seed
             for override in filter(None, map(str.strip, overrides.split(";"))):
                 _set(one, name, override)
             parts = [name] if name else []
@@ -76,8 +76,7 @@ def run(
 ) -> None:
     """Goes through all runs of a sweep, each in a folder of its own within the sweep's.
 
-    What is finished is passed over, so that a sweep that was stopped goes on where it was. With
-    `together` the runs of one variant are trained in one program.
+    Finished runs are skipped, so that a sweep that was stopped resumes where it was.
 
     Raises:
       UserError: as `pipeline.run`, and for what `members` refuses, before any run begins.
@@ -85,14 +84,9 @@ def run(
     """
     configuration.check(config)
     all_of_it = members(config)
-    size = len(config.seeds) if config.together else 1
-    for first in range(0, len(all_of_it), size):
-        some = all_of_it[first : first + size]
-        numbers = f"Run {first + 1}" if size == 1 else f"Runs {first + 1} to {first + size}"
-        names = ", ".join(member.name for member in some)
-        print(f"{numbers} of {len(all_of_it)}: {names}", flush=True)
-        configs = {path / member.name: member.config for member in some}
-        pipeline.run_together(configs, stages, profile)
+    for number, member in enumerate(all_of_it, 1):
+        print(f"Run {number} of {len(all_of_it)}: {member.name}", flush=True)
+        pipeline.run(member.config, path / member.name, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
           f"python -m vaegan_jax.compare {folders}")  # fmt: skip
@@ -104,7 +98,7 @@ def _set(config: ConfigDict, name: str, override: str) -> None:
         raise UserError(
             f"The variant {name!r} has {override!r}, which is no override: write field=value."
         )
-    if field not in configuration.FIELDS or field in ("seeds", "variants", "together"):
+    if field not in configuration.FIELDS or field in ("seeds", "variants"):
         raise configuration.unknown_field(field)
     try:
         config.update_from_flattened_dict({field: _value(text)})

@@ -1,11 +1,11 @@
-"""The one loop that both stages share: many steps a call, then log, draw, evaluate, save."""
+"""The training loop that both stages share: many steps per call, then log, draw, measure, save."""
 
 import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +23,11 @@ from vaegan_jax.workdir import Workdir
 
 
 class StageState(Protocol):
-    """What the loop asks of a stage's state."""
+    """The attribute that the loop needs of a stage's state."""
 
     @property
     def step(self) -> jax.Array:
         """int32 scalar, steps taken."""
-
-    @property
-    def attempt(self) -> jax.Array:
-        """int32 scalar, 0 unless rolled back."""
-
-    def replace(self, **changes: Any) -> Self:
-        """Returns the state with other fields."""
 
 
 State = TypeVar("State", bound=StageState)
@@ -44,19 +37,19 @@ Step = Callable[[State, jax.Array, jax.Array], tuple[State, Scalars]]
 
 @dataclasses.dataclass(frozen=True)
 class Stage(Generic[State]):
-    """What the loop needs to know of a stage.
+    """The functions and sizes that the loop needs of a stage.
 
     Attributes:
-      number: its number in the derivation of keys; its name names its files.
-      steps: how many it takes in all.
-      batch_size: images a step.
-      template: its state as `jax.ShapeDtypeStruct`, to restore a checkpoint into.
-      init: () -> its first state; called only where nothing is saved.
+      number: its number in the derivation of keys; its name in lower case names its files.
+      steps: total number of steps.
+      batch_size: images per step.
+      template: the state as `jax.ShapeDtypeStruct`, to restore a checkpoint into.
+      init: () -> the initial state; called only where no checkpoint exists.
       step: (state, images in [-1, 1], key) -> (state, scalars).
       pictures: state -> pictures by name, uint8 [H, W, C].
-      shown: the scalars that the progress line shows.
-      measure: state -> distances to real images by name, taken every
-        ``evaluation.curve_every`` steps; None for no such curve.
+      shown: names of the scalars on the progress line.
+      measure: state -> distances to real images by name, computed every
+        ``evaluation.curve_every`` steps; None for no curve.
     """
 
     number: randomness.Stage
@@ -71,25 +64,39 @@ class Stage(Generic[State]):
 
     @property
     def name(self) -> str:
-        """Its name in files and messages."""
+        """The name in files and messages."""
         return self.number.name.lower()
 
 
-@dataclasses.dataclass(frozen=True)
-class Run(Generic[State]):
-    """One run's part in a training.
+class Block(NamedTuple):
+    """The images of the next steps, and the seed, as arrays on the devices.
 
     Attributes:
-      stage: what is trained.
-      config: the run's config.
-      workdir: where its metrics, pictures and checkpoints go.
-      profile: whether to leave a trace of some steps in its folder.
+      images: uint8 [N, H, W, C].
+      places: int32 [max_steps, B], the rows of `images` that form each step's batch.
+      indices: int32 [max_steps, B], the images' indices in the data set, which key random flips.
+      steps: int32 scalar, the number of steps to take, at most max_steps.
+      seed: uint32 scalar.
     """
 
-    stage: Stage[State]
-    config: ConfigDict
-    workdir: Workdir
-    profile: bool = False
+    images: jax.Array
+    places: jax.Array
+    indices: jax.Array
+    steps: jax.Array
+    seed: jax.Array
+
+
+class NotFiniteError(Exception):
+    """A scalar or a parameter is not finite.
+
+    Attributes:
+      name: of the number.
+      step: of the stage.
+    """
+
+    def __init__(self, name: str, step: int) -> None:
+        super().__init__(f"{name} at step {step}")
+        self.name, self.step = name, step
 
 
 def train(
@@ -100,289 +107,146 @@ def train(
     stop: StopRequest,
     profile: bool = False,
 ) -> bool:
-    """Trains a stage from where it stands to its last step.
+    """Trains a stage from its newest checkpoint to its last step.
 
     Args:
-      stage: what to train.
-      images: uint8 [N, H, W, C], N no less than a batch.
+      stage: the stage.
+      images: uint8 [N, H, W, C], N at least the batch size.
       config: the run's config.
-      workdir: where metrics, pictures and checkpoints go.
-      stop: asked after every call.
-      profile: whether to leave a trace of some steps in the workdir.
+      workdir: receives metrics, pictures and checkpoints.
+      stop: read after every call.
+      profile: whether to write a trace of some steps to the workdir.
 
     Returns:
-      Whether there was anything left to do.
+      Whether any step was left to take.
 
     Raises:
-      Stopped: after saving, where a signal asked for it.
+      Stopped: after saving, when a signal asked for it.
       UserError: for a checkpoint that does not fit or cannot be written, and for a number that is
-        not finite, naming it and the step, unless ``training.on_nonfinite`` has it rolled back.
+        not finite, which it names together with the step.
     """
-    worked, broken = train_together([Run(stage, config, workdir, profile)], images, stop)
-    for error in broken.values():
-        raise error
-    return worked
-
-
-def train_together(
-    runs: Sequence[Run[State]], images: ImageArray, stop: StopRequest
-) -> tuple[bool, dict[int, UserError]]:
-    """Trains the same stage of runs that differ in their seeds, in one program.
-
-    Each is trained as if it were alone, from where it stands: those that lie behind go first.
-
-    Args:
-      runs: one or more, with configs that are equal but for the seed.
-      images: uint8 [N, H, W, C], N no less than a batch.
-      stop: asked after every call.
-
-    Returns:
-      Whether there was anything left to do, and of the runs, by their position, that met a number
-      which is not finite and were left out from then on, what to say of it.
-
-    Raises:
-      Stopped: after saving, where a signal asked for it.
-      UserError: for a checkpoint that does not fit or cannot be written.
-    """
-    mesh = parallel.make_mesh()
-    last = runs[0].stage.steps
-    members = [_Member(run, position) for position, run in enumerate(runs)]
-    broken: dict[int, UserError] = {}
-    worked = False
-    try:
-        for member in members:
-            member.find()
-        while left := [m for m in members if m.step != last and m.position not in broken]:
-            worked = True
-            first = min(member.step for member in left)
-            group = [member for member in left if member.step == first]
-            until = min((member.step for member in left if member.step > first), default=last)
-            try:
-                _train(group, images, stop, mesh, until)
-            except NotFiniteError as bad:
-                for member in group:
-                    member.checkpoints.finish()
-                    member.find()
-                error = _give_up(group[bad.member], bad)
-                if error is not None:
-                    broken[group[bad.member].position] = error
-    finally:
-        for member in members:
-            member.checkpoints.close()
-    return worked, broken
-
-
-class _Member(Generic[State]):
-    """A run while it is trained.
-
-    Attributes:
-      run: the run.
-      position: among those that are trained together.
-      checkpoints: its own.
-      step: of its newest checkpoint, or 0.
-      attempt: how often it was rolled back since it began or was resumed.
-    """
-
-    def __init__(self, run: Run[State], position: int) -> None:
-        directory = run.workdir.checkpoints(run.stage.name)
-        self.run, self.position = run, position
-        self.checkpoints = Checkpoints(directory, run.config.training.keep_checkpoints)
-        self.step = self.attempt = 0
-
-    def find(self) -> None:
-        """Looks for the newest checkpoint, and says which had to be set aside."""
-        self.step = self.checkpoints.latest() or 0
-        for warning in self.checkpoints.warnings:
-            sys.stderr.write(f"Warning: {warning}\n")
-            self.run.workdir.write_event(f"{self.run.stage.name}: {warning}")
-        self.checkpoints.warnings.clear()
-
-    def begin(self, whole: jax.sharding.NamedSharding) -> tuple[State, "Log"]:
-        """Returns the state to go on from, whole on every device, and the log."""
-        stage, workdir, step = self.run.stage, self.run.workdir, self.step
-        progress = None
-        if step == 0:
-            state = parallel.put_state(stage.init(), whole)
-        else:
-            state, progress = self.checkpoints.restore(step, stage.template, whole)
-        self.attempt = max(self.attempt, int(state.attempt))
-        attempt = parallel.put(np.full((), self.attempt, np.int32), whole)
-        state = state.replace(attempt=attempt)
-        workdir.rewind(stage.name, step)
-        workdir.write_event(
-            f"{stage.name}: {'began' if step == 0 else f'went on from step {step}'}"
-        )
-        if step == 0:
-            _draw(stage, parallel.local(state), workdir, step)
-        return state, Log(stage, self.run.config, workdir, step, progress)
-
-
-class NotFiniteError(Exception):
-    """A number that is not finite.
-
-    Attributes:
-      what: the number's name.
-      step: of the stage.
-      attempt: how often the stage had been rolled back by then.
-      member: in which of the runs that are trained together.
-    """
-
-    def __init__(self, what: str, step: int, attempt: int, member: int = 0) -> None:
-        super().__init__(f"{what} at step {step}")
-        self.what, self.step, self.attempt, self.member = what, step, attempt, member
-
-
-def _give_up(member: _Member[Any], bad: NotFiniteError) -> UserError | None:
-    """Notes what happened; returns the error, or None where the run is to be rolled back."""
-    stage, workdir, every = member.run.stage, member.run.workdir, member.run.config.training
-    trouble = monitor.not_finite(bad.what, bad.step, stage.name)
-    workdir.write_trouble(stage.name, bad.step, trouble)
-    if every.on_nonfinite == "stop" or bad.attempt >= every.most_rollbacks:
-        return _not_finite(stage, member.run.config, bad, member.step)
-    member.attempt = bad.attempt + 1
-    print(
-        f"{stage.name}: {trouble.text} Going back to step {member.step} with learning "
-        f"rates of {every.rollback_rate**member.attempt:.3g} of the config's "
-        f"(rollback {member.attempt} of {every.most_rollbacks}).",
-        flush=True,
-    )
-    workdir.write_event(f"{stage.name}: rolled back to step {member.step}")
-    return None
+    directory = workdir.checkpoints(stage.name)
+    checkpoints = Checkpoints(directory, config.training.keep_checkpoints)
+    with contextlib.closing(checkpoints):
+        saved = _newest_checkpoint(checkpoints, stage, workdir)
+        if saved == stage.steps:
+            return False
+        try:
+            _train(stage, images, config, workdir, checkpoints, saved, stop, profile)
+        except NotFiniteError as error:
+            checkpoints.finish()
+            workdir.write_trouble(
+                stage.name, error.step, monitor.not_finite(error.name, error.step, stage.name)
+            )
+            raise _not_finite(stage, error, checkpoints.latest()) from error
+    return True
 
 
 def _train(
-    members: Sequence[_Member[State]],
+    stage: Stage[State],
     images: ImageArray,
+    config: ConfigDict,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    step: int,
     stop: StopRequest,
-    mesh: jax.sharding.Mesh,
-    until: int,
+    profile: bool,
 ) -> None:
-    """Goes on from the checkpoints of the members, all of one step, up to another step."""
-    first = members[0].run
-    stage, config, every = first.stage, first.config, first.config.training
-    together = len(members) > 1
+    """Takes the steps from a saved one to the last, or to the one at which a signal stops it."""
+    every = config.training
     curve_every = config.evaluation.curve_every if stage.measure else 0
-    step = members[0].step
-    begun = [member.begin(parallel.whole(mesh)) for member in members]
-    logs = [log for _, log in begun]
-    seeds = [member.run.config.seed for member in members]
-    batches = [Batches(seed, stage.number, stage.batch_size, len(images)) for seed in seeds]
-    if together:
-        mesh = parallel.leading(len(members), mesh)
-        call = make_call_together(stage, seeds, every.log_every, config, mesh)
-        states = jax.device_put(_stacked([state for state, _ in begun]), parallel.split(mesh))
-    else:
-        call = make_call(stage, seeds[0], every.log_every, config.data.flip, mesh)
-        states = begun[0][0]
-    del begun
-    if first.profile:
-        call = profiling.traced(call, first.workdir.path / "profile" / stage.name)
+    mesh = parallel.make_mesh()
+    state, progress = _restore_or_init(stage, checkpoints, workdir, step, parallel.whole(mesh))
+    batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
     limit_mb, workers = config.data.resident_limit_mb, config.data.workers
     feed = make_feed(images, batches, step, every.log_every, limit_mb, workers, mesh)
-    allowed = 1  # the first call also compiles, so it says little about the speed
-    while step < until:
-        allowed = parallel.first_says([allowed])[0]
-        served = feed.serve(step, min(allowed, _steps_to_next(step, until, every, curve_every)))
-        count = served.steps
-        began = time.perf_counter()
-        with jax.transfer_guard("disallow"):
-            states, scalars = call(states, served.images, *_put(served, every.log_every, mesh))
-            feed.prefetch()
-            rows = _of_members(jax.device_get(scalars), len(members), count)
-        allowed = max(1, int(every.seconds_per_call * count / (time.perf_counter() - began)))
-
-        bad = [first_not_finite(of_member) for of_member in rows]
-        for position, found in enumerate(bad):
-            if found is not None:
-                _close(logs)
-                attempt = members[position].attempt
-                raise NotFiniteError(found[1], step + found[0] + 1, attempt, position)
-        step += count
-        stopping = parallel.any_says(stop.signal or 0)
-        last = step == stage.steps
-        saving = step == until or step % every.checkpoint_every == 0 or bool(stopping)
-        for position, (member, log) in enumerate(zip(members, logs, strict=True)):
-            workdir, of = member.run.workdir, member.run.stage
-            log.add(rows[position])
+    call = make_call(stage, every.log_every, config.data.flip, mesh)
+    if profile:
+        call = profiling.traced(call, workdir.path / "profile" / stage.name)
+    allowed = 1  # the first call also compiles, so its duration says little about the speed
+    stopping = 0
+    with contextlib.closing(Log(stage, config, workdir, step, progress)) as log:
+        while step < stage.steps and not stopping:
+            allowed = parallel.first_says([allowed])[0]
+            until_due = _steps_to_next(step, stage.steps, every, curve_every)
+            served = feed.serve(step, min(allowed, until_due))
+            began = time.perf_counter()
+            with jax.transfer_guard("disallow"):
+                state, scalars = call(state, _block(served, every.log_every, config.seed, mesh))
+                feed.prefetch()
+                rows = {
+                    name: values[: served.steps] for name, values in jax.device_get(scalars).items()
+                }
+            seconds = time.perf_counter() - began
+            allowed = max(1, int(every.seconds_per_call * served.steps / seconds))
+            if bad := first_not_finite(rows):
+                raise NotFiniteError(bad[1], step + bad[0] + 1)
+            step += served.steps
+            stopping = parallel.any_says(stop.signal or 0)
+            last = step == stage.steps
+            log.add(rows)
             if last or step % every.log_every == 0:
                 log.write(step)
-            drawing = last or step % every.picture_every == 0
-            measuring = of.measure and curve_every and (last or step % curve_every == 0)
-            if not (drawing or measuring or saving):
-                continue
-            state = _member_state(states, position) if together else states
-            if drawing:
-                _draw(of, parallel.local(state), workdir, step)
-            if measuring and of.measure:
-                with contextlib.ExitStack() as paused:
-                    for each in logs:
-                        paused.enter_context(each.paused())
-                    measured = of.measure(parallel.local(state))
-                workdir.write_curve(of.name, step, log.cost(step) | measured)
-            if saving:
+            if last or step % every.picture_every == 0:
+                _draw(stage, parallel.local(state), workdir, step)
+            if stage.measure and curve_every and (last or step % curve_every == 0):
+                with log.paused():
+                    measured = stage.measure(parallel.local(state))
+                workdir.write_curve(stage.name, step, log.cost(step) | measured)
+            if last or step % every.checkpoint_every == 0 or stopping:
                 if not all_finite(state):
-                    _close(logs)
-                    raise NotFiniteError("a parameter", step, member.attempt, position)
-                member.checkpoints.save(step, state, log.progress())
-        if stopping and not last:
-            break
-    _close(logs)
-    for member in members:
-        member.checkpoints.finish()
-        member.step = step
-        ending = "finished" if last else f"stopped by signal {stopping}" if stopping else "paused"
-        member.run.workdir.write_event(f"{stage.name}: {ending} at step {step}")
-    if stopping and not last:
+                    raise NotFiniteError("a parameter", step)
+                checkpoints.save(step, state, log.progress())
+    checkpoints.finish()
+    ending = "finished" if step == stage.steps else f"stopped by signal {stopping}"
+    workdir.write_event(f"{stage.name}: {ending} at step {step}")
+    if step < stage.steps:
         raise Stopped(
             f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
-            "command again to go on.",
+            "command again to continue.",
             128 + stopping,
         )
 
 
-def _close(logs: Sequence["Log"]) -> None:
-    for log in logs:
-        log.close()
+def _newest_checkpoint(checkpoints: Checkpoints, stage: Stage[Any], workdir: Workdir) -> int:
+    """Returns the step of the newest sound checkpoint, or 0; reports those that are damaged."""
+    step = checkpoints.latest() or 0
+    for warning in checkpoints.warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+        workdir.write_event(f"{stage.name}: {warning}")
+    return step
 
 
-def _stacked(states: Sequence[State]) -> State:
-    """Returns states of one shape as one, with an axis of members first."""
-    stacked: State = jax.jit(lambda *states: jax.tree.map(lambda *x: jnp.stack(x), *states))(
-        *states
-    )
-    return stacked
+def _restore_or_init(
+    stage: Stage[State],
+    checkpoints: Checkpoints,
+    workdir: Workdir,
+    step: int,
+    sharding: jax.sharding.NamedSharding,
+) -> tuple[State, Progress | None]:
+    """Returns the state at a saved step, or the initial state at step 0, and the log's progress."""
+    progress = None
+    if step == 0:
+        state = parallel.put_state(stage.init(), sharding)
+    else:
+        state, progress = checkpoints.restore(step, stage.template, sharding)
+    workdir.rewind(stage.name, step)
+    workdir.write_event(f"{stage.name}: {'began' if step == 0 else f'resumed from step {step}'}")
+    if step == 0:
+        _draw(stage, parallel.local(state), workdir, step)
+    return state, progress
 
 
-def _member_state(states: State, position: int) -> State:
-    """Returns one member's state, on the first device."""
-    device = jax.local_devices()[0]
-    state: State = jax.tree.map(lambda leaf: jax.device_put(leaf[position], device), states)
-    return state
-
-
-def _of_members(
-    scalars: dict[str, np.ndarray], members: int, count: int
-) -> list[dict[str, np.ndarray]]:
-    """Returns the scalars of each member, [count] each: from [most] or [members, most]."""
-    return [
-        {name: rows.reshape(members, -1)[i, :count] for name, rows in scalars.items()}
-        for i in range(members)
-    ]
-
-
-def _put(served: Served, most: int, mesh: jax.sharding.Mesh) -> tuple[jax.Array, ...]:
-    """Puts what a call takes beside state and images on the devices, of one shape for every call.
-
-    The places and indices, int32 [members, count, B], or [count, B] of one run, get zeros after
-    them up to `most` steps.
-    """
-    missing = [(0, 0)] * served.places.ndim
-    missing[-2] = (0, most - served.steps)
+def _block(served: Served, max_steps: int, seed: int, mesh: jax.sharding.Mesh) -> Block:
+    """Puts a call's arguments on the devices, padded to the shapes that every call has."""
+    padding = [(0, max_steps - served.steps), (0, 0)]
     whole = parallel.whole(mesh)
-    return (
-        parallel.put(np.pad(served.places, missing), whole),
-        parallel.put(np.pad(served.indices, missing), whole),
-        parallel.put(np.asarray(served.steps, np.int32), whole),
+    return Block(
+        served.images,
+        places=parallel.put(np.pad(served.places, padding), whole),
+        indices=parallel.put(np.pad(served.indices, padding), whole),
+        steps=parallel.put(np.asarray(served.steps, np.int32), whole),
+        seed=parallel.put(np.asarray(seed, np.uint32), whole),
     )
 
 
@@ -486,133 +350,56 @@ class Log:
 
 def make_call(
     stage: Stage[State],
-    seed: int,
-    most: int,
+    max_steps: int,
     flip: bool = False,
     mesh: jax.sharding.Mesh | None = None,
-) -> Callable[..., tuple[State, Scalars]]:
-    """Returns the jitted ``call(state, images, places, indices, count) -> (state, rows)``.
+) -> Callable[[State, Block], tuple[State, Scalars]]:
+    """Returns the jitted ``call(state, block) -> (state, rows)``, which takes many steps.
 
-    It takes `count` <= `most` steps over batches gathered on the device from the uint8 images
-    [N, H, W, C] by `places`, int32 [most, B]; `indices`, of the same shape, are those of the
-    images in the data set, by which random flips are keyed where `flip` asks for them. Each
-    scalar is returned as float32 [most], of which the first `count` are set. The state is
-    donated. The number of steps is an argument of one compiled program, so the length of a call
-    cannot change a bit of its result; and so is the seed, so that all seeds share the program.
+    The state is donated. Each scalar is returned as float32 [max_steps], of which the first
+    ``block.steps`` are set. Number of steps and seed are arguments of one compiled program, so
+    the length of a call cannot change a bit of its result, and all seeds share the program.
 
-    Over the devices of a mesh every batch is split; state and scalars are whole on each.
+    Over the devices of a mesh every batch is split; state and scalars are replicated.
+
+    Args:
+      stage: the stage.
+      max_steps: the largest number of steps in one call.
+      flip: whether to mirror images at random.
+      mesh: the devices; all of them by default.
     """
     mesh = mesh or parallel.make_mesh()
-    whole = parallel.whole(mesh)
-    steps = _steps(stage, most, flip)
-    call = memory.checked(jax.jit(steps, donate_argnums=0, out_shardings=whole), stage.name)
-    own_seed = parallel.put(np.asarray(seed, np.uint32), whole)
 
-    def run(
-        state: State,
-        images: jax.Array,
-        places: jax.Array,
-        indices: jax.Array,
-        count: jax.Array,
-    ) -> tuple[State, Scalars]:
-        with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
-            result: tuple[State, Scalars] = call(state, images, places, indices, count, own_seed)
-        return result
-
-    return run
-
-
-def make_call_together(
-    stage: Stage[State],
-    seeds: Sequence[int],
-    most: int,
-    config: ConfigDict,
-    mesh: jax.sharding.Mesh,
-) -> Callable[..., tuple[State, Scalars]]:
-    """Returns the like of `make_call` for as many runs as there are seeds.
-
-    State, places, indices and scalars have an axis of members first. The members are dealt to the
-    devices of the mesh, which need nothing from one another, and each device goes through its own:
-    one after another with ``training.together_by=map``, where each has the bits that it has alone;
-    all at once with `vmap`, where other convolutions are chosen, and the last bits are others.
-    """
-    one = _steps(stage, most, config.data.flip)
-
-    def each(
-        states: State,
-        images: jax.Array,
-        places: jax.Array,
-        indices: jax.Array,
-        count: jax.Array,
-        seeds: jax.Array,
-    ) -> tuple[State, Scalars]:
-        result: tuple[State, Scalars]
-        if config.training.together_by == "vmap":
-            # All stand at the same step; one number for all keeps each `lax.cond` on it a branch,
-            # where a batch of them would have both sides computed.
-            axes = jax.tree.map(lambda _: 0, states).replace(step=None)
-            by_member = jax.vmap(one, (axes, None, 0, 0, None, 0), (axes, 0))
-            shared = states.replace(step=states.step[0])
-            moved, rows = by_member(shared, images, places, indices, count, seeds)
-            step = jnp.broadcast_to(moved.step, states.step.shape)
-            result = moved.replace(step=step), rows
-        else:
-            result = jax.lax.map(
-                lambda of: one(of[0], images, of[1], of[2], count, of[3]),
-                (states, places, indices, seeds),
-            )
-        return result
-
-    dealt = (True, False, True, True, False, True)
-    call = memory.checked(jax.jit(parallel.apart(each, mesh, dealt), donate_argnums=0), stage.name)
-    own_seeds = parallel.put(np.asarray(seeds, np.uint32), parallel.split(mesh))
-
-    def run(
-        states: State,
-        images: jax.Array,
-        places: jax.Array,
-        indices: jax.Array,
-        count: jax.Array,
-    ) -> tuple[State, Scalars]:
-        result: tuple[State, Scalars] = call(states, images, places, indices, count, own_seeds)
-        return result
-
-    return run
-
-
-def _steps(stage: Stage[State], most: int, flip: bool) -> Callable[..., tuple[State, Scalars]]:
-    """Returns ``steps(state, images, places, indices, count, seed) -> (state, rows)``."""
-
-    def take_step(
-        state: State, images: jax.Array, places: jax.Array, indices: jax.Array, seed: jax.Array
-    ) -> tuple[State, Scalars]:
-        key = randomness.step_key(seed, stage.number, state.attempt, state.step)
-        batch = images[parallel.split_batch(places)]
+    def take_step(state: State, block: Block, i: jax.Array | int) -> tuple[State, Scalars]:
+        key = randomness.step_key(block.seed, stage.number, 0, state.step)
+        batch = block.images[parallel.split_batch(block.places[i])]
         if flip:
             flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
-            batch = preprocessing.random_flip(batch, indices, flip_key)
+            batch = preprocessing.random_flip(batch, block.indices[i], flip_key)
         return stage.step(state, preprocessing.to_network(batch), key)
 
-    def steps(
-        state: State,
-        images: jax.Array,
-        places: jax.Array,
-        indices: jax.Array,
-        count: jax.Array,
-        seed: jax.Array,
-    ) -> tuple[State, Scalars]:
-        _, scalars = jax.eval_shape(take_step, state, images, places[0], indices[0], seed)
-        rows = {name: jnp.zeros((most,), jnp.float32) for name in scalars}
+    def steps(state: State, block: Block) -> tuple[State, Scalars]:
+        _, scalars = jax.eval_shape(take_step, state, block, 0)
+        rows = {name: jnp.zeros((max_steps,), jnp.float32) for name in scalars}
 
         def body(i: jax.Array, carry: tuple[State, Scalars]) -> tuple[State, Scalars]:
             state, rows = carry
-            state, scalars = take_step(state, images, places[i], indices[i], seed)
+            state, scalars = take_step(state, block, i)
             return state, {name: rows[name].at[i].set(scalars[name]) for name in rows}
 
-        result: tuple[State, Scalars] = jax.lax.fori_loop(0, count, body, (state, rows))
+        result: tuple[State, Scalars] = jax.lax.fori_loop(0, block.steps, body, (state, rows))
         return result
 
-    return steps
+    compiled = memory.checked(
+        jax.jit(steps, donate_argnums=0, out_shardings=parallel.whole(mesh)), stage.name
+    )
+
+    def call(state: State, block: Block) -> tuple[State, Scalars]:
+        with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
+            result: tuple[State, Scalars] = compiled(state, block)
+        return result
+
+    return call
 
 
 def first_not_finite(rows: dict[str, np.ndarray]) -> tuple[int, str] | None:
@@ -649,16 +436,9 @@ def _steps_to_next(step: int, last: int, every: ConfigDict, curve_every: int) ->
     return min(last - step, *(interval - step % interval for interval in intervals))
 
 
-def _not_finite(
-    stage: Stage[Any], config: ConfigDict, bad: NotFiniteError, saved: int
-) -> UserError:
-    kept = (
-        "no checkpoint was saved before"
-        if saved == 0
-        else f"the checkpoint of step {saved} is kept"
-    )
-    tried = f" after {bad.attempt} rollbacks" if bad.attempt else ""
+def _not_finite(stage: Stage[Any], error: NotFiniteError, saved: int | None) -> UserError:
+    kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved before"
     return UserError(
-        f"The {stage.name} stage stopped at step {bad.step}{tried}: {bad.what} is not finite; "
-        f"{kept}. Try lower learning rates in config.{stage.name}, in another --workdir."
+        f"The {stage.name} stage stopped at step {error.step}: {error.name} is not finite; {kept}. "
+        f"Lower the learning rates in config.{stage.name} and train in another --workdir."
     )

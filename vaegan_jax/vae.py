@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, parallel, registry, symptoms
+from vaegan_jax import networks, parallel, registry, symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 
@@ -25,14 +25,12 @@ class VAEState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, steps taken.
-      attempt: int32 scalar, raised by a rollback so that other noise is drawn.
       params: ``{"encoder": ..., "decoder": ...}``, float32; with ``vae.variance=learned`` also
         ``{"likelihood": {"log_variance": scalar}}``.
       optimizer: the state of Adam.
     """
 
     step: jax.Array
-    attempt: jax.Array
     params: dict[str, optax.Params]
     optimizer: optax.OptState
 
@@ -52,7 +50,6 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
         params["likelihood"] = {"log_variance": jnp.asarray(_FIRST_LOG_VARIANCE)}
     return VAEState(
         step=jnp.zeros((), jnp.int32),
-        attempt=jnp.zeros((), jnp.int32),
         params=params,
         optimizer=_optimizer(config).init(params),
     )
@@ -114,7 +111,6 @@ def make_train_step(
         eps = parallel.split_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
         gradient, scalars = jax.grad(loss, has_aux=True)(state.params, state.step, images, eps)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        updates = optimizers.slowed(updates, config, state.attempt)
         scalars["gradient_norm"] = optax.tree.norm(gradient)
         return state.replace(
             step=state.step + 1,

@@ -74,7 +74,7 @@ def test_both_feeds_serve_the_epochs_orders(most, start):
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
     expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
     sources = [
-        feed.Resident(IMAGES, [batches]),
+        feed.Resident(IMAGES, batches),
         feed.Stream(IMAGES, batches, start, block_steps=3, workers=2),
         feed.Stream(IMAGES, batches, start, block_steps=7, workers=5),
     ]
@@ -118,8 +118,8 @@ def test_each_device_holds_its_part_of_every_batch_that_is_streamed():
 def test_the_limit_decides():
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))
     megabytes = IMAGES.nbytes / 1e6
-    assert isinstance(feed.make_feed(IMAGES, [batches], 0, 5, megabytes, 2), feed.Resident)
-    assert isinstance(feed.make_feed(IMAGES, [batches], 0, 5, megabytes * 0.999, 2), feed.Stream)
+    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes, 2), feed.Resident)
+    assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes * 0.999, 2), feed.Stream)
 
 
 def test_a_stream_reads_ahead_a_bounded_number_of_images():
@@ -180,9 +180,10 @@ def test_flips_are_part_of_the_result(tmp_path, config):
     def first_loss(flip):
         step = vae.make_train_step(config, SHAPE)
         stage = training.Stage(STAGE, 7, 4, None, None, step, None, ("kl",))
-        call = training.make_call(stage, 0, 1, flip)
+        call = training.make_call(stage, 1, flip)
         indices = np.arange(4, dtype=np.int32)[None]
         state = jax.jit(lambda: vae.init(config, SHAPE))()
-        return float(call(state, IMAGES, indices, indices, np.int32(1))[1]["loss"][0])
+        block = training.Block(IMAGES, indices, indices, np.int32(1), np.uint32(0))
+        return float(call(state, block)[1]["loss"][0])
 
     assert first_loss(True) != first_loss(False)

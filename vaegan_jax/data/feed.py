@@ -7,7 +7,7 @@ step of any epoch can be jumped to.
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import grain
@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from vaegan_jax import parallel, randomness
-from vaegan_jax.errors import UserError
 
 _BLOCK_BYTES = 32 * 2**20
 _LAST_STEP = 2**31 - 1  # steps are int32
@@ -64,9 +63,8 @@ class Served(NamedTuple):
 
     Attributes:
       images: uint8 [N, H, W, C] on the devices.
-      places: where in `images` those of each step lie, int32 [steps, B], with an axis of members
-        first where several runs are served at once.
-      indices: which images of the data set they are, of the same shape.
+      places: where in `images` those of each step lie, int32 [steps, B].
+      indices: which images of the data set they are, int32 [steps, B].
     """
 
     images: jax.Array
@@ -76,7 +74,7 @@ class Served(NamedTuple):
     @property
     def steps(self) -> int:
         """How many."""
-        return int(self.places.shape[-2])
+        return len(self.places)
 
 
 class Feed(Protocol):
@@ -90,12 +88,12 @@ class Feed(Protocol):
 
 
 class Resident:
-    """Serves one run or several from a data set that lies on the devices."""
+    """Serves from a data set that lies on the devices."""
 
     def __init__(
         self,
         images: ImageArray,
-        batches: Sequence[Batches],
+        batches: Batches,
         sharding: jax.sharding.NamedSharding | None = None,
     ) -> None:
         """Puts all images on the devices, whole on each or, by the sharding, a part on each."""
@@ -110,10 +108,7 @@ class Resident:
 
     def serve(self, step: int, most: int) -> Served:
         """See `Feed`."""
-        indices = np.stack(
-            [np.stack([each.indices(step + i) for i in range(most)]) for each in self._batches]
-        )
-        indices = indices if len(self._batches) > 1 else indices[0]
+        indices = np.stack([self._batches.indices(step + i) for i in range(most)])
         return Served(self._images, indices, indices)
 
     def prefetch(self) -> None:
@@ -180,7 +175,7 @@ class Stream:
 
 def make_feed(
     images: ImageArray,
-    batches: Sequence[Batches],
+    batches: Batches,
     start: int,
     most: int,
     limit_mb: float,
@@ -194,32 +189,22 @@ def make_feed(
 
     Args:
       images: the training images.
-      batches: which of them each step sees, of each run that is served.
+      batches: which of them each step sees.
       start: the first step to be served.
       most: the most steps that will be asked for at once.
       limit_mb: in units of 10^6 bytes.
       workers: threads that read; 0 for one a core.
       mesh: the devices; all there are if none is given.
-
-    Raises:
-      UserError: where a set that is too large for the devices is to serve several runs.
     """
     mesh = mesh or parallel.make_mesh()
     limit = limit_mb * 1e6
     if images.nbytes <= limit:
         return Resident(images, batches, parallel.whole(mesh))
-    if len(batches) > 1:
-        raise UserError(
-            f"Runs that are trained together share images that lie on the device, and these take "
-            f"{images.nbytes / 1e6:.0f} MB: raise data.resident_limit_mb ({limit_mb:g}), or set "
-            "together=False."
-        )
     if images.nbytes <= limit * mesh.size:
         return Resident(images, batches, parallel.split(mesh))
-    (one,) = batches
-    batch_bytes = images.nbytes // len(images) * len(one.indices(0))
+    batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
     block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
-    return Stream(images, one, start, block_steps, thread_count(workers), mesh)
+    return Stream(images, batches, start, block_steps, thread_count(workers), mesh)
 
 
 def thread_count(workers: int) -> int:
