@@ -129,7 +129,7 @@ def jax_steps(
     images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
     indices = jnp.arange(most * batch, dtype=jnp.int32).reshape(most, batch) % len(images)
     chosen = preprocessing.to_network(images[indices[0]])
-    key = randomness.step_key(0, number, 0, 0)
+    key = randomness.step_key(0, number, 0)
     alone = jax.jit(step, donate_argnums=0).lower(state, chosen, key).compile()
 
     def run(steps: int) -> None:

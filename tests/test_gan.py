@@ -14,7 +14,7 @@ from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 
 SHAPE = (16, 32, 3)
-KEY = step_key(0, Stage.GAN, 0, 0)
+KEY = step_key(0, Stage.GAN, 0)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_during_the_warm_up_only_the_discriminator_moves(config, real):
     step = jax.jit(gan.make_train_step(config, SHAPE))
     states = [first_state(config)]
     for i in range(3):
-        state, scalars = step(states[-1], real, step_key(0, Stage.GAN, 0, i))
+        state, scalars = step(states[-1], real, step_key(0, Stage.GAN, i))
         states.append(state)
         assert (float(scalars["generator_gradient_norm"]) == 0) == (i < 2)
         assert not np.array_equal(
@@ -141,7 +141,7 @@ def test_a_step_is_a_function_of_state_batch_and_key(config, real):
     step = jax.jit(gan.make_train_step(config, SHAPE))
     state = first_state(config)
     assert_trees_equal(step(state, real, KEY), step(state, real, KEY))
-    other, _ = step(state, real, step_key(1, Stage.GAN, 0, 0))
+    other, _ = step(state, real, step_key(1, Stage.GAN, 0))
     kernel = step(state, real, KEY)[0].generator["dense"]["kernel"]
     assert not np.array_equal(kernel, other.generator["dense"]["kernel"])
 
@@ -224,7 +224,7 @@ def steps_of(config, real, count):
     step = jax.jit(gan.make_train_step(config, SHAPE))
     state, seen = first_state(config), []
     for i in range(count):
-        state, scalars = step(state, real, step_key(0, Stage.GAN, 0, i))
+        state, scalars = step(state, real, step_key(0, Stage.GAN, i))
         seen.append(scalars | {"generator": state.generator})
     return seen
 

@@ -15,6 +15,7 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
         "GAN": 1,
         "PICTURES": 2,
         "EVALUATION": 3,
+        "LAYERS": 4,
     }
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "ENCODER": 0,
@@ -30,25 +31,29 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
         "DEQUANTISATION": 10,
         "PLACE": 11,
         "AUGMENTATION": 12,
+        "STATISTICS": 13,
+        "INCEPTION_SCORE": 14,
+        "MEMORISATION": 15,
+        "ACTIVE_UNITS": 16,
+        "DISCREPANCY": 17,
+        "POWER_ITERATION": 18,
     }
 
 
 def test_a_key_is_the_documented_chain_of_fold_ins():
     expected = jax.random.key(11, impl="threefry2x32")
-    for number in (1, 3, 500, 5):  # stage, attempt, step, purpose
+    for number in (1, 500, 5):  # stage, step, purpose
         expected = jax.random.fold_in(expected, number)
-    key = draw_key(step_key(11, Stage.GAN, 3, 500), Purpose.LATENT)
+    key = draw_key(step_key(11, Stage.GAN, 500), Purpose.LATENT)
     np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
 
 
 def test_every_draw_has_a_key_of_its_own():
     keys = {
-        tuple(jax.random.key_data(draw_key(step_key(seed, stage, attempt, step), purpose)).tolist())
-        for seed, stage, attempt, step, purpose in itertools.product(
-            (0, 1), Stage, (0, 1), (0, 1, 2), Purpose
-        )
+        tuple(jax.random.key_data(draw_key(step_key(seed, stage, step), purpose)).tolist())
+        for seed, stage, step, purpose in itertools.product((0, 1), Stage, (0, 1, 2), Purpose)
     }
-    assert len(keys) == 2 * len(Stage) * 2 * 3 * len(Purpose)
+    assert len(keys) == 2 * len(Stage) * 3 * len(Purpose)
 
 
 def test_an_order_is_a_permutation_that_only_seed_stage_and_epoch_decide():

@@ -77,7 +77,7 @@ def test_the_loop_is_the_steps_one_by_one(tmp_path, config):
         epoch, position = divmod(i, 2)  # eleven images hold two batches of four
         order = randomness.order(0, randomness.Stage.VAE, epoch, 11)
         images = preprocessing.to_network(IMAGES[order[4 * position : 4 * position + 4]])
-        key = randomness.step_key(0, randomness.Stage.VAE, 0, i)
+        key = randomness.step_key(0, randomness.Stage.VAE, i)
         state, scalars = step(state, images, key)
         rows.append({name: float(value) for name, value in scalars.items()})
     saved = final_state(stage, config, tmp_path)

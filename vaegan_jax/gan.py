@@ -67,7 +67,7 @@ def unmatched(generator: optax.Params, latent_size: int) -> Start:
 def random_start(config: ConfigDict, image_shape: tuple[int, int, int]) -> Start:
     """Returns the start of a generator with random parameters."""
     generator = networks.make_decoder(config.model, image_shape)
-    key = draw_key(step_key(config.seed, Stage.GAN, 0, 0), Purpose.DECODER)
+    key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DECODER)
     params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
     return unmatched(params, config.model.latent_size)
 
@@ -80,7 +80,7 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) ->
       image_shape: (height, width, channels).
       start: from `transfer.start` or `random_start`; what it does not say is the same either way.
     """
-    key = draw_key(step_key(config.seed, Stage.GAN, 0, 0), Purpose.DISCRIMINATOR)
+    key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
     params = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
     if start.trunk is not None:
@@ -155,7 +155,7 @@ def make_train_step(
         if not penalised:
             return loss, scalars | {term.name: jnp.zeros(()) for term in terms}
         for index, (name, weight, penalty) in enumerate(terms):
-            of_term = jax.random.fold_in(key, index) if index else key
+            of_term = jax.random.fold_in(key, index)
             # Rare and larger, so that the mean over steps is the same.
             mean = jnp.mean(penalty(discriminate, real, fake, of_term))
             scalars[name] = gan.penalty_every * mean

@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
+
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 # A convolution whose window is the whole map g is quick while that map is small; past this many
@@ -344,7 +346,8 @@ def spectrally_normalised(kernel: jax.Array) -> jax.Array:
         return _unit(_unit(v @ fixed.T) @ fixed)
 
     # A random vector, always the same: no kernel is likely to have nothing in its direction.
-    first = jax.random.normal(jax.random.key(0), (matrix.shape[1],))
+    key = draw_key(step_key(0, Stage.LAYERS, 0), Purpose.POWER_ITERATION)
+    first = jax.random.normal(key, (matrix.shape[1],))
     v = jax.lax.fori_loop(0, _POWER_ITERATIONS, iterate, _unit(first))
     u = _unit(v @ fixed.T)
     largest: jax.Array = u @ matrix @ v

@@ -1,4 +1,4 @@
-"""Every key that the project uses, derived from ``(seed, stage, attempt, step, purpose)``.
+"""Every key that the project uses, derived from ``(seed, stage, step, purpose)``.
 
 There is no stored generator: any noise and any batch of any step can be recomputed from the seed
 and the step alone, which is what makes resuming exact and runs comparable step by step. The
@@ -21,6 +21,7 @@ class Stage(enum.IntEnum):
     GAN = 1
     PICTURES = 2
     EVALUATION = 3
+    LAYERS = 4
 
 
 class Purpose(enum.IntEnum):
@@ -39,12 +40,17 @@ class Purpose(enum.IntEnum):
     DEQUANTISATION = 10
     PLACE = 11
     AUGMENTATION = 12
+    STATISTICS = 13
+    INCEPTION_SCORE = 14
+    MEMORISATION = 15
+    ACTIVE_UNITS = 16
+    DISCREPANCY = 17
+    POWER_ITERATION = 18
 
 
 def step_key(
     seed: jax.typing.ArrayLike,
     stage: Stage,
-    attempt: jax.typing.ArrayLike,
     step: jax.typing.ArrayLike,
 ) -> jax.Array:
     """Returns the key of one step, a scalar; `draw_key` makes the keys of its draws.
@@ -52,11 +58,10 @@ def step_key(
     Args:
       seed: the run's seed, from 0 to 2^32 - 1; uint32 where it is an array.
       stage: the part of the run.
-      attempt: int32 scalar, 0 unless the run was rolled back.
       step: int32 scalar, the step's number from 0 (or the epoch's, for the data order).
     """
     key = jax.random.key(seed, impl="threefry2x32")
-    for number in (int(stage), attempt, step):
+    for number in (int(stage), step):
         key = jax.random.fold_in(key, number)
     return key
 
@@ -68,7 +73,7 @@ def draw_key(key: jax.Array, purpose: Purpose) -> jax.Array:
 
 def order(seed: int, stage: Stage, epoch: int, size: int) -> np.ndarray:
     """Returns the order in which an epoch visits the data: a permutation, int32 [size]."""
-    key = draw_key(step_key(seed, stage, 0, epoch), Purpose.ORDER)
+    key = draw_key(step_key(seed, stage, epoch), Purpose.ORDER)
     return np.asarray(jax.device_get(_permutation(key, size)))
 
 
@@ -94,6 +99,16 @@ def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal"
       KeyError: for another distribution.
     """
     return DISTRIBUTIONS[distribution](key, shape)
+
+
+def picture_latents(seed: int, shape: tuple[int, ...], distribution: str = "normal") -> jax.Array:
+    """Draws the latents of a run's pictures, float32 of the given shape.
+
+    The same seed gives the same first latents whatever their number: the pictures of a run, the
+    command `vaegan sample` and the explorer share them.
+    """
+    key = draw_key(step_key(seed, Stage.PICTURES, 0), Purpose.LATENT)
+    return latents(key, shape, distribution)
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -371,7 +371,7 @@ def make_call(
     mesh = mesh or parallel.make_mesh()
 
     def take_step(state: State, block: Block, i: jax.Array | int) -> tuple[State, Scalars]:
-        key = randomness.step_key(block.seed, stage.number, 0, state.step)
+        key = randomness.step_key(block.seed, stage.number, state.step)
         batch = block.images[parallel.split_batch(block.places[i])]
         if flip:
             flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)

@@ -37,7 +37,7 @@ class VAEState(flax.struct.PyTreeNode):
 
 def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
     """Returns the state of a VAE before its first step."""
-    key = step_key(config.seed, Stage.VAE, 0, 0)
+    key = step_key(config.seed, Stage.VAE, 0)
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
     images = jnp.zeros((1, *image_shape))

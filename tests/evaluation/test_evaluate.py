@@ -265,10 +265,11 @@ def test_the_vae_is_judged_on_held_out_images(evaluated, data, models):
     np.testing.assert_allclose(found["psnr"].value, psnr.mean(), rtol=1e-4)
     np.testing.assert_allclose(found["psnr"].error, psnr.std(ddof=1) / 50**0.5, rtol=1e-3)
     assert found["kl_nats"].count == 12
-    # The more draws, the tighter; and no variance does better than the calibrated one.
+    # The more draws, the tighter; and no variance does better than the calibrated one, which was
+    # chosen on training images, by more than chance.
     assert found["iwae_3_bits_per_dim"].value <= found["elbo_bits_per_dim"].value
     calibrated = found["calibrated_elbo_bits_per_dim"].value
-    assert calibrated <= found["elbo_bits_per_dim"].value
+    assert calibrated <= found["elbo_bits_per_dim"].value + found["elbo_bits_per_dim"].error
     assert abs(found["posterior_prior_mmd"].floor) < 0.02
     assert np.exp(np.asarray(log_variance)).min() > 0
 

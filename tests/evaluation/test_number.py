@@ -83,7 +83,7 @@ def test_distinct_arguments_have_distinct_keys():
 
 def test_a_key_is_folded_from_seed_stage_index_and_purpose():
     key = jax.random.key(5, impl="threefry2x32")
-    for folded in (Stage.EVALUATION, 0, 9, Purpose.DEALING):
+    for folded in (Stage.EVALUATION, 9, Purpose.DEALING):
         key = jax.random.fold_in(key, int(folded))
     ours = number.draw_key(5, 9, Purpose.DEALING)
     np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(key))

@@ -12,7 +12,6 @@ from PIL import Image
 from vaegan_jax import randomness, trained
 from vaegan_jax.data import decoding, images, preprocessing, sources
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.randomness import Purpose, Stage
 from vaegan_jax.report.pictures import grid
 
 _MOST_LATENTS = 1_000_000
@@ -57,10 +56,10 @@ def draw(model: trained.Trained, count: int, seed: int | None, truncation: float
     The first few are the same whatever the count; with the run's own seed they are those of the
     pictures of its folder. They are scaled by the truncation psi towards the mean, which is 0.
     """
-    key = randomness.step_key(model.config.seed if seed is None else seed, Stage.PICTURES, 0, 0)
+    seed = model.config.seed if seed is None else seed
     noise = model.config.gan.noise if model.model == "gan" else "normal"
     shape = (count, model.latent_size)
-    drawn = randomness.latents(randomness.draw_key(key, Purpose.LATENT), shape, noise)
+    drawn = randomness.picture_latents(seed, shape, noise)
     return truncation * np.asarray(drawn)
 
 

@@ -246,7 +246,7 @@ def _compare(
         for metric in (comparison.METRICS if against else values[against])
     ]
     share, error = copies.memorisation(
-        draw_key(seed, 6 + index, Purpose.SUBSET),
+        draw_key(seed, index, Purpose.MEMORISATION),
         jnp.asarray(features),
         jnp.asarray(sides["train"].features),
         jnp.asarray(sides["held_out"].features),
@@ -277,7 +277,7 @@ def _from_statistics(
         return distances.frechet_from_statistics(statistics, distances.statistics(fakes))
 
     error = uncertainty.jackknife_error(
-        draw_key(seed, 7 + index, Purpose.DEALING), features, distance
+        draw_key(seed, index, Purpose.STATISTICS), features, distance
     )
     value = distance(features)
     return number(name, "statistics", embedding.distance, value, error, None, len(features))
@@ -293,7 +293,9 @@ def _inception_score(
     def score(rows: np.ndarray) -> jax.Array:
         return distances.inception_score(jnp.asarray(rows))[0]
 
-    error = uncertainty.jackknife_error(draw_key(seed, 10 + index, Purpose.DEALING), logits, score)
+    error = uncertainty.jackknife_error(
+        draw_key(seed, index, Purpose.INCEPTION_SCORE), logits, score
+    )
     return number(name, "", "inception_score", score(logits), error, None, len(logits))
 
 

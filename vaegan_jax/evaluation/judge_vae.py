@@ -123,7 +123,7 @@ def _likelihood(
         images: Split, index: int, draws: int, variances: list[float], label: str
     ) -> dict[str, np.ndarray]:
         bounds = vae_quality.make_bounds(config, images.image_shape, draws)
-        key = randomness.step_key(config.seed, randomness.Stage.EVALUATION, 0, index)
+        key = randomness.step_key(config.seed, randomness.Stage.EVALUATION, index)
         of_all = jnp.asarray(variances, jnp.float32)
         rows: dict[str, np.ndarray] = over(
             min(wanted.likelihood_images, len(images)),
@@ -155,7 +155,7 @@ def _latent(seed: int, means: np.ndarray, log_variances: np.ndarray) -> list[Num
     def active(rows: np.ndarray) -> jax.Array:
         return symptoms.active_units(jnp.asarray(rows))
 
-    key = draw_key(seed, 5, Purpose.DEALING)
+    key = draw_key(seed, 0, Purpose.ACTIVE_UNITS)
     found = [
         number(
             "vae",
@@ -175,7 +175,7 @@ def _latent(seed: int, means: np.ndarray, log_variances: np.ndarray) -> list[Num
     def discrepancy(rows: np.ndarray | jax.Array) -> jax.Array:
         return distances.mmd(kernel, jnp.asarray(rows), prior)
 
-    key = draw_key(seed, 6, Purpose.DEALING)
+    key = draw_key(seed, 0, Purpose.DISCREPANCY)
     found.append(
         number(
             "vae",

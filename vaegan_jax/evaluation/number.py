@@ -82,7 +82,7 @@ def text(value: float | None) -> str:
 
 def draw_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
     """Returns the key of one draw of an evaluation; `index` tells apart draws of one purpose."""
-    return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, 0, index), purpose)
+    return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, index), purpose)
 
 
 def choose(key: jax.Array, size: int, count: int) -> np.ndarray:

@@ -169,7 +169,7 @@ class Session:
         """
         gan = self._newest.get("gan")
         noise = gan.config.gan.noise if gan else "normal"
-        drawn = randomness.latents(jax.random.key(seed), (1, self.latent_size), noise)
+        drawn = randomness.picture_latents(seed, (1, self.latent_size), noise)
         latent: np.ndarray = gan.from_own(drawn)[0] if gan else np.asarray(drawn)[0]
         return latent
 

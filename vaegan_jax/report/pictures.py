@@ -13,7 +13,6 @@ from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.latents import slerp
-from vaegan_jax.randomness import Purpose, Stage
 
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> those of another that match them."""
@@ -49,9 +48,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Array:
     """Returns the latents that every picture of a run shows: float32 [count, L]."""
-    key = randomness.step_key(config.seed, Stage.PICTURES, 0, 0)
     shape = (count, config.model.latent_size)
-    return randomness.latents(randomness.draw_key(key, Purpose.LATENT), shape, distribution)
+    return randomness.picture_latents(config.seed, shape, distribution)
 
 
 def make_decoder_pictures(
