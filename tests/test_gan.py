@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import gan, networks
-from vaegan_jax.losses import augmentation
+from vaegan_jax.losses import augmentation, penalties
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 
@@ -359,3 +359,94 @@ def test_spectral_normalisation_is_of_the_discriminator_alone(config, real):
     judged["head"] = state.discriminator["head"] | {"kernel": kernel / np.linalg.norm(kernel)}
     logits = networks.make_discriminator(config.model, SHAPE).apply({"params": judged}, real)
     np.testing.assert_allclose(scalars["real_logit"], logits.mean(), rtol=0.1)
+
+
+def linear_discriminate(params, images):
+    """A discriminator whose logits, and every derivative of them, are written out by hand."""
+    rows = images.reshape(len(images), -1)
+    return rows @ params, rows
+
+
+def linear_case():
+    rng = np.random.default_rng(3)
+    real, fake = rng.uniform(-1, 1, (2, 5, 2, 2, 1)).astype(np.float32)
+    params = rng.normal(size=4).astype(np.float32)
+    rows = [np.asarray(images, np.float64).reshape(5, 4) for images in (real, fake)]
+    return params, real, fake, rows
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_discriminator_loss_is_the_formula_in_value_and_gradient(weight):
+    params, real, fake, (x, y) = linear_case()
+    terms = [penalties.Term("r1", weight / 2, penalties.r1)] if weight else []
+    (loss, scalars), gradient = jax.value_and_grad(gan.discriminator_loss, has_aux=True)(
+        params, real, fake, KEY,
+        discriminate=linear_discriminate, objective=losses.OBJECTIVES["non_saturating"],
+        terms=terms, penalty_scale=4.0,
+    )  # fmt: skip
+    w = np.asarray(params, np.float64)
+    objective = np.mean(np.log1p(np.exp(-x @ w))) + np.mean(np.log1p(np.exp(y @ w)))
+    # The slope of a linear logit is w itself, at every image.
+    np.testing.assert_allclose(loss, objective + 4 * weight / 2 * w @ w, rtol=1e-5)
+    expected = (sigmoid(y @ w) @ y - sigmoid(-x @ w) @ x) / 5 + 4 * weight * w
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+    np.testing.assert_allclose(scalars["discriminator_loss"], objective, rtol=1e-5)
+    np.testing.assert_allclose(scalars["margin"], np.mean(x @ w) - np.mean(y @ w), rtol=1e-4)
+    accuracy = (np.mean(x @ w > 0) + np.mean(y @ w < 0)) / 2
+    np.testing.assert_allclose(scalars["discriminator_accuracy"], accuracy, rtol=1e-6)
+    if weight:
+        np.testing.assert_allclose(scalars["r1"], 4 * w @ w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["minimax", "non_saturating", "relativistic"])
+def test_generator_loss_is_the_formula_in_value_and_gradient(name):
+    params, real, fake, (x, y) = linear_case()
+    (loss, scalars), gradient = jax.value_and_grad(gan.generator_loss, argnums=2, has_aux=True)(
+        params, real, fake,
+        discriminate=linear_discriminate, objective=losses.OBJECTIVES[name],
+    )  # fmt: skip
+    w = np.asarray(params, np.float64)
+    real_logits, logits = x @ w, y @ w
+    np.testing.assert_allclose(loss, expected_losses(name, real_logits, logits)[1], rtol=1e-5)
+    slope = {
+        "minimax": -sigmoid(logits),
+        "non_saturating": -sigmoid(-logits),
+        "relativistic": -sigmoid(real_logits - logits),
+    }[name]
+    expected = slope[:, None] * w / 5
+    np.testing.assert_allclose(gradient.reshape(5, 4), expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(scalars["generator_slope"], np.abs(slope).mean(), rtol=1e-5)
+
+
+def test_updates_are_the_optimizers_and_a_moving_average(config):
+    config.gan.ema_half_life, config.gan.r1_weight = 20.0, 0.0
+    params, real, fake, (x, y) = linear_case()
+    model = gan.make_gan(config, SHAPE)._replace(
+        discriminate=linear_discriminate,
+        discriminator_optimizer=optax.sgd(0.5),
+        generator_optimizer=optax.sgd(0.25),
+    )
+    state = gan.GANState(
+        step=jnp.int32(7), generator=jnp.ones(3), discriminator=jnp.asarray(params),
+        generator_optimizer=optax.sgd(0.25).init(jnp.ones(3)),
+        discriminator_optimizer=optax.sgd(0.5).init(params),
+        ema=jnp.zeros(3), latent_mean=jnp.zeros(2), latent_factor=jnp.eye(2),
+    )  # fmt: skip
+    new, scalars = gan.update_discriminator(state, real, fake, KEY, model)
+    w = np.asarray(params, np.float64)
+    gradient = (sigmoid(y @ w) @ y - sigmoid(-x @ w) @ x) / 5
+    np.testing.assert_allclose(new.discriminator, w - 0.5 * gradient, rtol=1e-4)
+    norm = np.linalg.norm(gradient)
+    np.testing.assert_allclose(scalars["discriminator_gradient_norm"], norm, rtol=1e-4)
+    assert new.step == 7
+    assert_trees_equal(new.generator, state.generator)
+
+    newer = gan.update_generator(new, jnp.array([1.0, 2.0, 4.0]), 5, model)
+    np.testing.assert_allclose(newer.generator, [0.75, 0.5, 0.0])
+    kept = 0.5 ** (5 / 20)  # five images of a half-life of twenty
+    np.testing.assert_allclose(newer.ema, (1 - kept) * np.array([0.75, 0.5, 0.0]), rtol=1e-6)
+    assert_trees_equal(newer.discriminator, new.discriminator)

@@ -196,3 +196,51 @@ def test_the_signs_of_trouble_are_those_of_the_batch(config, batch):
     np.testing.assert_allclose(
         scalars["sharpness"], detail(decoded) / detail(np.asarray(batch)), rtol=1e-3
     )
+
+
+def test_loss_is_the_formula_in_value_and_gradient(config):
+    """Of a linear encoder and decoder, written out in NumPy."""
+    rng = np.random.default_rng(4)
+    images = rng.uniform(-1, 1, (3, 2, 2, 1)).astype(np.float32)
+    eps = rng.normal(size=(3, 2)).astype(np.float32)
+    params = {
+        "encoder": 0.3 * rng.normal(size=(4, 4)).astype(np.float32),
+        "decoder": rng.normal(size=(2, 4)).astype(np.float32),
+    }
+    model = vae.make_vae(config, SHAPE)._replace(
+        encode=lambda kernel, x: tuple(jnp.split(x.reshape(len(x), -1) @ kernel, 2, axis=1)),
+        decode=lambda kernel, z: (z @ kernel).reshape(-1, 2, 2, 1),
+    )
+
+    def plain(encoder, decoder):
+        x = np.asarray(images, np.float64).reshape(3, 4)
+        mean, log_variance = np.split(x @ encoder, 2, axis=1)
+        z = mean + np.exp(log_variance / 2) * eps
+        reconstruction = np.sum((x - np.tanh(z @ decoder)) ** 2, axis=1).mean()
+        kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)
+        return reconstruction, kl
+
+    encoder, decoder = (np.asarray(params[name], np.float64) for name in ("encoder", "decoder"))
+    (value, scalars), gradient = jax.value_and_grad(vae.loss, has_aux=True)(
+        params, images, eps, 2.5, model
+    )
+    reconstruction, kl = plain(encoder, decoder)
+    np.testing.assert_allclose(scalars["reconstruction"], reconstruction, rtol=1e-5)
+    np.testing.assert_allclose(scalars["kl"], kl.sum(1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(scalars["largest_kl"], kl.mean(0).max(), rtol=1e-5)
+    np.testing.assert_allclose(value, reconstruction + 2.5 * kl.sum(1).mean(), rtol=1e-5)
+
+    def total(encoder, decoder):
+        reconstruction, kl = plain(encoder, decoder)
+        return reconstruction + 2.5 * kl.sum(1).mean()
+
+    for name, kernel in (("encoder", encoder), ("decoder", decoder)):
+        for index in np.ndindex(kernel.shape):
+            step = np.zeros_like(kernel)
+            step[index] = 1e-5
+            sides = [
+                total(*((kernel + s, decoder) if name == "encoder" else (encoder, kernel + s)))
+                for s in (step, -step)
+            ]
+            slope = (sides[0] - sides[1]) / 2e-5
+            np.testing.assert_allclose(gradient[name][index], slope, rtol=1e-3, atol=1e-4)

@@ -1,7 +1,7 @@
 """The GAN stage: its state, its first state and its train step; pure functions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -98,207 +98,283 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) ->
     )
 
 
+class GAN(NamedTuple):
+    """The networks, losses and optimizers of a GAN, as functions.
+
+    Attributes:
+      generate: (generator params, latents float32 [B, L]) -> images float32 [B, H, W, C] in
+        [-1, 1].
+      discriminate: (discriminator params, images) -> logits float32 [B], and the features before
+        the last layer.
+      objective: the losses as functions of logits.
+      penalties: the penalties in the discriminator's loss.
+      augment: (images, key) -> the images that the discriminator sees.
+      generator_optimizer: of the generator.
+      discriminator_optimizer: of the discriminator.
+      config: the section `gan` of the config.
+      latent_size: L.
+    """
+
+    generate: Callable[[optax.Params, jax.Array], jax.Array]
+    discriminate: networks.Judge
+    objective: losses.Objective
+    penalties: tuple[penalties.Term, ...]
+    augment: augmentation.Augment
+    generator_optimizer: optax.GradientTransformation
+    discriminator_optimizer: optax.GradientTransformation
+    config: ConfigDict
+    latent_size: int
+
+
+def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
+    """Returns the GAN that a config describes.
+
+    Raises:
+      UserError: where a loss of the user's own cannot be loaded.
+    """
+    generator = networks.make_decoder(config.model, image_shape)
+    return GAN(
+        generate=lambda params, z: jnp.tanh(networks.apply(generator, params, z)),
+        discriminate=networks.make_judge(config.model, image_shape),
+        objective=registry.find("objective", config.gan.objective, losses.OBJECTIVES),
+        penalties=tuple(penalties.make_terms(config.gan)),
+        augment=augmentation.make(config.gan.augmentations),
+        generator_optimizer=_generator_optimizer(config),
+        discriminator_optimizer=_discriminator_optimizer(config),
+        config=config.gan,
+        latent_size=config.model.latent_size,
+    )
+
+
+def discriminator_loss(
+    params: optax.Params,
+    real: jax.Array,
+    fake: jax.Array,
+    key: jax.Array,
+    *,
+    discriminate: networks.Judge,
+    objective: losses.Objective,
+    terms: Sequence[penalties.Term] = (),
+    penalty_scale: float = 1.0,
+) -> tuple[jax.Array, Scalars]:
+    """Returns the discriminator's objective plus its penalties.
+
+    ``objective(D(real), D(fake)) + penalty_scale * sum_i weight_i * mean(penalty_i)``
+
+    Args:
+      params: of the discriminator.
+      real: float32 [B, H, W, C] in [-1, 1].
+      fake: float32 [B, H, W, C] in [-1, 1].
+      key: folded for each penalty.
+      discriminate: (params, images) -> (logits [B], features).
+      objective: the losses as functions of logits.
+      terms: the penalties with their weights.
+      penalty_scale: a factor of all penalties.
+
+    Returns:
+      The loss, a scalar, and scalars: `discriminator_loss` (the objective alone, in nats for
+      losses of probabilities), each penalty by its name, mean logits, `margin` (mean real minus
+      mean fake logit) and its absolute value, `discriminator_accuracy`, and `feature_diversity`
+      (see `symptoms.diversity`).
+    """
+    if terms:
+        # In separate passes: the compiler finds these to be the passes of R1 and R2.
+        real_logits, real_features = discriminate(params, real)
+        fake_logits, fake_features = discriminate(params, fake)
+    else:
+        logits, features = discriminate(params, jnp.concatenate([real, fake]))
+        real_logits, fake_logits = jnp.split(logits, 2)
+        real_features, fake_features = jnp.split(features, 2)
+    loss = objective.discriminator(real_logits, fake_logits)
+    margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
+    scalars = {
+        "discriminator_loss": loss,
+        "real_logit": jnp.mean(real_logits),
+        "fake_logit": jnp.mean(fake_logits),
+        "margin": margin,
+        "absolute_margin": jnp.abs(margin),
+        "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
+        "feature_diversity": symptoms.diversity(fake_features, real_features),
+    }
+    for index, (name, weight, penalty) in enumerate(terms):
+        of_each = penalty(
+            lambda images: discriminate(params, images)[0],
+            real,
+            fake,
+            jax.random.fold_in(key, index),
+        )
+        scalars[name] = penalty_scale * jnp.mean(of_each)
+        loss += weight * scalars[name]
+    return loss, scalars
+
+
+def generator_loss(
+    params: optax.Params,
+    real: jax.Array,
+    fake: jax.Array,
+    *,
+    discriminate: networks.Judge,
+    objective: losses.Objective,
+) -> tuple[jax.Array, Scalars]:
+    """Returns the generator's objective at the given fakes.
+
+    Args:
+      params: of the discriminator.
+      real: float32 [B, H, W, C] in [-1, 1], for objectives that compare with real images.
+      fake: float32 [B, H, W, C] in [-1, 1].
+      discriminate: (params, images) -> (logits [B], features).
+      objective: the losses as functions of logits.
+
+    Returns:
+      The loss, a scalar, and scalars: `generator_loss`, and `generator_slope`, the mean absolute
+      derivative of the loss with respect to a fake logit, times the batch size.
+    """
+    fake_logits, _ = discriminate(params, fake)
+    # The compiler drops this pass where the objective ignores real logits.
+    real_logits, _ = discriminate(params, real)
+    loss = objective.generator(real_logits, fake_logits)
+    slopes = jax.grad(objective.generator, argnums=1)(real_logits, fake_logits)
+    return loss, {"generator_loss": loss, "generator_slope": jnp.sum(jnp.abs(slopes))}
+
+
+def update_discriminator(
+    state: GANState, real: jax.Array, fake: jax.Array, key: jax.Array, gan: GAN
+) -> tuple[GANState, Scalars]:
+    """Returns the state after one update of the discriminator, and the scalars of its loss.
+
+    Penalties are computed at every ``gan.penalty_every``-th step and scaled by that number, so
+    that their mean over steps stays the same (lazy regularisation: Karras et al. 2020,
+    arXiv 1912.04958, section 3.1).
+
+    Args:
+      state: before the update; its step is not advanced.
+      real: augmented, float32 [B, H, W, C] in [-1, 1].
+      fake: augmented, float32 [B, H, W, C] in [-1, 1].
+      key: of the penalties.
+      gan: the networks, losses and optimizers.
+    """
+    loss = functools.partial(
+        discriminator_loss, discriminate=gan.discriminate, objective=gan.objective
+    )
+    every = gan.config.penalty_every
+    with_penalties = jax.grad(
+        functools.partial(loss, terms=gan.penalties, penalty_scale=every), has_aux=True
+    )
+
+    def without_penalties(*arguments: Any) -> tuple[optax.Params, Scalars]:
+        gradient, scalars = jax.grad(loss, has_aux=True)(*arguments)
+        return gradient, scalars | {term.name: jnp.zeros(()) for term in gan.penalties}
+
+    arguments = (state.discriminator, real, fake, key)
+    if gan.penalties and every > 1:
+        gradient, scalars = jax.lax.cond(
+            state.step % every == 0, with_penalties, without_penalties, *arguments
+        )
+    else:
+        gradient, scalars = (with_penalties if gan.penalties else without_penalties)(*arguments)
+    scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
+    updates, optimizer_state = gan.discriminator_optimizer.update(
+        gradient, state.discriminator_optimizer, state.discriminator
+    )
+    return state.replace(
+        discriminator=optax.apply_updates(state.discriminator, updates),
+        discriminator_optimizer=optimizer_state,
+    ), scalars
+
+
+def update_generator(
+    state: GANState, gradient: optax.Params, batch_size: int, gan: GAN
+) -> GANState:
+    """Returns the state after one update of the generator and of its moving average.
+
+    Args:
+      state: before the update; its step is not advanced.
+      gradient: of the generator's loss with respect to its parameters.
+      batch_size: images by which the average's half-life (``gan.ema_half_life``) is counted.
+      gan: the networks, losses and optimizers.
+    """
+    updates, optimizer_state = gan.generator_optimizer.update(
+        gradient, state.generator_optimizer, state.generator
+    )
+    params = optax.apply_updates(state.generator, updates)
+    decay = 0.5 ** (batch_size / gan.config.ema_half_life)
+    return state.replace(
+        generator=params,
+        generator_optimizer=optimizer_state,
+        ema=optax.incremental_update(params, state.ema, 1 - decay),
+    )
+
+
+def train_step(
+    state: GANState, real: jax.Array, key: jax.Array, gan: GAN
+) -> tuple[GANState, Scalars]:
+    """Updates the discriminator on real and fake images, then the generator on the same fakes.
+
+    The generator is updated against the updated discriminator, at every
+    ``gan.discriminator_steps``-th step after the first ``gan.discriminator_warmup_steps``.
+
+    Args:
+      state: of the GAN.
+      real: float32 [B, H, W, C] in [-1, 1].
+      key: of this step.
+      gan: the networks, losses and optimizers.
+
+    Returns:
+      The new state, and scalars: those of both losses, both gradient norms (the generator's is 0
+      where it is not updated), and of the fakes relative to the real images `diversity`,
+      `near_duplicates` and `sharpness` (see `symptoms`).
+    """
+    real, batch_size = parallel.split_batch(real), len(real)
+    noise_key = draw_key(key, Purpose.LATENT)
+    z = latents(noise_key, (batch_size, gan.latent_size), gan.config.noise)
+    z = parallel.split_batch(z)
+    fake, pull_back = jax.vjp(lambda params: gan.generate(params, z), state.generator)
+    keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
+
+    state, scalars = update_discriminator(
+        state,
+        gan.augment(real, keys[0]),
+        gan.augment(fake, keys[1]),
+        draw_key(key, Purpose.PENALTY),
+        gan,
+    )
+    state = state.replace(step=state.step + 1)
+
+    def loss(fake: jax.Array) -> tuple[jax.Array, Scalars]:
+        return generator_loss(
+            state.discriminator,
+            gan.augment(real, keys[3]),
+            gan.augment(fake, keys[2]),
+            discriminate=gan.discriminate,
+            objective=gan.objective,
+        )
+
+    def update() -> tuple[GANState, Scalars]:
+        fake_gradient, scalars = jax.grad(loss, has_aux=True)(fake)
+        (gradient,) = pull_back(fake_gradient)
+        scalars["generator_gradient_norm"] = optax.tree.norm(gradient)
+        return update_generator(state, gradient, batch_size, gan), scalars
+
+    def skip() -> tuple[GANState, Scalars]:
+        return state, loss(fake)[1] | {"generator_gradient_norm": jnp.zeros(())}
+
+    due = state.step > gan.config.discriminator_warmup_steps
+    if gan.config.discriminator_steps > 1:
+        due &= state.step % gan.config.discriminator_steps == 0
+    state, generator_scalars = jax.lax.cond(due, update, skip)
+    scalars |= generator_scalars | {
+        "diversity": symptoms.diversity(fake, real),
+        "near_duplicates": symptoms.near_duplicates(fake, real),
+        "sharpness": symptoms.relative_sharpness(fake, real),
+    }
+    return state, scalars
+
+
 def make_train_step(
     config: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[GANState, jax.Array, jax.Array], tuple[GANState, Scalars]]:
-    """Returns ``step(state, real, key) -> (state, scalars)``.
-
-    The step takes real images float32 [B, H, W, C] in [-1, 1] and the key of this step. It draws
-    one batch of fakes, updates the discriminator on both, and then the generator on the same
-    fakes as the updated discriminator sees them; for the first
-    ``gan.discriminator_warmup_steps`` the generator stays as it is. Scalars: both losses (nats),
-    each penalty, mean logits of real and fake images, their `margin` and its size, and the
-    discriminator's accuracy before its update, both gradient norms (the generator's is 0 while it
-    is frozen), `generator_slope`, the mean size of the derivative of the generator's loss by a
-    logit, and of the fakes, held against the real images: `diversity` in pixels and
-    `feature_diversity` in what the discriminator judges by, `near_duplicates`, and `sharpness`.
-    """
-    gan = config.gan
-    generator = networks.make_decoder(config.model, image_shape)
-    judge = networks.make_judge(config.model, image_shape)
-    objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
-    terms = penalty_terms(config)
-    augment = make_augmentation(config)
-    generator_optimizer = _generator_optimizer(config)
-    discriminator_optimizer = _discriminator_optimizer(config)
-
-    def discriminator_loss(
-        params: optax.Params,
-        real: jax.Array,
-        fake: jax.Array,
-        key: jax.Array,
-        *,
-        penalised: bool,
-    ) -> tuple[jax.Array, Scalars]:
-        def discriminate(images: jax.Array) -> jax.Array:
-            return judge(params, images)[0]
-
-        if penalised:
-            # Apart, as R1 and R2 see them, so that the compiler finds their passes to be the same.
-            real_logits, real_features = judge(params, real)
-            fake_logits, fake_features = judge(params, fake)
-        else:
-            logits, features = judge(params, jnp.concatenate([real, fake]))
-            real_logits, fake_logits = jnp.split(logits, 2)
-            real_features, fake_features = jnp.split(features, 2)
-        loss = objective.discriminator(real_logits, fake_logits)
-        margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
-        scalars = {
-            "discriminator_loss": loss,
-            "real_logit": jnp.mean(real_logits),
-            "fake_logit": jnp.mean(fake_logits),
-            "margin": margin,
-            "absolute_margin": jnp.abs(margin),
-            "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
-            "feature_diversity": symptoms.diversity(fake_features, real_features),
-        }
-        if not penalised:
-            return loss, scalars | {term.name: jnp.zeros(()) for term in terms}
-        for index, (name, weight, penalty) in enumerate(terms):
-            of_term = jax.random.fold_in(key, index)
-            # Rare and larger, so that the mean over steps is the same.
-            mean = jnp.mean(penalty(discriminate, real, fake, of_term))
-            scalars[name] = gan.penalty_every * mean
-            loss += weight * scalars[name]
-        return loss, scalars
-
-    def discriminator_gradient(step: jax.Array, *arguments: Any) -> tuple[optax.Params, Scalars]:
-        with_penalties, without = (
-            jax.grad(functools.partial(discriminator_loss, penalised=penalised), has_aux=True)
-            for penalised in (True, False)
-        )
-        result: tuple[optax.Params, Scalars]
-        if terms and gan.penalty_every > 1:
-            due = step % gan.penalty_every == 0
-            result = jax.lax.cond(due, with_penalties, without, *arguments)
-        else:
-            result = (with_penalties if terms else without)(*arguments)
-        return result
-
-    def step(state: GANState, real: jax.Array, key: jax.Array) -> tuple[GANState, Scalars]:
-        real, batch = parallel.split_batch(real), real.shape[0]
-        shape = (batch, config.model.latent_size)
-        z = parallel.split_batch(latents(draw_key(key, Purpose.LATENT), shape, gan.noise))
-
-        def generate(params: optax.Params) -> jax.Array:
-            return jnp.tanh(networks.apply(generator, params, z))
-
-        fake, pull_back = jax.vjp(generate, state.generator)
-
-        changes = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
-        gradient, scalars = discriminator_gradient(
-            state.step,
-            state.discriminator,
-            augment(real, changes[0]),
-            augment(fake, changes[1]),
-            draw_key(key, Purpose.PENALTY),
-        )
-        scalars |= {
-            "discriminator_gradient_norm": optax.tree.norm(gradient),
-            "diversity": symptoms.diversity(fake, real),
-            "near_duplicates": symptoms.near_duplicates(fake, real),
-            "sharpness": symptoms.relative_sharpness(fake, real),
-        }
-        updates, discriminator_optimizer_state = discriminator_optimizer.update(
-            gradient, state.discriminator_optimizer, state.discriminator
-        )
-        state = state.replace(
-            step=state.step + 1,
-            discriminator=optax.apply_updates(state.discriminator, updates),
-            discriminator_optimizer=discriminator_optimizer_state,
-        )
-
-        def generator_loss(fake: jax.Array) -> tuple[jax.Array, jax.Array]:
-            fake_logits, real_logits = (
-                judge(state.discriminator, augment(images, change))[0]
-                for images, change in ((fake, changes[2]), (real, changes[3]))
-            )
-            # Where the objective does not look at the real ones, the compiler leaves them out.
-            loss = objective.generator(real_logits, fake_logits)
-            slopes = jax.grad(objective.generator, argnums=1)(real_logits, fake_logits)
-            return loss, jnp.sum(jnp.abs(slopes))
-
-        def train_generator() -> tuple[GANState, Scalars]:
-            (loss, slope), fake_gradient = jax.value_and_grad(generator_loss, has_aux=True)(fake)
-            (gradient,) = pull_back(fake_gradient)
-            updates, optimizer_state = generator_optimizer.update(
-                gradient, state.generator_optimizer, state.generator
-            )
-            params = optax.apply_updates(state.generator, updates)
-            new_state = state.replace(
-                generator=params,
-                generator_optimizer=optimizer_state,
-                ema=optax.incremental_update(
-                    params, state.ema, 1 - 0.5 ** (batch / gan.ema_half_life)
-                ),
-            )
-            return new_state, {
-                "generator_loss": loss,
-                "generator_slope": slope,
-                "generator_gradient_norm": optax.tree.norm(gradient),
-            }
-
-        def freeze_generator() -> tuple[GANState, Scalars]:
-            loss, slope = generator_loss(fake)
-            return state, {
-                "generator_loss": loss,
-                "generator_slope": slope,
-                "generator_gradient_norm": jnp.zeros(()),
-            }
-
-        turn = state.step > gan.discriminator_warmup_steps
-        if gan.discriminator_steps > 1:
-            turn &= state.step % gan.discriminator_steps == 0
-        state, generator_scalars = jax.lax.cond(turn, train_generator, freeze_generator)
-        return state, scalars | generator_scalars
-
-    return step
-
-
-class PenaltyTerm(NamedTuple):
-    """A penalty in the discriminator's loss.
-
-    Attributes:
-      name: of its scalar.
-      weight: of its mean over the batch.
-      penalty: see `losses.penalties`.
-    """
-
-    name: str
-    weight: float
-    penalty: penalties.Penalty
-
-
-def penalty_terms(config: ConfigDict) -> list[PenaltyTerm]:
-    """Returns the penalties that a config asks for.
-
-    The gammas of R1 and R2 weigh halves, as their papers have it.
-
-    Raises:
-      UserError: where the user's own cannot be loaded.
-    """
-    gan = config.gan
-    terms = [
-        PenaltyTerm("r1", gan.r1_weight / 2, penalties.r1),
-        PenaltyTerm("r2", gan.r2_weight / 2, penalties.r2),
-        PenaltyTerm("gradient_penalty", gan.gradient_penalty_weight, penalties.gradient_penalty),
-    ]
-    if gan.penalty:
-        own = registry.find("penalty", gan.penalty, penalties.PENALTIES)
-        terms.append(PenaltyTerm("penalty", gan.penalty_weight, own))
-    return [term for term in terms if term.weight]
-
-
-def make_augmentation(config: ConfigDict) -> augmentation.Augment:
-    """Returns what a config does to the images that the discriminator sees.
-
-    Raises:
-      UserError: where one of the user's own cannot be loaded.
-    """
-    names = [name.strip() for name in config.gan.augmentations.split(",") if name.strip()]
-    return augmentation.chain(
-        [registry.find("augmentation", name, augmentation.AUGMENTATIONS) for name in names]
-    )
+    """Returns ``train_step(state, real, key)`` of the GAN that a config describes."""
+    return functools.partial(train_step, gan=make_gan(config, image_shape))
 
 
 def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
@@ -314,7 +390,7 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
     objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
     for loss in objective:
         registry.require_form("objective", gan.objective, loss, (logits, logits), ())
-    for term in penalty_terms(config):
+    for term in penalties.make_terms(config.gan):
 
         def apply(
             real: jax.Array, fake: jax.Array, key: jax.Array, penalty: penalties.Penalty
@@ -324,7 +400,7 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
         name = gan.penalty if term.name == "penalty" else term.name
         one = functools.partial(apply, penalty=term.penalty)
         registry.require_form("penalty", name, one, (images, images, key), (2,))
-    augment = make_augmentation(config)
+    augment = augmentation.make(config.gan.augmentations)
     registry.require_form("augmentation", gan.augmentations, augment, (images, key), images.shape)
 
 

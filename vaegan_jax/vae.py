@@ -1,7 +1,9 @@
 """The VAE stage: its state, its first state and its train step; pure functions."""
 
+import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -60,65 +62,143 @@ def reparameterize(mean: jax.Array, log_variance: jax.Array, eps: jax.Array) -> 
     return mean + jnp.exp(0.5 * log_variance) * eps
 
 
+class VAE(NamedTuple):
+    """The networks, loss and optimizer of a VAE, as functions.
+
+    Attributes:
+      encode: (encoder params, images float32 [B, H, W, C] in [-1, 1]) -> mean and log variance of
+        the posterior, float32 [B, L] each.
+      decode: (decoder params, latents float32 [B, L]) -> logits float32 [B, H, W, C].
+      reconstruction: (images, logits) -> nats float32 [B].
+      kl_weight: step -> the weight of the KL divergence.
+      optimizer: of all parameters.
+      config: the section `vae` of the config.
+      latent_size: L.
+    """
+
+    encode: Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
+    decode: Callable[[optax.Params, jax.Array], jax.Array]
+    reconstruction: losses.Reconstruction
+    kl_weight: Callable[[jax.Array], jax.Array | float]
+    optimizer: optax.GradientTransformation
+    config: ConfigDict
+    latent_size: int
+
+
+def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
+    """Returns the VAE that a config describes.
+
+    Raises:
+      UserError: where a reconstruction term of the user's own cannot be loaded.
+    """
+    wanted = config.vae
+    schedule = losses.KL_SCHEDULES[wanted.kl_schedule]
+
+    def kl_weight(step: jax.Array) -> jax.Array | float:
+        # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
+        weight: jax.Array | float = wanted.kl_weight
+        if wanted.kl_schedule != "constant":
+            weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
+        return weight
+
+    return VAE(
+        encode=functools.partial(networks.apply, networks.make_encoder(config.model, image_shape)),
+        decode=functools.partial(networks.apply, networks.make_decoder(config.model, image_shape)),
+        reconstruction=registry.find(
+            "reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS
+        ),
+        kl_weight=kl_weight,
+        optimizer=_optimizer(config),
+        config=wanted,
+        latent_size=config.model.latent_size,
+    )
+
+
+def loss(
+    params: dict[str, optax.Params],
+    images: jax.Array,
+    eps: jax.Array,
+    kl_weight: jax.Array | float,
+    vae: VAE,
+) -> tuple[jax.Array, Scalars]:
+    """Returns ``mean(reconstruction(x, x') + kl_weight * KL(q(z | x) || N(0, 1)))``, in nats.
+
+    Kingma and Welling 2013, arXiv 1312.6114, equation 10, with the KL weight of Higgins et al.
+    2017 (beta-VAE), and one draw ``z = mu + sigma * eps`` per image.
+
+    Args:
+      params: ``{"encoder": ..., "decoder": ...}``, and `likelihood` where the variance of the
+        pixels is learned.
+      images: float32 [B, H, W, C] in [-1, 1].
+      eps: float32 [B, L], standard normal.
+      kl_weight: beta.
+      vae: the networks and losses.
+
+    Returns:
+      The loss, a scalar, and scalars: `loss`, `reconstruction` and `kl` in nats per image (up to
+      the reconstruction's constant), `largest_kl`, the nats of the dimension with the most,
+      `active_units`, the `sharpness` of the decoded images relative to that of the images, and
+      `variance` where it is learned.
+    """
+    mean, log_variance = vae.encode(params["encoder"], images)
+    logits = vae.decode(params["decoder"], reparameterize(mean, log_variance, eps))
+    scalars = {
+        "active_units": symptoms.active_units(mean),
+        "sharpness": symptoms.relative_sharpness(jnp.tanh(logits), images),
+    }
+    reconstruction_term = vae.reconstruction
+    if "likelihood" in params:
+        pixel_log_variance = params["likelihood"]["log_variance"]
+        reconstruction_term = losses.gaussian_given(pixel_log_variance)
+        scalars["variance"] = jnp.exp(pixel_log_variance)
+    reconstruction = jnp.mean(reconstruction_term(images, logits))
+    kl_by_dimension = losses.kl(mean, log_variance)
+    kl = jnp.mean(jnp.sum(kl_by_dimension, axis=-1))
+    free_bits = vae.config.free_bits
+    penalised_kl = losses.free_bits(kl_by_dimension, free_bits) if free_bits else kl
+    total = reconstruction + kl_weight * penalised_kl
+    return total, scalars | {
+        "loss": total,
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "largest_kl": jnp.max(jnp.mean(kl_by_dimension, axis=0)),
+    }
+
+
+def train_step(
+    state: VAEState, images: jax.Array, key: jax.Array, vae: VAE
+) -> tuple[VAEState, Scalars]:
+    """Takes one step of gradient descent on `loss`.
+
+    Args:
+      state: of the VAE.
+      images: float32 [B, H, W, C] in [-1, 1].
+      key: of this step.
+      vae: the networks, loss and optimizer.
+
+    Returns:
+      The new state, and the scalars of `loss` with the `gradient_norm`.
+    """
+    images = parallel.split_batch(images)
+    shape = (len(images), vae.latent_size)
+    eps = parallel.split_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
+    gradient, scalars = jax.grad(loss, has_aux=True)(
+        state.params, images, eps, vae.kl_weight(state.step), vae
+    )
+    updates, optimizer_state = vae.optimizer.update(gradient, state.optimizer, state.params)
+    scalars["gradient_norm"] = optax.tree.norm(gradient)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        optimizer=optimizer_state,
+    ), scalars
+
+
 def make_train_step(
     config: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[VAEState, jax.Array, jax.Array], tuple[VAEState, Scalars]]:
-    """Returns ``step(state, images, key) -> (state, scalars)``.
-
-    The step takes images float32 [B, H, W, C] in [-1, 1] and the key of this step, and descends
-    on ``mean(reconstruction + kl_weight * KL)``. Its scalars are `loss`, `reconstruction` and
-    `kl`, in nats per image (up to the reconstruction's constant), `largest_kl`, the nats of the
-    dimension that says most, the `gradient_norm`, and of the batch `active_units` and the
-    `sharpness` of what is decoded in units of the images' own; with a learned variance also that.
-    """
-    encoder = networks.make_encoder(config.model, image_shape)
-    decoder = networks.make_decoder(config.model, image_shape)
-    wanted = config.vae
-    own_term = registry.find("reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS)
-    schedule = losses.KL_SCHEDULES[wanted.kl_schedule]
-    optimizer = _optimizer(config)
-
-    def loss(
-        params: dict[str, optax.Params], step: jax.Array, images: jax.Array, eps: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
-        mean, log_variance = networks.apply(encoder, params["encoder"], images)
-        z = reparameterize(mean, log_variance, eps)
-        logits = networks.apply(decoder, params["decoder"], z)
-        scalars = {
-            "active_units": symptoms.active_units(mean),
-            "sharpness": symptoms.relative_sharpness(jnp.tanh(logits), images),
-        }
-        reconstruction_term = own_term
-        if "likelihood" in params:
-            log_variance_of_pixels = params["likelihood"]["log_variance"]
-            reconstruction_term = losses.gaussian_given(log_variance_of_pixels)
-            scalars["variance"] = jnp.exp(log_variance_of_pixels)
-        reconstruction = jnp.mean(reconstruction_term(images, logits))
-        of_units = losses.kl(mean, log_variance)
-        kl = jnp.mean(jnp.sum(of_units, axis=-1))
-        # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
-        weight = wanted.kl_weight
-        if wanted.kl_schedule != "constant":
-            weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
-        charged = losses.free_bits(of_units, wanted.free_bits) if wanted.free_bits else kl
-        total = reconstruction + weight * charged
-        scalars["largest_kl"] = jnp.max(jnp.mean(of_units, axis=0))
-        return total, scalars | {"loss": total, "reconstruction": reconstruction, "kl": kl}
-
-    def step(state: VAEState, images: jax.Array, key: jax.Array) -> tuple[VAEState, Scalars]:
-        shape = (images.shape[0], config.model.latent_size)
-        images = parallel.split_batch(images)
-        eps = parallel.split_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
-        gradient, scalars = jax.grad(loss, has_aux=True)(state.params, state.step, images, eps)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        scalars["gradient_norm"] = optax.tree.norm(gradient)
-        return state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            optimizer=optimizer_state,
-        ), scalars
-
-    return step
+    """Returns ``train_step(state, images, key)`` of the VAE that a config describes."""
+    return functools.partial(train_step, vae=make_vae(config, image_shape))
 
 
 def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax import registry
+
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -88,3 +90,13 @@ def chain(augmentations: Sequence[Augment]) -> Augment:
         return images
 
     return augment
+
+
+def make(names: str) -> Augment:
+    """Returns the augmentations of ``gan.augmentations``, names with commas, as one.
+
+    Raises:
+      UserError: where one of the user's own cannot be loaded.
+    """
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    return chain([registry.find("augmentation", name, AUGMENTATIONS) for name in given])

@@ -5,9 +5,13 @@
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vaegan_jax import registry
 
 Discriminate = Callable[[jax.Array], jax.Array]
 Penalty = Callable[[Discriminate, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -61,3 +65,36 @@ def _squared_norm(gradient: jax.Array) -> jax.Array:
 
 
 PENALTIES: dict[str, Penalty] = {"r1": r1, "r2": r2, "gradient_penalty": gradient_penalty}
+
+
+class Term(NamedTuple):
+    """A penalty in the discriminator's loss.
+
+    Attributes:
+      name: of its scalar.
+      weight: of its mean over the batch.
+      penalty: the function.
+    """
+
+    name: str
+    weight: float
+    penalty: Penalty
+
+
+def make_terms(gan: ConfigDict) -> list[Term]:
+    """Returns the penalties with a weight above 0 in the section `gan` of a config.
+
+    The gammas of R1 and R2 are multiplied by 1/2, as in their papers.
+
+    Raises:
+      UserError: where the user's own penalty cannot be loaded.
+    """
+    terms = [
+        Term("r1", gan.r1_weight / 2, r1),
+        Term("r2", gan.r2_weight / 2, r2),
+        Term("gradient_penalty", gan.gradient_penalty_weight, gradient_penalty),
+    ]
+    if gan.penalty:
+        penalty = registry.find("penalty", gan.penalty, PENALTIES)
+        terms.append(Term("penalty", gan.penalty_weight, penalty))
+    return [term for term in terms if term.weight]
