@@ -4,8 +4,9 @@
 
 Real processes are ended by SIGKILL at random times: while compiling, within a step, while saving,
 between the stages, during the evaluation. Between two of them now and then the newest checkpoint
-is damaged: a bit flipped, a file cut short, the seal or a file taken away. Prints what was done and
-when, and exits with 0 only if checkpoints, metrics, pictures and evaluation are equal at the end.
+is damaged: a bit flipped, a file cut short, the manifest or a file taken away. Prints what was done
+and when, and exits with 0 only if checkpoints, metrics, pictures and evaluation are equal in the
+end.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def damage(workdir: pathlib.Path, draw: random.Random) -> str:
     newest = max(found, key=lambda path: (path.parent.name == "gan", int(path.name)))
     files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
     victim = draw.choice(files)
-    how = draw.choice(["flipped bit", "cut short", "file gone", "seal gone"])
+    how = draw.choice(["flipped bit", "cut short", "file gone", "manifest gone"])
     data = bytearray(victim.read_bytes())
     if how == "flipped bit":
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
@@ -63,7 +64,7 @@ def damage(workdir: pathlib.Path, draw: random.Random) -> str:
     elif how == "file gone":
         victim.unlink()
     else:
-        (newest / "seal.json").unlink(missing_ok=True)
+        (newest / "checksums.json").unlink(missing_ok=True)
     return how
 
 
@@ -104,7 +105,7 @@ def main() -> int:
         # It came to its end before all kills were spent: what is saved last is taken away again.
         for path in sorted(parts.glob("checkpoints/gan/*")):
             if path.name.isdigit() and int(path.name) > 5:
-                (path / "seal.json").unlink(missing_ok=True)
+                (path / "checksums.json").unlink(missing_ok=True)
     subprocess.run(command(parts), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     print("\n| killed in | times |\n|---|---|")
     for name, count in kills.items():

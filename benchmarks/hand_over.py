@@ -73,9 +73,8 @@ class Distance:
     def __call__(self, config: ConfigDict, folder: pathlib.Path) -> dict[str, float]:
         """Judges the last generator of a run."""
         init = jax.eval_shape(lambda: gan.random_start(config, self.shape))
-        params = checkpoints.restore_part(
-            folder / "checkpoints" / "gan", config.gan.steps, ("ema",), init.generator
-        )
+        directory, path = folder / "checkpoints" / "gan", ("ema",)
+        params = checkpoints.read(directory, config.gan.steps, {path: init.generator})[path]
         z = randomness.latents(
             number.draw_key(0, 0, randomness.Purpose.LATENT), (SAMPLES, config.model.latent_size)
         )

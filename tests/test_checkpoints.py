@@ -1,19 +1,17 @@
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import assert_trees_equal
+from tests.conftest import ROOT, assert_trees_equal
 from vaegan_jax import vae
-from vaegan_jax.checkpoints import (
-    Checkpoints,
-    latest,
-    leaves,
-    require_equal_leaves,
-    restore_part,
-)
+from vaegan_jax.checkpoints import Checkpoints, latest, leaves, load, read, require_equal_leaves
 from vaegan_jax.errors import UserError
 
 SHAPE = (16, 32, 3)
@@ -140,7 +138,7 @@ def test_a_folder_that_refuses_a_save_is_named_and_keeps_the_earlier_ones(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager, "save", full)
-        with pytest.raises(UserError, match=r"No space left on device.*make room"):
+        with pytest.raises(UserError, match="No space left on device"):
             checkpoints.save(2, {"a": jnp.ones(2)}, {})
     restored, _ = checkpoints.restore(1, jax.eval_shape(lambda: {"a": jnp.ones(2)}))
     np.testing.assert_array_equal(restored["a"], np.ones(2))
@@ -166,7 +164,10 @@ def flip(path):
     path.write_bytes(bytes(data) or b"x")
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_counts(tmp_path):
+A = {("a",): jax.ShapeDtypeStruct((50,), jnp.int32)}
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_is_used(tmp_path, capsys):
     saved(tmp_path / "sound", (1, 2))
     names = [path.relative_to(tmp_path / "sound") for path in files(tmp_path / "sound" / "2")]
     assert len(names) > 5
@@ -174,59 +175,152 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_counts(tmp
         folder = tmp_path / str(i)
         shutil.copytree(tmp_path / "sound", folder)
         flip(folder / name)
+        capsys.readouterr()
         assert latest(folder) == 1
+        warning = capsys.readouterr().err
+        assert str(folder / "2") in warning
+        assert "step 1" in warning
         with pytest.raises(UserError, match="cannot be read"):
-            restore_part(folder, 2, ("a",), jax.ShapeDtypeStruct((50,), jnp.int32))
+            read(folder, 2, A)
         checkpoints = Checkpoints(folder, 9)
         assert checkpoints.latest() == 1
         (warning,) = checkpoints.warnings
-        assert "The checkpoint of step 2 is damaged" in warning
+        assert str(folder / "damaged" / "2") in warning
         assert (folder / "damaged" / "2").exists()
-        restored, progress = checkpoints.restore(1, {"a": jax.ShapeDtypeStruct((50,), jnp.int32)})
+        restored, progress = checkpoints.restore(1, {"a": A["a",]})
         assert (int(restored["a"][0]), progress) == (1, {"step": 1})
-        # And what was damaged can be saved again.
+        # A damaged step can be saved again, and damaged again: nothing set aside is replaced.
         checkpoints.save(2, restored, {})
         checkpoints.finish()
         assert checkpoints.latest() == 2
+        flip(folder / "2" / "checksums.json")
+        assert checkpoints.latest() == 1
+        assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["2", "2.1"]
         checkpoints.close()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "added"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_other_damage_is_found_as_well(tmp_path, damage):
     saved(tmp_path, (1, 2))
     victim = max(files(tmp_path / "2" / "state"), key=lambda path: path.stat().st_size)
     if damage == "truncated":
         victim.write_bytes(victim.read_bytes()[:-1])
-    elif damage == "missing":
-        victim.unlink()
     else:
-        victim.with_name("more").write_bytes(b"")
+        victim.unlink()
     assert latest(tmp_path) == 1
 
 
-def test_where_all_are_damaged_there_is_none(tmp_path):
+def test_files_of_others_are_ignored(tmp_path):
     saved(tmp_path, (1, 2))
-    for step in (1, 2):
-        flip(tmp_path / str(step) / "seal.json")
+    for place in (".", "2", "2/state", "2/progress"):
+        for name in (".DS_Store", "._x", ".nfs0001", "Thumbs.db"):
+            (tmp_path / place / name).write_bytes(b"other")
+    (tmp_path / "2" / "@eaDir").mkdir()
+    (tmp_path / "2" / "@eaDir" / "x").write_bytes(b"other")
+    assert latest(tmp_path) == 2
+    assert read(tmp_path, 2, A)["a",][0] == 2
     checkpoints = Checkpoints(tmp_path, 9)
-    assert checkpoints.latest() is None
-    assert len(checkpoints.warnings) == 2
+    assert checkpoints.latest() == 2
+    assert not checkpoints.warnings
     checkpoints.close()
 
 
-def test_what_was_never_sealed_was_never_saved(tmp_path):
+def test_where_all_are_damaged_nothing_is_moved_and_the_run_stops(tmp_path):
     saved(tmp_path, (1, 2))
-    (tmp_path / "2" / "seal.json").unlink()  # killed just before
+    for step in (1, 2):
+        flip(tmp_path / str(step) / "checksums.json")
+    before = files(tmp_path)
+    checkpoints = Checkpoints(tmp_path, 9)
+    for newest in (checkpoints.latest, lambda: latest(tmp_path)):
+        with pytest.raises(UserError, match="workdir"):
+            newest()
+    assert files(tmp_path) == before
+    # Nor does a run start again whose checkpoints were all moved before.
+    for step in (1, 2):
+        (tmp_path / "damaged").mkdir(exist_ok=True)
+        (tmp_path / str(step)).rename(tmp_path / "damaged" / str(step))
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.latest()
+    checkpoints.close()
+
+
+def test_an_interrupted_save_is_set_aside(tmp_path):
+    saved(tmp_path, (1, 2))
+    (tmp_path / "2" / "checksums.json").unlink()  # killed just before
     assert latest(tmp_path) == 1
     assert (tmp_path / "2").exists()
     checkpoints = Checkpoints(tmp_path, 9)
     assert checkpoints.latest() == 1
-    assert not checkpoints.warnings
+    assert (tmp_path / "damaged" / "2").exists()
     assert not (tmp_path / "2").exists()
     checkpoints.close()
 
 
-def test_an_old_one_goes_only_when_the_new_one_is_sealed(tmp_path, monkeypatch):
+NAMES = ["[a]", "a\\b", "*", "what?", "[!x]{y}", "~ $HOME %41"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wildcards_in_the_path_are_no_patterns(tmp_path, name):
+    directory = tmp_path / name / "x"
+    (tmp_path / "a" / "x" / "1").mkdir(parents=True)  # which a pattern would find
+    saved(directory, (1, 2))
+    assert latest(directory) == 2
+    assert read(directory, 2, A)["a",][0] == 2
+    assert load(directory, 1)["a"].tolist() == [1] * 50
+    checkpoints = Checkpoints(directory, 9)
+    restored, progress = checkpoints.restore(2, {"a": A["a",]})
+    assert (int(restored["a"][0]), progress) == (2, {"step": 2})
+    checkpoints.close()
+
+
+def test_what_cannot_be_read_back_was_not_saved(tmp_path, monkeypatch):
+    saved(tmp_path, (1,))
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(2, {"a": jnp.zeros((50,), jnp.int32)}, {})
+    checkpoints._manager.wait_until_finished()
+    largest = max(files(tmp_path / "2" / "state"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(b"")
+    with pytest.raises(UserError, match="could not be written"):
+        checkpoints.finish()
+    checkpoints.close()
+    assert latest(tmp_path) == 1
+
+
+def test_a_checkpoint_without_access_stops_and_is_not_touched(tmp_path):
+    """As another user, since root has access to everything."""
+    saved(tmp_path, (1, 2))
+    (tmp_path / "2" / "checksums.json").chmod(0o600)
+    script = textwrap.dedent("""
+        import os, pathlib, sys
+        import jax
+        jax.devices()
+        from vaegan_jax.checkpoints import Checkpoints, latest
+        from vaegan_jax.errors import UserError
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        else:
+            pathlib.Path(sys.argv[1], "2", "checksums.json").chmod(0)
+        checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), 9)
+        for newest in (latest, lambda _: checkpoints.latest()):
+            try:
+                print("found", newest(pathlib.Path(sys.argv[1])))
+            except UserError as error:
+                print("refused", "checksums.json" in str(error))
+    """)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.getuid() and path != path.parent:
+            path.chmod(path.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+    before = {path: path.stat().st_ino for path in files(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stdout.splitlines() == ["refused True"] * 2, result.stderr
+    assert {path: path.stat().st_ino for path in files(tmp_path)} == before
+
+
+def test_an_old_one_is_deleted_only_when_the_new_one_is_complete(tmp_path, monkeypatch):
     saved(tmp_path, (1,), keep=1)
     checkpoints = Checkpoints(tmp_path, 1)
 
@@ -234,7 +328,7 @@ def test_an_old_one_goes_only_when_the_new_one_is_sealed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vaegan_jax.checkpoints._seal", full)
+        patch.setattr("vaegan_jax.manifest.write", full)
         checkpoints.save(2, {"a": jnp.zeros((50,), jnp.int32)}, {})
         with pytest.raises(UserError, match="No space left on device"):
             checkpoints.finish()
@@ -249,7 +343,7 @@ def test_checkpoints_of_another_format_are_refused_by_name(tmp_path):
     saved(tmp_path, (1,))
     (tmp_path / "format.json").write_text('{"format": 99}')
     for use in (latest, lambda path: Checkpoints(path, 1)):
-        with pytest.raises(UserError, match=r"are of format 99, and .* reads format 2"):
+        with pytest.raises(UserError, match=r"are of format 99, and .* reads format 3"):
             use(tmp_path)
     (tmp_path / "format.json").unlink()  # as versions did that knew no format
     with pytest.raises(UserError, match="are of format 1, and"):
@@ -267,6 +361,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state, damage):
         (folder / "_METADATA").write_text("{")
     else:
         shutil.rmtree(folder)
-    with pytest.raises(UserError, match=r"checkpoint .*/1 cannot be read .* delete that folder"):
+    with pytest.raises(UserError, match=r"checkpoint .*/1 cannot be read"):
         checkpoints.restore(1, template(state))
     checkpoints.close()

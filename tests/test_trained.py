@@ -132,7 +132,7 @@ def test_a_config_of_an_older_version_gets_defaults(run, tmp_path):
 def test_a_damaged_newest_checkpoint_is_passed_over_and_left_alone(run, tmp_path):
     path = tmp_path / "damaged"
     shutil.copytree(run[0], path)
-    (path / "checkpoints/gan/5/seal.json").write_text("{}")
+    (path / "checkpoints/gan/5/checksums.json").write_text("{}")
     assert trained.load(path).step == 2
     assert (path / "checkpoints/gan/5").is_dir()
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import signal
 
 import jax
@@ -149,6 +150,23 @@ def test_a_finished_stage_is_left_alone(tmp_path, config):
         p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"
     }
     assert after == before
+
+
+@pytest.mark.parametrize("loss", ["damaged", "removed"])
+def test_a_finished_stage_is_never_trained_again_from_the_start(tmp_path, config, loss):
+    stage = make_stage(config)
+    train(stage, config, tmp_path)
+    folder = tmp_path / "checkpoints" / "vae"
+    if loss == "removed":
+        shutil.rmtree(folder)
+    else:
+        for manifest in folder.glob("*/checksums.json"):
+            manifest.write_text("{}")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="workdir"):
+        train(stage, config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert not (folder / "damaged").exists()
 
 
 def test_a_scalar_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(

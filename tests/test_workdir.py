@@ -56,7 +56,7 @@ def test_what_lies_ahead_may_change_and_is_noted(tmp_path, config):
         events = [line["event"] for line in workdir.events()]
     assert events == ["config: gan.steps 20000 -> 5000", "config: training.log_every 100 -> 7"]
     (tmp_path / "checkpoints" / "gan" / "600").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "gan" / "600" / "seal.json").write_text("{}")
+    (tmp_path / "checkpoints" / "gan" / "600" / "checksums.json").write_text("{}")
     config.gan.steps = 599
     with pytest.raises(UserError, match="step 600 is saved already"):
         require_usable(tmp_path, config)

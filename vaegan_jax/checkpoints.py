@@ -1,16 +1,18 @@
-"""Orbax checkpoints: saved without waiting, restored whole or in part. Nothing else knows Orbax.
+"""Orbax checkpoints: saved in the background, restored whole or in part. Nothing else uses Orbax.
 
-A checkpoint is sealed, once it is written, by a file with the digest of each of its files, and only
-then are older ones deleted. Orbax would restore most bit flips without a word; here, what does not
-match its seal is set aside, and the checkpoint before it counts.
+A checkpoint counts once it was read back and a checksum manifest, the SHA-256 of each of its files,
+was written into it; only then are older checkpoints deleted. Orbax restores most flipped bits
+without an error, so every checkpoint is compared with its manifest before it is used. One that
+differs is damaged: it is moved aside, and the newest one before it is used.
 """
 
 import contextlib
-import hashlib
+import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -18,98 +20,99 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaegan_jax import parallel
-from vaegan_jax.errors import UserError
-from vaegan_jax.files import write_whole
+from vaegan_jax import manifest, parallel
+from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.files import without_wildcards, write_whole
 
 State = TypeVar("State")
 
 Progress = dict[str, Any]
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 
-FORMAT = 2
-"""Of checkpoints: 2 since they are sealed, and since the decoder's first layer has a bias."""
+FORMAT = 3
+"""The version of the checkpoints' layout: 3 has a manifest, and states without `attempt`."""
 
 _STATE = "state"
 _PROGRESS = "progress"
-_SEAL = "seal.json"
 _FORMAT = "format.json"
 _DAMAGED = "damaged"
+_DELETING = ".deleting-"
 
 
 class Checkpoints:
-    """The checkpoints of one stage: a folder with one folder a step, the last few kept.
+    """The checkpoints of one stage: a folder with one subfolder per step, the newest few kept.
 
-    Each holds the stage's state and its progress, which is JSON: what the loop knows beside the
+    Each holds the stage's state and its progress, a JSON object of what the loop needs beside the
     state, such as the seconds spent.
 
     Attributes:
-      warnings: what was wrong with checkpoints that had to be set aside, a sentence each.
+      warnings: one sentence for each checkpoint that was moved aside.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int) -> None:
-        """Opens the folder, making it where needed.
-
-        What was never sealed is removed, since its writing was interrupted.
+        """Opens the folder, creating it if necessary.
 
         Raises:
-          UserError: where it is of another format.
+          UserError: where its checkpoints are of another format, or it cannot be accessed.
         """
         self._directory, self._keep = directory.absolute(), keep
         self.warnings: list[str] = []
-        self._sound: int | None = None
         if parallel.is_first():
-            self._directory.mkdir(parents=True, exist_ok=True)
-            _require_format(self._directory)
-            if not (self._directory / _FORMAT).exists():
-                write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
-            for step in _folders(self._directory) - _sealed(self._directory):
-                shutil.rmtree(self._directory / str(step))
+            with _access(self._directory):
+                self._directory.mkdir(parents=True, exist_ok=True)
+                _require_format(self._directory)
+                if not (self._directory / _FORMAT).exists():
+                    write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
+                for half_deleted in self._directory.glob(f"{_DELETING}*"):
+                    shutil.rmtree(half_deleted)
         parallel.wait("checkpoints opened")
-        # Nothing is deleted by Orbax: an old checkpoint goes when a new one is sealed.
-        options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
+        # Orbax deletes nothing: old checkpoints go once the new one has its manifest.
         self._manager = ocp.CheckpointManager(
-            self._directory, item_names=(_STATE, _PROGRESS), options=options
+            without_wildcards(self._directory),
+            item_names=(_STATE, _PROGRESS),
+            options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True),
         )
-        self._unsealed: int | None = None
+        self._pending: tuple[int, Leaves] | None = None
 
     def latest(self) -> int | None:
-        """Returns the newest step whose checkpoint is sound, or None.
+        """Returns the newest step with an undamaged checkpoint, or None where none was ever saved.
 
-        Those that are not are moved into the folder `damaged`, with a warning each.
-        """
-        found = self._find_latest() if parallel.is_first() else None
-        (step,) = parallel.first_says([-1 if found is None else found])
-        self._sound = None if step < 0 else step
-        if not parallel.is_first():
-            self._manager.reload()
-        return self._sound
-
-    def _find_latest(self) -> int | None:
-        for step in sorted(_sealed(self._directory), reverse=True):
-            complaint = _complaint(self._directory, step)
-            if not complaint:
-                return step
-            aside = self._directory / _DAMAGED / str(step)
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(exist_ok=True)
-            (self._directory / str(step)).rename(aside)
-            self._manager.reload()
-            self.warnings.append(
-                f"The checkpoint of step {step} is damaged ({complaint}) and was moved to {aside}: "
-                "the one before it counts."
-            )
-        return None
-
-    def save(self, step: int, state: Any, progress: Progress) -> None:
-        """Saves a tree of `jax.Array` in the background; one still under way is finished first.
+        Damaged checkpoints are moved to the folder `damaged`, with a warning each.
 
         Raises:
-          UserError: where a save fails, this one or the one before; earlier ones are untouched.
+          UserError: where all checkpoints are damaged, or one cannot be accessed; nothing is moved
+            then.
+        """
+        newest = self._move_damaged() if parallel.is_first() else None
+        (step,) = parallel.first_says([-1 if newest is None else newest])
+        self._manager.reload()
+        return None if step < 0 else step
+
+    def _move_damaged(self) -> int | None:
+        with _access(self._directory):
+            newest, damaged = _newest(self._directory)
+            # Folders without a manifest are interrupted saves.
+            unfinished = _folders(self._directory) - _complete(self._directory)
+        if newest is None:
+            _require_none_damaged(self._directory, damaged)
+        for step in sorted([*damaged, *unfinished], reverse=True):
+            why = damaged.get(step, f"{manifest.NAME} is missing: saving it was interrupted")
+            aside = _move_aside(self._directory, step)
+            self.warnings.append(
+                f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
+                f"using {'none' if newest is None else f'that of step {newest}'}."
+            )
+        return newest
+
+    def save(self, step: int, state: Any, progress: Progress) -> None:
+        """Saves a tree of `jax.Array` in the background, after finishing a pending save.
+
+        Raises:
+          UserError: where this or the pending save fails; earlier checkpoints are untouched.
         """
         self.finish()
-        # The state's own buffers are donated to the next step while this one is being written. It
-        # is copied without `jnp.copy`, which compiles a program for every shape.
+        # The next step donates the state's buffers while they are written, so they are copied;
+        # not by `jnp.copy`, which compiles a program for every shape.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.device_put(state, shardings, may_alias=False)
         arguments = ocp.args.Composite(
@@ -119,230 +122,218 @@ class Checkpoints:
             self._manager.save(step, args=arguments)
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
-        self._unsealed = step
+        self._pending = step, leaves(state)
 
     def finish(self) -> None:
-        """Waits for the save under way, seals it, and deletes what is older than to be kept.
+        """Waits for a pending save, reads it back, completes it, and deletes the oldest ones.
 
         Raises:
-          UserError: where it fails; earlier ones are untouched.
+          UserError: where that fails; earlier checkpoints are untouched.
         """
-        step, self._unsealed = self._unsealed, None
+        pending, self._pending = self._pending, None
         try:
             self._manager.wait_until_finished()
-            if step is None:
+            if pending is None:
                 return
-            old = sorted(_sealed(self._directory) | {step})[: -self._keep]
-            parallel.wait("checkpoint written")
+            step, saved = pending
+            if leaves(_read_tree(self._directory, step, None)) != saved:
+                raise ValueError("it reads back with other arrays than were saved")
+            parallel.wait("checkpoint read back")
             if parallel.is_first():
-                _seal(self._directory, step)
-                for each in old:
-                    # First the seal, so that one that is half deleted counts as never written.
-                    (self._directory / str(each) / _SEAL).unlink()
-            parallel.wait("checkpoint sealed")
-            for each in old:
-                self._manager.delete(each)
+                manifest.write(self._directory / str(step))
+                for old in sorted(_complete(self._directory))[: -self._keep]:
+                    doomed = self._directory / f"{_DELETING}{old}"
+                    (self._directory / str(old)).rename(doomed)
+                    shutil.rmtree(doomed)
+            parallel.wait("checkpoint complete")
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
 
     def close(self) -> None:
-        """Lets go of the folder; call `finish` first."""
+        """Releases the folder; call `finish` first."""
         self._manager.close()
 
     def restore(
         self, step: int, template: State, sharding: jax.sharding.Sharding | None = None
     ) -> tuple[State, Progress]:
-        """Returns the state and the progress saved at a step.
+        """Returns the state and the progress of a saved step.
 
         Args:
           step: one that was saved.
-          template: a state of `jax.ShapeDtypeStruct`, of the shapes to expect.
-          sharding: where to put it; on the first device if not said.
+          template: a state of `jax.ShapeDtypeStruct`.
+          sharding: of the restored arrays; the first device by default.
 
         Raises:
-          UserError: where the checkpoint holds other leaves than the template, or is damaged.
+          UserError: where the checkpoint is damaged, or its leaves differ from the template's.
         """
-        sharding = sharding or _first_device()
         with _reading(self._directory, step):
-            if step != self._sound:
-                _require_sound(self._directory, step)
-            require_equal_leaves(
-                leaves(_saved_tree(self._directory, step)),
-                leaves(template),
-                f"The checkpoint {self._directory / str(step)}",
-                "the networks of this config",
-            )
+            _require_undamaged(self._directory, step)
+            saved = leaves(_saved_tree(self._directory, step))
+            _require_template(self._directory, step, saved, template)
+            placed = _placed(template, sharding or _first_device())
             arguments = ocp.args.Composite(
-                **{
-                    _STATE: ocp.args.StandardRestore(_placed(template, sharding)),
-                    _PROGRESS: ocp.args.JsonRestore(),
-                }
+                **{_STATE: ocp.args.StandardRestore(placed), _PROGRESS: ocp.args.JsonRestore()}
             )
             restored = self._manager.restore(step, args=arguments)
         return restored[_STATE], restored[_PROGRESS]
 
     def _not_saved(self, error: Exception) -> UserError:
         return UserError(
-            f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): make "
-            "room or give write access there, then run the same command again; what was saved is "
-            "kept."
+            f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): free "
+            "space or give write access there, then run the same command again; earlier "
+            "checkpoints are kept."
         )
 
 
 def latest(directory: pathlib.Path) -> int | None:
-    """Returns the newest sound step in the folder of a stage's checkpoints, or None.
+    """Returns the newest step with an undamaged checkpoint in a stage's folder, or None.
 
-    It changes nothing in the folder.
+    Nothing in the folder is changed. Where newer checkpoints are damaged, a warning on standard
+    error names them, the damage, and the step that is used.
 
     Raises:
-      UserError: where that is of another format.
+      UserError: where the folder is of another format, where one of its files cannot be accessed,
+        or where all checkpoints are damaged.
     """
-    if not directory.is_dir():
-        return None
-    _require_format(directory)
-    sound = (step for step in sorted(_sealed(directory), reverse=True)
-             if not _complaint(directory, step))  # fmt: skip
-    return next(sound, None)
+    with _access(directory):
+        if not directory.is_dir():
+            return None
+        _require_format(directory)
+        newest, damaged = _newest(directory)
+    if newest is None:
+        _require_none_damaged(directory, damaged)
+    for step, why in damaged.items():
+        sys.stderr.write(
+            f"Warning: the checkpoint {directory / str(step)} is damaged ({why}): using that of "
+            f"step {newest}.\n"
+        )
+    return newest
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """Returns the steps saved in the folder of a stage's checkpoints, rising; writes nothing.
-
-    Of an older version's, which had no seals, all count.
-    """
-    if not directory.is_dir():
-        return []
-    sealed = (directory / _FORMAT).exists()
-    return sorted(_sealed(directory) if sealed else _folders(directory))
+    """Returns the steps saved in a stage's folder in ascending order, damaged ones included."""
+    with _access(directory):
+        return sorted(_complete(directory)) if directory.is_dir() else []
 
 
 def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Returns a saved state, whatever it holds, without a template and without writing.
+    """Returns a saved state without a template.
 
     Args:
-      directory: the folder of a stage's checkpoints.
+      directory: a stage's folder of checkpoints.
       step: one that was saved.
 
     Returns:
-      ``{"params.decoder.bias": array, ...}``, of the shapes and dtypes that were saved, on the
-      host.
+      ``{"params.decoder.bias": array, ...}``, in the shapes and dtypes that were saved.
 
     Raises:
-      UserError: where the checkpoint is damaged.
+      UserError: where the checkpoint is damaged or cannot be accessed.
     """
-    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-    with _reading(directory, step), checkpointer:
-        if (directory / _FORMAT).exists():
-            _require_sound(directory, step)
-        to_host = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
-        )
-        arguments = ocp.args.PyTreeRestore(restore_args=to_host)
-        restored = checkpointer.restore(_folder(directory, step), args=arguments)
+    with _reading(directory, step):
+        _require_undamaged(directory, step)
+        restored = _read_tree(directory, step, None)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
     }
 
 
-def restore_part(
-    directory: pathlib.Path, step: int, path: tuple[str, ...], template: State
-) -> State:
-    """Restores one part of a saved state, reading nothing else.
+def read(
+    directory: pathlib.Path, step: int, templates: Mapping[tuple[str, ...], Any]
+) -> dict[tuple[str, ...], Any]:
+    """Restores parts of a saved state onto the first device, and reads nothing else.
 
     Args:
-      directory: the folder of a stage's checkpoints.
+      directory: a stage's folder of checkpoints.
       step: one that was saved.
-      path: the names that lead to the part, such as ("params", "decoder").
-      template: a tree of `jax.ShapeDtypeStruct`, of the shapes to expect.
+      templates: for the path of each part, such as ("params", "decoder"), its tree of
+        `jax.ShapeDtypeStruct`.
+
+    Returns:
+      The parts, by the same paths.
 
     Raises:
-      UserError: where the part is absent, its leaves differ from the template's in any way, or
-        the checkpoint is damaged.
+      UserError: where a part is missing, its leaves differ from the template's, or the checkpoint
+        is damaged or cannot be accessed.
     """
-    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-    with _reading(directory, step), checkpointer:
-        _require_sound(directory, step)
+    with _reading(directory, step):
+        _require_undamaged(directory, step)
         saved = _saved_tree(directory, step)
-        for name in path:
-            saved = saved.get(name, {})
-        require_equal_leaves(
-            leaves(saved),
-            leaves(template),
-            f"{'.'.join(path)} in the checkpoint {directory / str(step)}",
-            "the network that is to take it",
-        )
-        wanted: Any = _placed(template, _first_device())
-        for name in reversed(path):
-            wanted = {name: wanted}
-        arguments = ocp.args.PyTreeRestore(
-            item=wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-            partial_restore=True,
-        )
-        restored = checkpointer.restore(_folder(directory, step), args=arguments)
-    for name in path:
-        restored = restored[name]
-    part: State = restored
-    return part
+        wanted: dict[str, Any] = {}
+        for path, template in templates.items():
+            part = functools.reduce(lambda tree, name: tree.get(name, {}), path, saved)
+            _require_template(directory, step, leaves(part), template, ".".join(path))
+            inner = wanted
+            for name in path[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[path[-1]] = _placed(template, _first_device())
+        restored = _read_tree(directory, step, wanted)
+    return {path: functools.reduce(lambda tree, name: tree[name], path, restored)
+            for path in templates}  # fmt: skip
 
 
 def _folders(directory: pathlib.Path) -> set[int]:
-    """Returns the steps of which there is a folder."""
-    return {int(path.name) for path in directory.iterdir() if path.name.isdigit()}
+    return {int(path.name) for path in directory.iterdir() if path.name.isdecimal()}
 
 
-def _sealed(directory: pathlib.Path) -> set[int]:
-    return {step for step in _folders(directory) if (directory / str(step) / _SEAL).exists()}
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file in a folder, by its path in there, but for the seal."""
+def _complete(directory: pathlib.Path) -> set[int]:
+    """Returns the steps whose checkpoints have a manifest."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != _SEAL
+        step for step in _folders(directory) if (directory / str(step) / manifest.NAME).exists()
     }
 
 
-def _seal(directory: pathlib.Path, step: int) -> None:
-    """Writes the digests of a checkpoint into it, whole or not at all."""
-    folder = directory / str(step)
-    write_whole(folder / _SEAL, json.dumps(_digests(folder), indent=0))
+def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
+    """Returns the newest undamaged step, and the damage of each newer one."""
+    damaged: dict[int, str] = {}
+    for step in sorted(_complete(directory), reverse=True):
+        with _access(directory / str(step)):
+            damage = manifest.damage(directory / str(step))
+        if not damage:
+            return step, damaged
+        damaged[step] = damage
+    if damaged and not _complete(directory).issuperset(damaged):
+        return _newest(directory)  # a run that is training deleted the ones that were listed
+    return None, damaged
 
 
-def _complaint(directory: pathlib.Path, step: int) -> str:
-    """Returns what is wrong with a checkpoint, or nothing where it is as it was sealed."""
-    folder = directory / str(step)
-    try:
-        wanted = json.loads((folder / _SEAL).read_text())
-        found = _digests(folder)
-    except (OSError, ValueError) as error:
-        return f"its seal cannot be read: {_first_line(error)}"
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is missing"
-        if wanted.get(name) != found[name]:
-            return f"{name} is not as it was written"
-    return ""
+def _require_none_damaged(directory: pathlib.Path, damaged: dict[int, str]) -> None:
+    aside = directory / _DAMAGED
+    if not damaged and not (aside.is_dir() and any(aside.iterdir())):
+        return
+    found = "; ".join(f"step {step}: {why}" for step, why in damaged.items()) or f"see {aside}"
+    raise UserError(
+        f"All checkpoints in {directory} are damaged ({found}): restore one from a backup, or name "
+        "another --workdir to train from the start."
+    )
 
 
-def _require_sound(directory: pathlib.Path, step: int) -> None:
-    complaint = _complaint(directory, step)
-    if complaint:
-        raise ValueError(complaint)
+def _move_aside(directory: pathlib.Path, step: int) -> pathlib.Path:
+    """Moves a checkpoint to a new name in the folder of damaged ones, and returns that name."""
+    folder = directory / _DAMAGED
+    folder.mkdir(exist_ok=True)
+    names = (f"{step}{suffix}" for suffix in ("", *(f".{number}" for number in range(1, 10_000))))
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    (directory / str(step)).rename(aside)
+    return aside
+
+
+def _require_undamaged(directory: pathlib.Path, step: int) -> None:
+    damage = manifest.damage(directory / str(step))
+    if damage:
+        raise ValueError(damage)
 
 
 def _require_format(directory: pathlib.Path) -> None:
-    """Checks that a folder's checkpoints, if there are any, are of the format that is read here."""
+    """Checks that the checkpoints of a folder, if there are any, are of this format."""
     path = directory / _FORMAT
     if path.exists():
         try:
-            found = json.loads(path.read_text())["format"]
-        except (OSError, ValueError, KeyError) as error:
+            found = json.loads(path.read_bytes())["format"]
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} into '
-                "it if these checkpoints are of this version."
+                f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it '
+                "if these checkpoints are of this version."
             ) from error
     elif _folders(directory):
         found = 1
@@ -351,20 +342,34 @@ def _require_format(directory: pathlib.Path) -> None:
     if found != FORMAT:
         raise UserError(
             f"The checkpoints in {directory} are of format {found}, and this version of vaegan_jax "
-            f"reads format {FORMAT}: go on with the version that wrote them, or name another "
-            "--workdir."
+            f"reads format {FORMAT}: use the version that wrote them, or name another --workdir."
         )
 
 
 @contextlib.contextmanager
-def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
-    """Turns what Orbax raises over a damaged checkpoint into one sentence."""
+def _access(path: pathlib.Path) -> Iterator[None]:
+    """Turns an error of access into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
         raise UserError(
-            f"The checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): delete "
-            "that folder to go on from the one before it."
+            f"{error.filename or path} cannot be accessed ({error.strerror or one_line(error)}): "
+            "give this user access to it, and run the same command again; nothing was changed."
+        ) from error
+
+
+@contextlib.contextmanager
+def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
+    """Turns the errors of a damaged or inaccessible checkpoint into one sentence."""
+    try:
+        with _access(directory / str(step)):
+            yield
+    except (ValueError, KeyError, TypeError) as error:
+        others = [str(other) for other in steps(directory) if other != step]
+        advice = f"use another step ({', '.join(others)})" if others else "restore it from a backup"
+        raise UserError(
+            f"The checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): "
+            f"{advice}."
         ) from error
 
 
@@ -372,17 +377,46 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _folder(directory: pathlib.Path, step: int) -> pathlib.Path:
-    return directory.absolute() / str(step) / _STATE
+def _state_folder(directory: pathlib.Path, step: int) -> pathlib.Path:
+    return without_wildcards(directory.absolute()) / str(step) / _STATE
 
 
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
-    """Returns the tree of a saved state, with descriptions in the place of arrays."""
+    """Returns the tree of a saved state, with descriptions in place of arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(_folder(directory, step)).item_metadata
+        metadata = checkpointer.metadata(_state_folder(directory, step)).item_metadata
     if metadata is None:
         raise ValueError("it has no readable metadata")
     return metadata.tree
+
+
+def _read_tree(directory: pathlib.Path, step: int, wanted: Any) -> Any:
+    """Reads the arrays of a tree of placed `jax.ShapeDtypeStruct`; where None, all, as NumPy."""
+    if wanted is None:
+        to_host = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
+        )
+        arguments = ocp.args.PyTreeRestore(restore_args=to_host)
+    else:
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(_state_folder(directory, step), args=arguments)
+
+
+def _require_template(
+    directory: pathlib.Path, step: int, saved: Leaves, template: Any, part: str = ""
+) -> None:
+    checkpoint = f"the checkpoint {directory / str(step)}"
+    require_equal_leaves(
+        saved,
+        leaves(template),
+        f"{part} in {checkpoint}" if part else checkpoint,
+        "the networks of this config",
+    )
 
 
 def _first_device() -> jax.sharding.Sharding:
@@ -390,7 +424,7 @@ def _first_device() -> jax.sharding.Sharding:
 
 
 def _placed(template: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Returns a template that says where its arrays are to lie."""
+    """Returns a template with the sharding of its arrays."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
     )

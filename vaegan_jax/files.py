@@ -1,7 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are complete or absent, and paths that other libraries read literally."""
 
+import functools
 import os
 import pathlib
+import tempfile
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -12,3 +14,20 @@ def write_whole(path: pathlib.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def without_wildcards(path: pathlib.Path) -> pathlib.Path:
+    """Returns a path to the same folder that no library can take for a glob pattern.
+
+    Orbax merges the files of a checkpoint by a glob of its whole path, so that brackets in the
+    name of any parent folder would make it find none. Such a path is replaced by a symbolic link
+    in a temporary folder, which is removed when the process ends.
+    """
+    return path if not set("*?[]\\") & set(str(path)) else pathlib.Path(_link(path).name, "link")
+
+
+@functools.cache
+def _link(path: pathlib.Path) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="vaegan-")
+    pathlib.Path(folder.name, "link").symlink_to(path, target_is_directory=True)
+    return folder

@@ -128,9 +128,9 @@ def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Wo
     if (folder.facts(workdir.LATENT) or {}).get("step") == config.vae.steps:
         return
     template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
-    encoder = checkpoints.restore_part(
-        folder.checkpoints("vae"), config.vae.steps, ("params", "encoder"), template
-    )
+    path = ("params", "encoder")
+    directory = folder.checkpoints("vae")
+    encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
     use = latent_use.measure(config, encoder, data.held_out)
     found = {"step": config.vae.steps} | latent_use.facts(use)
     folder.write_facts(workdir.LATENT, found)

@@ -230,14 +230,17 @@ def read_parts(
       UserError: where a checkpoint is damaged, or does not fit the config.
     """
     templates = _templates(config, image_shape)
-    found: dict[str, Any] = {}
-    for name in names:
-        stage, path = PARTS[name]
-        step = steps.get(stage)
-        found[name] = None
-        if step is not None and name in templates:
-            directory = folder.checkpoints(stage)
-            found[name] = checkpoints.restore_part(directory, step, path, templates[name])
+    found: dict[str, Any] = dict.fromkeys(names)
+    for stage, step in steps.items():
+        wanted = {
+            PARTS[name][1]: templates[name]
+            for name in found
+            if PARTS[name][0] == stage and name in templates
+        }
+        if step is not None and wanted:
+            read = checkpoints.read(folder.checkpoints(stage), step, wanted)
+            found |= {name: read[path] for name, (of, path) in PARTS.items()
+                      if name in found and of == stage and path in read}  # fmt: skip
     return found
 
 

@@ -210,11 +210,16 @@ def _train(
 
 def _newest_checkpoint(checkpoints: Checkpoints, stage: Stage[Any], workdir: Workdir) -> int:
     """Returns the step of the newest sound checkpoint, or 0; reports those that are damaged."""
-    step = checkpoints.latest() or 0
+    step = checkpoints.latest()
+    if step is None and workdir.finished(stage.name):
+        raise UserError(
+            f"The {stage.name} stage of this run was finished, and its checkpoints are gone: put "
+            f"{workdir.checkpoints(stage.name)} back, or name another --workdir to train again."
+        )
     for warning in checkpoints.warnings:
         sys.stderr.write(f"Warning: {warning}\n")
         workdir.write_event(f"{stage.name}: {warning}")
-    return step
+    return step or 0
 
 
 def _restore_or_init(

@@ -31,16 +31,13 @@ def start(config: ConfigDict, images: ImageArray, directory: pathlib.Path, step:
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
     params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
 
-    def read(part: str) -> optax.Params:
-        restored: optax.Params = checkpoints.restore_part(
-            directory, step, ("params", part), params[part]
-        )
-        return restored
-
     wanted = config.transfer
-    begun = gan.unmatched(read("decoder"), config.model.latent_size)
+    names = ["decoder"]
     if wanted.discriminator == "encoder" or wanted.match_posterior:
-        encoder = read("encoder")
+        names.append("encoder")
+    parts = checkpoints.read(directory, step, {("params", name): params[name] for name in names})
+    begun = gan.unmatched(parts["params", "decoder"], config.model.latent_size)
+    encoder = parts["params", names[-1]]
     if wanted.match_posterior:
         mean, covariance = aggregated_posterior(config, encoder, images)
         begun = matched(begun, mean, covariance)

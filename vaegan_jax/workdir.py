@@ -168,6 +168,10 @@ class Workdir:
         """Returns the lines of events.jsonl, whole ones only."""
         return self._lines(_EVENTS)
 
+    def finished(self, stage: str) -> bool:
+        """Returns whether a stage has ever taken its last step here."""
+        return any(line["event"].startswith(f"{stage}: finished at") for line in self.events())
+
     def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line; floats are written so that they read back exactly."""
         self._write_line(METRICS, {"stage": stage, "step": step} | scalars)

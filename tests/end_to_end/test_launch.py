@@ -84,8 +84,12 @@ def test_the_generator_begins_as_the_decoder_at_the_latents_it_was_trained_on(fi
     assert (end != begin).any()
 
 
-def test_a_finished_run_says_so_and_does_nothing(finished):
-    workdir, _ = finished
+def test_a_finished_run_says_so_and_does_nothing(finished, tmp_path):
+    """Whatever its path, and whatever a file manager has left in it."""
+    workdir = tmp_path / "[of] a\\b" / "run"
+    shutil.copytree(finished[0], workdir)
+    for folder in workdir.glob("checkpoints/*/*"):
+        (folder / ".DS_Store").write_bytes(b"other")
     before = snapshot(workdir)
     result = launch(workdir, evaluated=True)
     assert result.returncode == 0
@@ -118,11 +122,11 @@ def test_another_seed_gives_other_bits(finished, tmp_path):
 def test_from_scratch_all_else_is_equal(finished, tmp_path):
     flags = ("--config.transfer.generator=scratch", "--config.training.checkpoint_every=1",
              "--config.training.keep_checkpoints=12")  # fmt: skip
-    assert launch(tmp_path / "scratch", *flags).returncode == 0
+    assert launch(tmp_path / "[scratch]", *flags).returncode == 0
     unmatched = "--config.transfer.match_posterior=False"
     assert launch(tmp_path / "warm", unmatched, *flags[1:]).returncode == 0
-    assert not (tmp_path / "scratch/checkpoints/vae").exists()
-    scratch, warm = (state(tmp_path / name, "gan", 1) for name in ("scratch", "warm"))
+    assert not (tmp_path / "[scratch]/checkpoints/vae").exists()
+    scratch, warm = (state(tmp_path / name, "gan", 1) for name in ("[scratch]", "warm"))
     # One step in, the generator is still frozen as it began: random here, the decoder there.
     decoder = state(tmp_path / "warm", "vae", 12)["params"]["decoder"]
     assert_trees_equal(warm["generator"], decoder)

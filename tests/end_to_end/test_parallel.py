@@ -134,7 +134,7 @@ def test_when_one_of_four_is_killed_the_others_end_and_the_run_goes_on_with_one(
     more = ("--config.gan.steps=4000", "--config.training.seconds_per_call=0.05")
     started = processes(workdir, 4, *alone, *more)
     deadline = time.monotonic() + 240
-    while not (workdir / "checkpoints" / "gan" / "6" / "seal.json").exists():
+    while not (workdir / "checkpoints" / "gan" / "6" / "checksums.json").exists():
         assert time.monotonic() < deadline, said(workdir, 0) + said(workdir, 1)
         assert all(process.poll() is None for process in started), said(workdir, 0)
         time.sleep(0.2)
@@ -144,7 +144,7 @@ def test_when_one_of_four_is_killed_the_others_end_and_the_run_goes_on_with_one(
     for process in (started[0], started[2], started[3]):
         assert process.wait(timeout=max(1, deadline - time.monotonic())) != 0
 
-    saved = [int(p.parent.name) for p in workdir.glob("checkpoints/gan/*/seal.json")]
+    saved = [int(p.parent.name) for p in workdir.glob("checkpoints/gan/*/checksums.json")]
     steps = max(saved) + 6
     result = launch(workdir, *FLAGS, *alone, f"--config.gan.steps={steps}")
     assert result.returncode == 0, result.stderr
@@ -155,7 +155,7 @@ def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
     workdir = tmp_path / "run"
     started = processes(workdir, 2, "--config.vae.steps=4000", slurm=True)
     deadline = time.monotonic() + 240
-    while not (workdir / "checkpoints" / "vae" / "6" / "seal.json").exists():
+    while not (workdir / "checkpoints" / "vae" / "6" / "checksums.json").exists():
         assert time.monotonic() < deadline, said(workdir, 0) + said(workdir, 1)
         time.sleep(0.2)
     started[1].send_signal(signal.SIGTERM)
