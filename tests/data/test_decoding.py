@@ -89,6 +89,104 @@ def test_sixteen_bits_are_read_alike_in_grey_and_in_colour():
         np.testing.assert_array_equal(rgb, np.repeat((values // 256)[..., None], 3, axis=-1))
 
 
+def sixteen_bit_png(samples, declared=b""):
+    """A PNG of uint16 samples [H, W, 1 to 4], with an sBIT chunk if any."""
+    height, width, bands = samples.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[bands]
+    return png((width, height, 16, colour, 0, 0, 0), lines, declared)
+
+
+def sixteen_bit_tiff(samples, order="<", planes=False, maximum=None, compressed=False):
+    """A TIFF of uint16 samples [H, W, 1, 3 or 4], with a MaxSampleValue if any."""
+    height, width, bands = samples.shape
+    data = (samples.transpose(2, 0, 1) if planes else samples).astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if compressed else data
+    tags = {
+        256: width, 257: height, 258: [16] * bands, 259: 8 if compressed else 1,
+        262: 1 if bands == 1 else 2, 273: 8, 277: bands, 278: height, 279: len(data),
+        281: maximum, 284: 2 if planes else 1, 338: 2 if bands == 4 else None,
+    }  # fmt: skip
+    if planes:
+        size = len(data) // bands
+        tags |= {273: [8 + band * size for band in range(bands)], 279: [size] * bands}
+    tags = {tag: np.atleast_1d(value) for tag, value in tags.items() if value is not None}
+    start, extra = 8 + len(data), b""
+    after = start + 2 + 12 * len(tags) + 4
+    entries = b""
+    for tag, values in sorted(tags.items()):
+        field = values.astype(f"{order}u4").tobytes()
+        if len(field) > 4:
+            field, extra = struct.pack(f"{order}I", after + len(extra)), extra + field
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + field
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    count = struct.pack(f"{order}H", len(tags))
+    return head + struct.pack(f"{order}I", start) + data + count + entries + bytes(4) + extra
+
+
+def eight_bits(samples, bits):
+    """What is to become of 16-bit samples that use so many bits."""
+    return np.floor(samples / 2.0 ** (bits - 8)).astype(np.uint8)
+
+
+@st.composite
+def sixteen_bits(draw):
+    """Samples [H, W, 1 to 4] of so many bits, and a file of them."""
+    bits = draw(st.sampled_from([8, 10, 12, 14, 16]))
+    bands = draw(st.sampled_from([1, 2, 3, 4]))
+    shape = (draw(st.integers(1, 9)), draw(st.integers(1, 9)), bands)
+    samples = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 2**bits, shape, np.uint16)
+    samples[0, 0] = 2**bits - 1
+    if bands == 2 or draw(st.booleans()):
+        return samples, bits, sixteen_bit_png(samples)
+    order, compressed = draw(st.sampled_from("<>")), draw(st.booleans())
+    order = "<" if bands == 1 and compressed else order
+    return samples, bits, sixteen_bit_tiff(samples, order, compressed=compressed)
+
+
+@given(sixteen_bits())
+def test_sixteen_bits_are_scaled_by_the_bits_they_use(case):
+    samples, bits, data = case
+    image = decoding.decode(data)
+    if samples.shape[-1] in (1, 3):
+        found, bands = preprocessing.to_rgb(image, "white"), [0, 1, 2]
+    else:  # before the background shows
+        found, bands = image, [0, 1, 2, 3]
+    bands = {1: [0, 0, 0], 2: [0, 0, 0, 1]}.get(samples.shape[-1], bands)
+    np.testing.assert_array_equal(found, eight_bits(samples, bits)[..., bands])
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize(
+    ("largest", "declared", "bits"),
+    [(900, 12, 12), (900, 16, 16), (3000, 12, 12), (60_000, 12, 16), (900, None, 10)],
+)
+def test_a_file_may_declare_its_bits(bands, largest, declared, bits):
+    samples = np.arange(24 * bands).reshape(4, 6, bands).astype(np.uint16)
+    samples[-1, -1, -1] = largest
+    chunk = png_chunk(b"sBIT", bytes([declared] * bands)) if declared else b""
+    maximum = 2**declared - 1 if declared else None
+    for data in (sixteen_bit_png(samples, chunk), sixteen_bit_tiff(samples, maximum=maximum)):
+        rgb = np.asarray(preprocessing.to_rgb(decoding.decode(data), "white"))
+        np.testing.assert_array_equal(rgb, np.broadcast_to(eight_bits(samples, bits), rgb.shape))
+
+
+def test_opaque_is_opaque_whether_in_twelve_bits_or_in_sixteen():
+    samples = np.random.default_rng(0).integers(0, 4096, (5, 7, 4)).astype(np.uint16)
+    samples[0, 0] = 4095
+    for opaque in (4095, 65535):
+        samples[..., 3] = opaque
+        rgb = preprocessing.to_rgb(decoding.decode(sixteen_bit_png(samples)), "white")
+        np.testing.assert_array_equal(rgb, eight_bits(samples[..., :3], 12))
+
+
+def test_sixteen_bits_in_planes_are_read_or_refused():
+    samples = np.random.default_rng(0).integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+    for bits in (16, 12):
+        with pytest.raises(BadImage):  # which Pillow reads wrongly
+            decoding.decode(sixteen_bit_tiff(samples >> (16 - bits), planes=True))
+
+
 def test_a_cmyk_jpeg():
     image = Image.new("CMYK", (16, 16), (51, 102, 153, 51))
     decoded = decoding.decode(encode(image, "jpeg", quality=100))
@@ -98,14 +196,13 @@ def test_a_cmyk_jpeg():
     assert np.abs(rgb - (163, 122, 82)).max() <= 3
 
 
-def png(header, lines):
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *header))
-    return start + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+def png(header, lines, more=b""):
+    start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", *header)) + more
+    return start + png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
 
 
 BAD = {

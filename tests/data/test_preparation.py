@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from tests.conftest import ROOT
 from tests.data.test_decoding import encode, picture
 from tests.data.test_sources import fill, zipped
 from vaegan_jax import config as configuration
-from vaegan_jax.data import decoding, images, preparation, preprocessing
+from vaegan_jax.data import decoding, hashing, images, preparation, preprocessing
 from vaegan_jax.errors import UserError
 
 
@@ -120,6 +122,111 @@ def test_a_folder_moved_elsewhere_is_the_same(data, decoded):
     data.path = str(moved)
     assert images.load(data).digest == first.digest
     assert len(decoded) == 40
+
+
+def test_folders_of_the_same_names_sizes_and_times_are_not_confused(data, tmp_path):
+    def write(number):
+        folder = tmp_path / str(number) / "pictures"
+        for name in range(40):
+            fill(folder, f"{name:02}.bmp", data=encode(picture(100 * number + name), "bmp"))
+            os.utime(folder / f"{name:02}.bmp", ns=(10**18, 10**18))
+        return folder
+
+    for number in (1, 2):
+        data.path = str(write(number))
+        expected = {
+            preprocessing.prepare(picture(100 * number + name), images.settings(data)).tobytes()
+            for name in range(40)
+        }
+        assert everything(images.load(data)) == expected
+
+
+def test_a_file_edited_in_place_with_its_time_put_back_is_noticed(data):
+    path = pathlib.Path(data.path) / "07.png"
+    path.write_bytes(encode(picture(7), "bmp"))
+    first, before = images.load(data), path.stat()
+    path.write_bytes(encode(picture(99), "bmp"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    new = preprocessing.prepare(picture(99), images.settings(data)).tobytes()
+    assert everything(images.load(data)) - everything(first) == {new}
+
+
+def test_a_copy_of_other_times_and_inodes_is_the_same(data, decoded):
+    first = images.load(data)
+    shutil.copytree(data.path, data.path + ".new", copy_function=shutil.copyfile)
+    shutil.rmtree(data.path)
+    pathlib.Path(data.path + ".new").rename(data.path)
+    assert images.load(data).digest == first.digest
+    assert len(decoded) == 40
+
+
+def test_a_zip_replaced_in_place_is_noticed(data, tmp_path):
+    path, digests = tmp_path / "pictures.zip", []
+    for number in (1, 2):
+        contents = {f"{i}.bmp": encode(picture(number * 50 + i), "bmp") for i in range(40)}
+        zipped(path, contents)
+        os.utime(path, ns=(10**18, 10**18))
+        data.path = str(path)
+        digests.append(images.load(data).digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("place", ["PIL.__version__", "preparation.PreparedImages.VERSION"])
+def test_what_another_version_prepared_is_not_used(place, data, decoded, monkeypatch):
+    images.load(data)
+    target = f"vaegan_jax.data.{place}" if place.startswith("prep") else place
+    monkeypatch.setattr(target, tfds.core.Version("0.0.1") if "VERSION" in place else "0")
+    images.load(data)
+    assert len(decoded) == 80
+
+
+def refuse(monkeypatch, method, name, times=10**9):
+    """Lets a method of paths fail for one name, so many times."""
+    real, left = getattr(pathlib.Path, method), iter(range(times))
+
+    def failing(path, *arguments, **options):
+        if path.name == name and next(left, None) is not None:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, method, failing)
+
+
+def test_a_file_that_could_not_be_read_once_is_used_when_it_can_be(data, monkeypatch, decoded):
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            refuse(patch, "open", "07.png")
+            loaded = images.load(data)
+        assert (loaded.skipped, len(everything(loaded)), len(decoded)) == (1, 39, 39)
+        assert "07.png,cannot be read" in loaded.skipped_list.read_text()
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (0, 40)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_fails_while_it_is_prepared_is_tried_again(data, monkeypatch, times):
+    refuse(monkeypatch, "read_bytes", "07.png", times)
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (0, 40)
+
+
+def test_a_file_that_fails_only_while_it_is_prepared_is_named(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        refuse(patch, "read_bytes", "07.png")
+        with pytest.raises(UserError, match=r"pictures.*07\.png"):
+            images.load(data)
+    assert not list(pathlib.Path(data.directory).rglob("dataset_info.json"))
+    assert len(everything(images.load(data))) == 40
+
+
+def test_a_file_that_fails_after_it_was_hashed_in_an_earlier_run_is_skipped(data, monkeypatch):
+    monkeypatch.setattr(hashing, "_RECENT_NS", 0)
+    images.load(data)
+    data.update({"image_size": 48})  # so that all are read again
+    refuse(monkeypatch, "open", "07.png")
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (1, 39)
 
 
 def test_the_number_of_workers_changes_no_bit(data, tmp_path):

@@ -179,13 +179,15 @@ def test_cmyk_by_the_plain_formula():
     np.testing.assert_array_equal(np.asarray(preprocessing.to_rgb(image, "white")), expected)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
-def test_the_high_byte_of_sixteen_bits_counts(mode):
-    values = np.array([[0, 255, 256, 0x7FFF, 0x80FF, 65535]], np.uint16)
-    data = values.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
-    image = Image.frombytes("I;16B" if mode == "I;16B" else "I;16", (6, 1), data)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_high_byte_counts_of_the_bits_that_are_used(bits, order):
+    low, high = 2 ** (bits - 8), 2**bits  # of one step of 8 bits, and of the whole range
+    values = np.array([[0, low, 2 * low - 1, high // 2, high - 1]], np.uint16)
+    data = values.astype(f"{order}u2").tobytes()
+    image = Image.frombytes("I;16B" if order == ">" else "I;16", (5, 1), data)
     grey = np.asarray(preprocessing.to_rgb(image, "white"))[..., 0]
-    np.testing.assert_array_equal(grey, [[0, 0, 1, 127, 128, 255]])
+    np.testing.assert_array_equal(grey, [[0, 1, 1, 128, 255]])
 
 
 def test_bits_become_black_and_white():

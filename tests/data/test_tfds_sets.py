@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -96,6 +97,21 @@ def test_a_set_prepared_anew_is_noticed(prepared, tmp_path):
     info = next((tmp_path / "own_digits").rglob("dataset_info.json"))
     info.write_text(json.dumps(json.loads(info.read_text()) | {"description": "other"}))
     assert images.open_source(data(tmp_path)).identity != before
+
+
+def test_a_set_of_the_same_name_and_sizes_with_other_images_is_noticed(prepared, tmp_path):
+    before = images.open_source(data(prepared)).identity
+    shutil.copytree(prepared / "own_digits", tmp_path / "own_digits")
+    (shard,) = (tmp_path / "own_digits").rglob("*-train.array_record*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    status = shard.stat()
+    shard.write_bytes(content)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert images.open_source(data(tmp_path)).identity != before
+    # The other split is as it was.
+    test = data(tmp_path, split="test"), data(prepared, split="test")
+    assert len({images.open_source(each).identity for each in test}) == 1
 
 
 def refused(directory, name, **fields):

@@ -1,19 +1,22 @@
 """Loads the images of a run: found, prepared once, split by content."""
 
 import functools
+import hashlib
+import json
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax.data import preparation, sources, tfds_sets
+from vaegan_jax.data import decoding, preparation, sources, tfds_sets
 from vaegan_jax.data.feed import thread_count
 from vaegan_jax.data.preparation import Prepared
 from vaegan_jax.data.preprocessing import Settings
 from vaegan_jax.errors import UserError, one_line
 
 COMIC_FACES = pathlib.Path(__file__).with_name("comic_faces") / "comic_faces_64.zip"
+_ATTEMPTS = 3
 
 
 class Split:
@@ -99,14 +102,7 @@ def load(data: ConfigDict) -> Images:
       UserError: where they are not there, cannot be prepared, or are too few.
     """
     try:
-        source = open_source(data)
-        prepared = preparation.prepare(
-            source,
-            settings(data),
-            data.directory,
-            thread_count(data.workers),
-            data.max_bad_fraction,
-        )
+        source, prepared = _prepare(data)
     except (OSError, RuntimeError) as error:  # the latter is how the shards' writer fails
         raise UserError(
             f"The images of {data.path or data.name} cannot be prepared "
@@ -130,6 +126,32 @@ def load(data: ConfigDict) -> Images:
         skipped_list=prepared.skipped_list,
         duplicates=len(held_out) - len(unique),
     )
+
+
+def _prepare(data: ConfigDict) -> tuple[sources.Source, Prepared]:
+    """Opens and prepares the source, again where it changed in between."""
+    workers = thread_count(data.workers)
+    for _ in range(_ATTEMPTS):
+        source = open_source(data)
+        try:
+            return source, preparation.prepare(
+                source, settings(data), data.directory, workers, data.max_bad_fraction
+            )
+        except decoding.Unreadable as error:
+            reason = error
+            _hash_cache(data).unlink(missing_ok=True)
+    raise UserError(
+        f"The images of {source.label} cannot be prepared, since {reason}: run the same command "
+        "again when nothing writes to them."
+    )
+
+
+def _hash_cache(data: ConfigDict) -> pathlib.Path:
+    """Returns where the hashes of the source's files are kept; see `hash_files`."""
+    place = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
+    key = hashlib.sha256(json.dumps([data.name, data.split, place]).encode()).hexdigest()[:16]
+    directory = preparation.data_directory(data.directory)
+    return directory / "prepared_images" / f"hashes-{key}.json"
 
 
 def facts(images: Images) -> dict[str, Any]:
@@ -164,11 +186,12 @@ def open_source(data: ConfigDict) -> sources.Source:
     Raises:
       UserError: where it is not there or holds no image.
     """
+    cache = _hash_cache(data)
     if data.name == "comic_faces":
-        return sources.archive(COMIC_FACES, data.name)
+        return sources.archive(COMIC_FACES, data.name, cache)
     if data.name == "folder":
-        return sources.open_path(pathlib.Path(data.path).expanduser())
-    return tfds_sets.open_set(data.name, data.split, data.feature, data.directory)
+        return sources.open_path(pathlib.Path(data.path).expanduser(), cache)
+    return tfds_sets.open_set(data.name, data.split, data.feature, data.directory, cache)
 
 
 def settings(data: ConfigDict) -> Settings:

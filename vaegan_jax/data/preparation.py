@@ -1,8 +1,8 @@
 """Prepares a source once: every image decoded, preprocessed and written as array_record.
 
-What is prepared lies in ``DIRECTORY/prepared_images/LABEL-KEY/1.0.0``, where the key follows from
-the source's identity and the settings. So another folder, another size, a file more or a file
-changed is another preparation, and the same again is found within seconds. Beside it lies
+What is prepared lies in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``, where the key follows from
+the source's identity, the settings, this builder's version and Pillow's. So other images or another
+size are another preparation, and the same again is found within seconds. Beside it lies
 ``skipped.csv``, the files that could not be used. A preparation is written into a folder that is
 renamed when all is done; what an interrupted one left behind is removed by the next.
 """
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+import PIL
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
@@ -59,8 +60,9 @@ class Prepared(NamedTuple):
 class PreparedImages(tfds.core.DatasetBuilder):
     """The TFDS builder of prepared images; `prepare` is the way to it."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS reads a class attribute
+    # To be raised whenever a file's pixels come out otherwise, or other files are used.
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "16-bit files of fewer bits."}  # noqa: RUF012 - TFDS reads it
 
     def __init__(
         self,
@@ -134,6 +136,9 @@ class PreparedImages(tfds.core.DatasetBuilder):
             try:
                 image = decoding.decode(self._source.read(position))
                 return preprocessing.prepare(image, self._settings)
+            except decoding.Unreadable as reason:
+                # Perhaps a good image: a preparation without it must not be kept.
+                raise decoding.Unreadable(f"{names[position]} {reason}") from None
             except (decoding.BadImage, ValueError) as reason:
                 return Skipped(names[position], str(reason))
 
@@ -164,8 +169,11 @@ def prepare(
 
     Raises:
       UserError: where more files are unusable, or the folder cannot be written.
+      Unreadable: where a file cannot be read any more, or has changed since it was listed.
     """
-    key = hashlib.sha256(json.dumps([source.identity, settings]).encode()).hexdigest()[:16]
+    made_by = [str(PreparedImages.VERSION), PIL.__version__]
+    facts = json.dumps([source.identity, settings, *made_by])
+    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
     name = f"{label or 'images'}-{settings.height}x{settings.width}-{key}"
     root = data_directory(directory)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageColor
 
+from vaegan_jax.data import decoding
+
 CHANNELS = (1, 3)
 LONGEST = 100
 """How many times its shorter side an image's longer side may be."""
@@ -131,14 +133,14 @@ def to_rgb(image: Image.Image, background: str) -> Image.Image:
     """Converts an image of any mode to RGB; transparent pixels show the background.
 
     Palettes are looked up, grey is repeated, CMYK is converted by Pillow's
-    ``(1 - C) (1 - K)``, and of 16-bit pixels the high byte counts (Pillow reads 16-bit colours
-    so, too).
+    ``(1 - C) (1 - K)``, and 16-bit grey becomes 8-bit by `decoding.to_eight_bits`.
 
     Raises:
       ValueError: for 32-bit integers and floats, which have no defined range.
     """
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        declared = image.info.get(decoding.MAX_SAMPLE, 0)
+        image = Image.fromarray(decoding.to_eight_bits(np.asarray(image), declared))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels without a defined range (Pillow's mode {image.mode})")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:

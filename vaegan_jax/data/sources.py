@@ -1,9 +1,10 @@
 """Where images come from: a folder, a zip, or a TFDS data set, each as a list of files to read.
 
-A source is listed first, without opening any image, and read afterwards, image by image and from
-several threads.
+A source is listed and hashed first, without decoding any image, and read afterwards, image by image
+and from several threads.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -15,8 +16,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from vaegan_jax.data.decoding import MOST_BYTES, NOT_READ, SUFFIXES, BadImage
+from vaegan_jax.data import decoding
+from vaegan_jax.data.decoding import MOST_BYTES, SUFFIXES, BadImage, Kind, Unreadable
+from vaegan_jax.data.hashing import hash_files, version
 from vaegan_jax.errors import UserError, one_line
+
+# What file managers, recycle bins and NAS systems put among pictures: thumbnails, deleted files and
+# earlier versions. In lower case; names with a dot in front are hidden and need no entry.
+_SYSTEM_NAMES = (
+    *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
+    *("@recycle", "@recently-snapshot", "@transcode"),  # QNAP
+    *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
+    *("__macosx", "network trash folder", "temporary items"),  # macOS
+    *("~snapshot", "lost+found"),  # NetApp, ext4
+)
+_SYSTEM_FILE = re.compile(r"synophoto_|synofile_thumb_|.*@syno(resource|eastream)$")
 
 
 class Skipped(NamedTuple):
@@ -32,8 +46,9 @@ class Source(NamedTuple):
     Attributes:
       label: what messages call it.
       names: of the images, in the order in which they are used.
-      identity: hex digest of whatever tells that the images have changed.
-      read: (position in `names`) -> the bytes of that file; raises `BadImage`.
+      identity: hex digest of names and contents, and of what was skipped.
+      read: (position in `names`) -> the bytes of that file. It raises `BadImage`, and `Unreadable`
+        where a file cannot be read any more or is no longer the one that was listed.
       skipped: what is meant as an image and was found unusable while listing.
     """
 
@@ -44,65 +59,85 @@ class Source(NamedTuple):
     skipped: Sequence[Skipped]
 
 
-def open_path(path: pathlib.Path) -> Source:
+def open_path(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
     """Returns the images of a folder, its subfolders included, or of a zip.
 
+    Args:
+      path: of the folder or the zip.
+      cache: of the files' hashes; see `hash_files`.
+
     Raises:
-      UserError: where there is neither, or no image in it.
+      UserError: where there is neither, it cannot be read, or it holds no image.
     """
-    if path.is_dir():
-        return folder(path)
-    if path.is_file():
-        return archive(path, str(path))
+    try:
+        if path.is_dir():
+            return folder(path, cache)
+        if path.is_file():
+            return archive(path, str(path), cache)
+    except OSError as error:
+        raise UserError(f"data.path is {path}, which {_cannot_be_read(error)}.") from error
     raise UserError(f"data.path is {path}, where there is nothing: name a folder or a zip.")
 
 
-def folder(path: pathlib.Path) -> Source:
-    """Returns the images of a folder and its subfolders; hidden ones are left out.
+def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
+    """Returns the images of a folder and its subfolders, without hidden and system files.
 
     Links are followed, but no folder is entered twice.
     """
-    found: list[tuple[str, int, int]] = []
+    found: list[str] = []
     skipped: list[Skipped] = []
     other: Counter[str] = Counter()
     for name in _walk(path, skipped):
-        suffix = pathlib.PurePath(name).suffix.lower()
-        if suffix in NOT_READ:
-            skipped.append(Skipped(name, _format_not_read(suffix)))
-        elif suffix not in SUFFIXES:
-            other[suffix] += 1
-        else:
-            try:
-                status = (path / name).stat()
-            except OSError as error:
-                skipped.append(Skipped(name, _cannot_be_read(error)))
+        file = path / name
+        suffix = file.suffix.lower()
+        try:
+            kind = decoding.kind(name, functools.partial(_head, file))
+            if kind is Kind.OTHER:
+                other[suffix] += 1
                 continue
-            if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
-                skipped.append(Skipped(name, "not a regular file"))
-            elif status.st_size > MOST_BYTES:
-                skipped.append(Skipped(name, _too_large(status.st_size)))
-            else:
-                found.append((name, status.st_size, status.st_mtime_ns))
+            status = file.stat()
+        except OSError as error:
+            skipped.append(Skipped(name, _cannot_be_read(error)))
+            continue
+        if kind is Kind.NOT_READ:
+            skipped.append(Skipped(name, _format_not_read(suffix)))
+        elif not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+            skipped.append(Skipped(name, "not a regular file"))
+        elif status.st_size > MOST_BYTES:
+            skipped.append(Skipped(name, _too_large(status.st_size)))
+        else:
+            found.append(name)
     found.sort()
-    names = [name for name, _, _ in found]
+    hashes: dict[str, str] = {}
+    for name, result in zip(found, hash_files([path / name for name in found], cache), strict=True):
+        if isinstance(result, OSError):
+            skipped.append(Skipped(name, _cannot_be_read(result)))
+        else:
+            hashes[name] = result
+    names = list(hashes)
 
     def read(position: int) -> bytes:
+        name = names[position]
         try:
-            return (path / names[position]).read_bytes()
+            data = (path / name).read_bytes()
         except OSError as error:
-            raise BadImage(_cannot_be_read(error)) from None
+            raise Unreadable(_cannot_be_read(error)) from None
+        if hashlib.sha256(data).hexdigest() != hashes[name]:
+            raise Unreadable("changed while it was read")
+        return data
 
     _require_images(str(path), names, skipped, other)
-    return Source(str(path), names, _digest(found, skipped), read, sorted(skipped))
+    return Source(str(path), names, _digest(hashes, skipped), read, sorted(skipped))
 
 
-def archive(path: pathlib.Path, label: str) -> Source:
-    """Returns the images of a zip, which are read from where they lie; hidden ones are left out.
+def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -> Source:
+    """Returns the images of a zip, without hidden and system files; they are read in place.
 
     Raises:
       UserError: where the file is no zip, is cut off or cannot be read.
     """
     try:
+        opened = version(path.stat())
         file = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} cannot be read as a zip ({error}).") from error
@@ -112,13 +147,14 @@ def archive(path: pathlib.Path, label: str) -> Source:
     for info in file.infolist():
         parts = re.split(r"[/\\]", info.filename)
         suffix = pathlib.PurePath(info.filename).suffix.lower()
-        if info.is_dir() or any(_hidden(part) for part in parts):
+        if info.is_dir() or any(_left_out(part) for part in parts):
             continue
-        if suffix not in (*SUFFIXES, *NOT_READ):
+        kind = decoding.kind(info.filename, functools.partial(_zip_head, file, info))
+        if kind is Kind.OTHER:
             other[suffix] += 1
         elif ".." in parts or not parts[0] or parts[0].endswith(":"):
             skipped.append(Skipped(info.filename, "a name that leads out of the zip"))
-        elif suffix in NOT_READ:
+        elif kind is Kind.NOT_READ:
             skipped.append(Skipped(info.filename, _format_not_read(suffix)))
         elif info.flag_bits & 1:
             skipped.append(Skipped(info.filename, "encrypted"))
@@ -127,18 +163,54 @@ def archive(path: pathlib.Path, label: str) -> Source:
         else:
             found.append((info.filename, info.file_size, info.CRC, info))
     found.sort(key=lambda entry: entry[:3])
+    names = [name for name, *_ in found]
+    _require_images(label, names, skipped, other)
+    # Of the whole file: an entry's checksum is 32 bits long and can be forged.
+    (content,) = hash_files([path], cache)
+    if isinstance(content, OSError):
+        raise UserError(f"{path} {_cannot_be_read(content)}.") from content
 
     def read(position: int) -> bytes:
         try:
-            return file.read(found[position][3])
-        # Damaged data raises whatever the decompressor happens to raise.
-        except Exception as error:
-            raise BadImage(f"damaged in the zip: {one_line(error)}") from None
+            if version(path.stat()) != opened:
+                raise Unreadable("the zip has changed since it was opened")
+            return _zip_read(file, found[position][3])
+        except OSError as error:
+            raise Unreadable(_cannot_be_read(error)) from None
 
-    names = [name for name, _, _, _ in found]
-    _require_images(label, names, skipped, other)
-    identity = _digest([entry[:3] for entry in found], skipped)
-    return Source(label, names, identity, read, sorted(skipped))
+    return Source(label, names, _digest([names, content], skipped), read, sorted(skipped))
+
+
+def _head(path: pathlib.Path) -> bytes:
+    """Returns a file's first bytes; none of what is not a regular file."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(decoding.HEAD_BYTES)
+
+
+def _zip_head(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Returns an entry's first bytes; none where it is encrypted or damaged."""
+    try:
+        return _zip_read(file, info, decoding.HEAD_BYTES)
+    except BadImage:
+        return b""
+
+
+def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> bytes:
+    """Returns `count` bytes of an entry, or all.
+
+    Raises:
+      BadImage: where the entry is damaged.
+      OSError: where the zip cannot be read.
+    """
+    try:
+        with file.open(info) as entry:
+            return entry.read(count)
+    except Exception as error:  # on damaged data, whatever the decompressor happens to raise
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise BadImage(f"damaged in the zip: {one_line(error)}") from None
 
 
 def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterable[str]:
@@ -165,13 +237,16 @@ def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterable[str]:
             skipped.append(Skipped(relative.as_posix(), _cannot_be_read(error)))
             continue
         for entry in entries:
-            if _hidden(entry.name):
+            if _left_out(entry.name):
                 continue
-            path = here / entry.name
-            if not path.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that cannot be followed
+                is_folder = False
+            if not is_folder:
                 yield (relative / entry.name).as_posix()
             else:
-                (links if entry.is_symlink() else waiting).append(path)
+                (links if entry.is_symlink() else waiting).append(here / entry.name)
 
 
 def _require_images(
@@ -187,17 +262,19 @@ def _require_images(
     )
 
 
-def _hidden(name: str) -> bool:
-    """Whether a name is hidden, or macOS's own."""
-    return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
+def _left_out(name: str) -> bool:
+    """Whether a file or folder is hidden, or not the user's own."""
+    lower = name.lower()
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or lower in _SYSTEM_NAMES or bool(_SYSTEM_FILE.match(lower))
 
 
-def _digest(entries: Sequence[tuple[str, int, int]], skipped: Sequence[Skipped]) -> str:
-    return hashlib.sha256(json.dumps([entries, sorted(skipped)]).encode()).hexdigest()
+def _digest(content: object, skipped: Sequence[Skipped]) -> str:
+    return hashlib.sha256(json.dumps([content, sorted(skipped)]).encode()).hexdigest()
 
 
 def _cannot_be_read(error: OSError) -> str:
-    return f"cannot be read: {error.strerror}"
+    return f"cannot be read: {error.strerror or error}"
 
 
 def _too_large(size: int) -> str:
@@ -205,4 +282,4 @@ def _too_large(size: int) -> str:
 
 
 def _format_not_read(suffix: str) -> str:
-    return f"{suffix} is a format that is not read: convert it to PNG or JPEG"
+    return f"{suffix or 'this'} is a format that is not read: convert it to PNG or JPEG"

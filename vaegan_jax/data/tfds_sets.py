@@ -22,6 +22,7 @@ from typing import Any
 import requests
 import tensorflow_datasets as tfds
 
+from vaegan_jax.data.hashing import hash_files
 from vaegan_jax.data.preparation import data_directory
 from vaegan_jax.data.sources import Source
 from vaegan_jax.errors import UserError, one_line
@@ -29,7 +30,9 @@ from vaegan_jax.errors import UserError, one_line
 _LONGEST_MESSAGE = 400
 
 
-def open_set(name: str, split: str, feature: str, directory: str) -> Source:
+def open_set(
+    name: str, split: str, feature: str, directory: str, cache: pathlib.Path | None = None
+) -> Source:
     """Returns the images of a TFDS data set, preparing it at the first use.
 
     Args:
@@ -38,10 +41,11 @@ def open_set(name: str, split: str, feature: str, directory: str) -> Source:
       split: in TFDS's notation, for example "train", "train+test" or "train[:1000]".
       feature: the name of the image feature; found by its type if empty.
       directory: where TFDS keeps its data; TFDS's own folder if empty.
+      cache: of the files' hashes; see `hash_files`.
 
     Raises:
-      UserError: for an unknown name, split or feature, and where the set cannot be prepared or
-        was prepared in a form that cannot be read at random.
+      UserError: for an unknown name, split or feature, and where the set cannot be prepared, was
+        prepared in a form that cannot be read at random, or has files that cannot be read.
     """
     builder = _builder(name, directory)
     if not builder.is_prepared():
@@ -66,7 +70,13 @@ def open_set(name: str, split: str, feature: str, directory: str) -> Source:
             "train[:1000] and train+test."
         ) from error
     told = (pathlib.Path(builder.data_path) / "dataset_info.json").read_text()
-    identity = json.dumps([builder.info.full_name, split, feature, told])
+    # What TFDS tells of a set is its shape and size, which another preparation may share.
+    files = [pathlib.Path(part.filename) for part in builder.info.splits[split].file_instructions]
+    hashes = hash_files(files, cache)
+    for file, result in zip(files, hashes, strict=True):
+        if isinstance(result, OSError):
+            raise UserError(f"{file} of {name} cannot be read: {result.strerror}.") from result
+    identity = json.dumps([builder.info.full_name, split, feature, told, hashes])
 
     def read(position: int) -> bytes:
         data: bytes = examples[position][feature]
