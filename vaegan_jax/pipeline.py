@@ -93,8 +93,6 @@ def run_together(
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     trained = _trained_stages(config, stages)
-    for stage in trained:
-        memory.require(config, data.shape, stage)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = [evaluating.make_judges(each, data, required=again) for each in configs.values()]
     folders = " ".join(map(str, configs))
@@ -223,7 +221,7 @@ def vae_stage(
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
         template=jax.eval_shape(init),
-        init=compilation.once(init),
+        init=memory.checked(compilation.once(init), "vae"),
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
             "reconstructions": reconstructions(state.params),
@@ -255,9 +253,10 @@ def gan_stage(
                 )
             start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            start = compilation.once(random_start)()
+            start = memory.checked(compilation.once(random_start), "gan")()
         # One compiled program for both beginnings, so that all else is equal to the last bit.
-        return compilation.once(init)(start)
+        state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
+        return state
 
     return training.Stage(
         number=randomness.Stage.GAN,
