@@ -8,7 +8,6 @@ import hypothesis
 import jax
 import pytest
 
-from vaegan_jax import compilation
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 
@@ -48,9 +47,10 @@ def data_directory(tmp_path_factory):
     os.environ["TFDS_DATA_DIR"] = str(directory)
     os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # which the programs that tests launch share
     images.load(configuration.default_config().data)  # the first worker prepares, the others wait
-    # What two tests compile alike is compiled once.
-    with compilation.cache(str(base / "compiled")):
-        yield directory
+    # Each worker compiles a program once. Its own directory needs no locks and no size limit.
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return directory
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,7 +37,7 @@ def define_flags() -> None:
         "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
     )
     flags.DEFINE_string(
-        "compilation_cache", "auto", "where compiled programs are kept: auto, off or a folder"
+        "compilation_cache", "auto", "the compilation cache: auto, off or a directory"
     )
     flags.DEFINE_bool(
         "profile", False, "leave a trace of some steps of each stage in WORKDIR/profile"
@@ -97,10 +97,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         _join_processes()
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
-        with compilation.cache(flags.FLAGS.compilation_cache):
-            (sweep if sweep.is_sweep(config) else pipeline).run(
-                config, path, flags.FLAGS.stages, flags.FLAGS.profile
-            )
+        compilation.enable_cache(flags.FLAGS.compilation_cache)
+        (sweep if sweep.is_sweep(config) else pipeline).run(
+            config, path, flags.FLAGS.stages, flags.FLAGS.profile
+        )
     except UserError as error:
         _fail(error)
     except OSError as error:
@@ -113,8 +113,9 @@ def main(argv: Sequence[str]) -> None:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             reason = (
-                f"The device's memory is full ({one_line(error)}): lower the stage's batch_size, "
-                "model.base_width or data.resident_limit_mb; what was saved is kept."
+                f"The device's memory is full ({one_line(error)}): lower data.resident_limit_mb, "
+                "or the stage's batch_size or model.base_width in another --workdir; what was "
+                "saved is kept."
             )
         elif jax.process_count() > 1:
             reason = (

@@ -71,8 +71,6 @@ def run(
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     trained = _trained_stages(config, stages)
-    for stage in trained:
-        memory.require(config, data.shape, stage)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = evaluating.make_judges(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
@@ -153,7 +151,7 @@ def vae_stage(
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
         template=jax.eval_shape(init),
-        init=compilation.once(init),
+        init=memory.checked(compilation.once(init), "vae"),
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
             "reconstructions": reconstructions(state.params),
@@ -185,9 +183,10 @@ def gan_stage(
                 )
             start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            start = compilation.once(random_start)()
+            start = memory.checked(compilation.once(random_start), "gan")()
         # One compiled program for both beginnings, so that all else is equal to the last bit.
-        return compilation.once(init)(start)
+        state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
+        return state
 
     return training.Stage(
         number=randomness.Stage.GAN,
