@@ -64,8 +64,18 @@ def test_the_command_line_overrides_any_field():
 
 
 BAD = {
-    "seeds": [3, (0, -1), (0.5,), "01"],
-    "variants": ["warm", ("",), (": gan.steps=3",), (3,)],
+    "seeds": [3, (0, -1), (0.5,), "01", {0: 1}, {}, {0, 1}, ((0, 1),), range(3), None],
+    "variants": [
+        "warm",
+        ("",),
+        (": gan.steps=3",),
+        (3,),
+        {"a": "vae.steps=1"},
+        {},
+        {"a"},
+        (("a",),),
+        None,
+    ],
     "seed": [-1, 1.5, 2**32, True],
     "data.name": ["", "two words", "/mnist", 3],
     "data.path": [3],
@@ -217,6 +227,77 @@ def test_fields_that_do_not_go_together_are_refused(fields, message):
         configuration.check(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("variants", "{'a': 'vae.steps=1'}"),
+        ("variants", "{'a', 'b'}"),
+        ("variants", "a"),
+        ("seeds", "{0: 1}"),
+        ("seeds", "{}"),
+        ("seeds", "{0, 1}"),
+        ("seeds", "((0, 1), (2, 3))"),
+        ("data.image_size", "{16: 32}"),
+        ("data.image_size", "{'height': 16}"),
+        ("data.image_size", "((16, 16),)"),
+    ],
+)
+def test_a_flag_of_another_type_is_refused_and_not_converted(name, text):
+    config = load(ROOT / "configs/smoke.py", f"--config.{name}={text}")
+    assert (refusal(config) or "").startswith(f"{name} must be ")
+
+
+@pytest.mark.parametrize("text", ["[0, 2]", "(0, 2)", "0, 2"])
+def test_several_seeds_are_a_tuple_or_a_list(text):
+    config = load(ROOT / "configs/smoke.py", f"--config.seeds={text}")
+    configuration.check(config)
+    assert configuration.flatten(config)["seeds"] == [0, 2]
+
+
+def test_a_config_is_refused_if_and_only_if_its_generator_never_trains():
+    config = configuration.default_config()
+    for steps in range(1, 9):
+        for warmup in range(9):
+            for every in range(1, 10):
+                config.gan.steps, config.gan.discriminator_warmup_steps = steps, warmup
+                config.gan.discriminator_steps = every
+                # The condition of gan.make_train_step.
+                trains = any(s > warmup and s % every == 0 for s in range(1, steps + 1))
+                said = refusal(config)
+                assert (said is None) == trains
+                assert trains or "gan.discriminator_" in said
+
+
+def test_a_rise_of_the_learning_rate_must_end_before_the_last_step_of_the_generator():
+    config = configuration.default_config()
+    config.gan.steps, config.gan.discriminator_warmup_steps = 20, 5
+    config.gan.discriminator_steps = 3  # trains at 6, 9, 12, 15 and 18
+    config.gan.generator_rate_warmup_steps = 4
+    configuration.check(config)
+    config.gan.generator_rate_warmup_steps = 5
+    assert "gan.generator_rate_warmup_steps" in refusal(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"vae.kl_schedule": "linear"}, "vae.kl_warmup_steps"),
+        ({"vae.kl_schedule": "linear", "vae.kl_warmup_steps": 20}, "vae.kl_warmup_steps"),
+        ({"vae.kl_warmup_steps": 5}, "vae.kl_schedule"),
+        ({"vae.kl_warmup_steps": 5, "vae.kl_schedule": "cyclical"}, "vae.kl_schedule"),
+        ({"vae.kl_cycles": 2}, "vae.kl_schedule"),
+        ({"vae.kl_schedule": "linear", "vae.kl_warmup_steps": 19}, None),
+        ({"vae.kl_schedule": "cyclical", "vae.kl_cycles": 2}, None),
+    ],
+)
+def test_a_schedule_that_never_happens_is_refused(fields, named):
+    config = configuration.default_config()
+    config.vae.steps = 20
+    config.update_from_flattened_dict(fields)
+    assert (refusal(config) is None) == (named is None)
+    assert named is None or named in refusal(config)
+
+
 def test_more_cycles_than_steps_allow_are_refused():
     config = configuration.default_config()
     config.vae.kl_schedule, config.vae.steps, config.vae.kl_cycles = "cyclical", 9, 5
@@ -354,6 +435,9 @@ def test_any_value_passes_or_is_refused_by_name_in_one_sentence(values):
     consistent = (
         allowed
         and config.gan.discriminator_warmup_steps < config.gan.steps
+        and config.gan.discriminator_steps == 1
+        and config.gan.generator_rate_warmup_steps == 0
+        and (config.vae.kl_warmup_steps, config.vae.kl_cycles) == (0, 4)
         and config.data.name == "comic_faces"
         and (config.data.path, config.data.split, config.data.feature) == ("", "train", "")
     )

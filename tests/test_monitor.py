@@ -33,6 +33,18 @@ def watched(config):
     return config
 
 
+@pytest.mark.parametrize("warmup", [0, 6])
+@pytest.mark.parametrize(("stage", "sick"), [("vae", {"kl": 0.0}), ("gan", {"fake_logit": -101})])
+def test_too_few_lines_are_those_in_which_nothing_can_be_found(config, stage, sick, warmup):
+    config.gan.discriminator_warmup_steps = warmup
+    found = [
+        (bool(names(stage, made, config)), monitor.too_few(stage, made, config))
+        for made in (lines(stage, sick, count) for count in range(9))
+    ]
+    assert (True, False) in found
+    assert set(found) == {(False, True), (True, False)}
+
+
 @pytest.mark.parametrize("stage", ["vae", "gan"])
 def test_good_health_raises_nothing(watched, stage):
     assert names(stage, lines(stage, {}), watched) == []

@@ -36,7 +36,7 @@ def test_every_variant_comes_with_every_seed(swept):
 @pytest.mark.parametrize(
     ("seeds", "variants", "names"),
     [
-        ((), ("a", "b"), ["a", "b"]),
+        ((), ("a", "b: gan.steps=900"), ["a", "b"]),
         ((7, 8), (), ["seed_7", "seed_8"]),
         ((4,), ("a",), ["a_seed_4"]),
     ],
@@ -61,6 +61,10 @@ def test_seeds_or_variants_alone(seeds, variants, names):
         (("a: gan.steps=0",), "gan.steps must be a whole number of at least 1, and is 0"),
         (("a: seeds=(1,)",), "no field seeds"),
         (("a", "a: gan.steps=900"), "seeds and variants name a twice"),
+        (("same",), "fine and same"),
+        (("a: gan.steps=9e2", "b: gan.steps=9e2"), "gan.steps"),
+        (("a: gan.steps=900", "b: gan.steps = 900"), "a and b"),
+        (("a: gan.steps=900; vae.steps=9; gan.steps=800",), "gan.steps"),
         (("a/b",), "which is to be a folder's"),
     ],
 )
@@ -70,6 +74,15 @@ def test_what_cannot_be_run_is_refused_before_anything_is(variants, message, tmp
     with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
         sweep.run(config, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_variant_has_a_seed_or_the_sweep_has_seeds():
+    config = configuration.default_config()
+    config.variants = ("a: seed=5", "b")
+    assert [member.config.seed for member in sweep.members(config)] == [5, 0]
+    config.seeds = (3,)
+    with pytest.raises(UserError, match="'a' sets seed"):
+        sweep.members(config)
 
 
 def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys):

@@ -97,14 +97,15 @@ _SAMPLES = (
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
 _SEEDS = (
     lambda value: isinstance(value, tuple | list) and all(map(_SEED[0], value)),
-    "whole numbers from 0 to 2^32 - 1, such as (0, 1, 2)",
+    "a tuple or list of whole numbers from 0 to 2^32 - 1, such as (0, 1, 2)",
 )
 _VARIANTS = (
     lambda value: (
         isinstance(value, tuple | list)
         and all(isinstance(text, str) and text.partition(":")[0].strip() for text in value)
     ),
-    'names with overrides, such as ("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
+    "a tuple or list of names with overrides, such as "
+    '("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
 )
 _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
@@ -385,14 +386,24 @@ FIELDS: dict[str, Field] = {
 def default_config() -> ConfigDict:
     """Returns the default config; fields can be set, but none added."""
     values = {name: field.default for name, field in FIELDS.items()}
-    # This one may hold a number or a pair; the others keep the type of their default.
-    values["data.image_size"] = FieldReference(values["data.image_size"], field_type=object)
+    # These take any type, and `check` refuses what is wrong: ml_collections would convert anything
+    # that is assigned to a tuple, a dict to its keys.
+    for name in ("seeds", "variants", "data.image_size"):
+        values[name] = FieldReference(values[name], field_type=object)
     return ConfigDict(unflatten_dict(values, sep=".")).lock()
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Returns ``{"gan.steps": 20000, ...}``, tuples as lists, in the order of the names."""
-    values = flatten_dict(config.to_dict(), sep=".")
+    """Returns ``{"gan.steps": 20000, ...}``, tuples as lists, in the order of the names.
+
+    A dict that was assigned to a field stays that field's value, so that `check` refuses it.
+    """
+
+    def name_of(path: tuple[Any, ...]) -> str:
+        return ".".join(map(str, path))
+
+    leaves = flatten_dict(config.to_dict(), is_leaf=lambda path, _: name_of(path) in FIELDS)
+    values = {name_of(path): value for path, value in leaves.items()}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(values.items())
@@ -454,16 +465,13 @@ def check(config: ConfigDict) -> None:
                 f"{name} ({values[name]!r}) is only for {owner}, and data.name is "
                 f"{config.data.name}: set data.name, or leave it out."
             )
-    if config.vae.variance == "learned" and config.vae.reconstruction != "gaussian":
-        raise UserError(
-            f"vae.variance=learned is only for vae.reconstruction=gaussian, and that is "
-            f"{config.vae.reconstruction}: change one of the two."
-        )
-    if config.vae.kl_schedule == "cyclical" and config.vae.steps < 2 * config.vae.kl_cycles:
-        raise UserError(
-            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps "
-            f"({config.vae.steps}): a cycle takes two steps at least."
-        )
+    for name, (other, wanted) in _ONLY_WITH.items():
+        if values[name] != FIELDS[name].default and values[other] != wanted:
+            raise UserError(
+                f"{name}={values[name]} is only for {other}={wanted}, and that is "
+                f"{values[other]}: change one of the two."
+            )
+    _check_steps(config)
     if config.transfer.generator == "scratch" and config.transfer.discriminator != "scratch":
         raise UserError(
             f"transfer.discriminator ({config.transfer.discriminator}) takes from a VAE, and "
@@ -477,11 +485,41 @@ def check(config: ConfigDict) -> None:
             f"model.norm ({norms[0]}), or the trunk would compute something else than it learned: "
             "set both to the same."
         )
+
+
+def _check_steps(config: ConfigDict) -> None:
+    """Checks that each network trains, and that each schedule reaches its end, within the steps."""
+    warmup, steps = config.vae.kl_warmup_steps, config.vae.steps
+    if config.vae.kl_schedule == "linear" and not 0 < warmup < steps:
+        raise UserError(
+            f"vae.kl_warmup_steps ({warmup}) must be above 0 and below vae.steps ({steps}) with "
+            "vae.kl_schedule=linear, or the KL weight does not rise from 0 to vae.kl_weight."
+        )
+    if config.vae.kl_schedule == "cyclical" and steps < 2 * config.vae.kl_cycles:
+        raise UserError(
+            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps "
+            f"({steps}): a cycle takes two steps at least."
+        )
     warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
     if warmup >= steps:
         raise UserError(
             f"gan.discriminator_warmup_steps ({warmup}) must be below gan.steps ({steps}), "
             "or the generator never trains."
+        )
+    every = config.gan.discriminator_steps
+    updates = steps // every - warmup // every  # see gan.make_train_step
+    if not updates:
+        raise UserError(
+            f"The generator never trains: it does so at multiples of gan.discriminator_steps "
+            f"({every}) above gan.discriminator_warmup_steps ({warmup}), and there is none up to "
+            f"gan.steps ({steps}). Lower gan.discriminator_steps."
+        )
+    rise = config.gan.generator_rate_warmup_steps
+    if rise >= updates:
+        raise UserError(
+            f"gan.generator_rate_warmup_steps ({rise}) must be below the number of steps that "
+            f"train the generator ({updates}), or its learning rate never rises to "
+            "gan.generator_learning_rate."
         )
 
 
@@ -495,6 +533,13 @@ _ONLY_FOR = {
     "data.split": "TFDS data sets",
     "data.feature": "TFDS data sets",
 }
+
+_ONLY_WITH = {
+    "vae.variance": ("vae.reconstruction", "gaussian"),
+    "vae.kl_warmup_steps": ("vae.kl_schedule", "linear"),
+    "vae.kl_cycles": ("vae.kl_schedule", "cyclical"),
+}
+"""Fields that do nothing unless another one has a certain value."""
 
 
 class Change(NamedTuple):

@@ -49,16 +49,26 @@ def look(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]
       lines: of that stage, from its beginning.
       config: the run's config.
     """
-    window, begin = config.monitor.window, 0
-    if stage == "gan":
-        warm = config.gan.discriminator_warmup_steps + config.training.log_every
-        begin = bisect.bisect_left(lines, warm, key=lambda line: line["step"])
+    window, begin = config.monitor.window, _begin(stage, lines, config)
     if len(lines) - begin < window:
         return []
     now, first = _means(lines[-window:]), _means(lines[begin : begin + window])
     rules = _VAE_RULES if stage == "vae" else _GAN_RULES
     found = [rule(now, first, config) for rule in rules]
     return [trouble for trouble in found if trouble is not None]
+
+
+def too_few(stage: str, lines: Sequence[Line], config: ConfigDict) -> bool:
+    """Whether a stage has fewer lines of metrics than `look` needs to find anything."""
+    return len(lines) - _begin(stage, lines, config) < int(config.monitor.window)
+
+
+def _begin(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
+    """Returns the position of the first line that counts."""
+    if stage == "vae":
+        return 0
+    warm = config.gan.discriminator_warmup_steps + config.training.log_every
+    return bisect.bisect_left(lines, warm, key=lambda line: line["step"])
 
 
 def held(stage: str, lines: Sequence[Line], config: ConfigDict) -> dict[str, list[int]]:
@@ -210,7 +220,7 @@ def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Troub
         {"kl": kl, "active_units": active, "largest_kl": now["largest_kl"]},
         f"the latent says {kl:.2g} nats about an image {_steps(config)}, and "
         f"{now['largest_kl']:.2g} of them in one dimension: the decoder does without it.",
-        "a lower vae.kl_weight, vae.kl_schedule=linear, vae.free_bits",
+        "a lower vae.kl_weight, vae.kl_schedule=linear with vae.kl_warmup_steps, vae.free_bits",
     )
 
 

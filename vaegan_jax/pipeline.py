@@ -250,6 +250,11 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
             f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
             f"What usually helps: {line['remedy']}."
         )
+    if monitor.too_few(stage, metrics, config):
+        texts.append(
+            "no signs of trouble were looked for, which takes monitor.window "
+            f"({config.monitor.window}) lines of metrics after any warm-up of the discriminator"
+        )
     return texts
 
 

@@ -38,8 +38,8 @@ def members(config: ConfigDict) -> list[Member]:
     ``"scratch: transfer.generator=scratch; gan.steps=2000"``.
 
     Raises:
-      UserError: for a variant of another form, for a field that does not exist or may not have
-        that value, and for two of one name.
+      UserError: for a variant of another form, for a field that does not exist, may not have that
+        value or is set twice, for two runs of one name, and for two variants of one config.
     """
     found = []
     for text in config.variants or ("",):
@@ -49,8 +49,15 @@ def members(config: ConfigDict) -> list[Member]:
             one = configuration.default_config()
             one.update_from_flattened_dict(flatten_dict(config.to_dict(), sep="."))
             one.seeds, one.variants, one.seed = (), (), seed
-            for override in filter(None, map(str.strip, overrides.split(";"))):
-                _set(one, name, override)
+            changed = [_set(one, name, each) for each in overrides.split(";") if each.strip()]
+            twice = sorted({field for field in changed if changed.count(field) > 1})
+            if twice:
+                raise UserError(f"The variant {name!r} sets {twice[0]} twice: set it once.")
+            if config.seeds and "seed" in changed:
+                raise UserError(
+                    f"The variant {name!r} sets seed, and seeds names the seeds of all variants: "
+                    "leave out one of the two."
+                )
             parts = [name] if name else []
             parts += [f"seed_{seed}"] if config.seeds else []
             configuration.check(one)
@@ -64,6 +71,14 @@ def members(config: ConfigDict) -> list[Member]:
             raise UserError(
                 f"variants has the name {name!r}, which is to be a folder's: use letters, digits, "
                 "dots, dashes and underscores."
+            )
+    first: dict[str, str] = {}
+    for name, one in found:
+        other = first.setdefault(configuration.to_json(one), name)
+        if other != name:
+            raise UserError(
+                f"The runs {other} and {name} would have the same config: give one of the variants "
+                "an override, such as transfer.generator=scratch."
             )
     return found
 
@@ -92,11 +107,12 @@ def run(
           f"python -m vaegan_jax.compare {folders}")  # fmt: skip
 
 
-def _set(config: ConfigDict, name: str, override: str) -> None:
+def _set(config: ConfigDict, name: str, override: str) -> str:
+    """Sets one field of a variant's config; returns which."""
     field, separator, text = (part.strip() for part in override.partition("="))
     if not separator:
         raise UserError(
-            f"The variant {name!r} has {override!r}, which is no override: write field=value."
+            f"The variant {name!r} has {field!r}, which is no override: write field=value."
         )
     if field not in configuration.FIELDS or field in ("seeds", "variants"):
         raise configuration.unknown_field(field)
@@ -107,6 +123,7 @@ def _set(config: ConfigDict, name: str, override: str) -> None:
         raise UserError(
             f"The variant {name!r} sets {field} to {text!r}: it must be {wanted}."
         ) from error
+    return field
 
 
 def _value(text: str) -> Any:

@@ -1,6 +1,7 @@
 """The subcommands, but for those that train and judge, on a run that nobody trained."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from tests import made_runs
 from vaegan_jax import trained
-from vaegan_jax.commands import compress, main, show
+from vaegan_jax.commands import common, compress, main, show
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,93 @@ def test_sample_is_keyed_by_its_seed_and_not_by_the_count(vaegan, run):
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
     assert (a != d).any()
+
+
+@pytest.fixture
+def white(monkeypatch):
+    """Has every model decode white images at once; returns how many latents each call had."""
+    calls = []
+
+    def decode(model, latents):
+        calls.append(len(latents))
+        return np.ones((len(latents), *model.image_shape), np.float32)
+
+    monkeypatch.setattr(trained.Trained, "decode", decode)
+    return calls
+
+
+def test_sample_draws_as_many_as_asked_a_block_at_a_time(vaegan, run, white):
+    assert vaegan("sample", run, "--count", 10_001, "--columns", 100)[0] == 0
+    assert sum(white) == 10_001
+    assert read("sample.png").shape == (101 * 18 - 2, 100 * 34 - 2, 3)
+    white.clear()
+    assert vaegan("sample", run, "--count", 10_001, "--files", "--save-latents", "z.npy")[0] == 0
+    assert sum(white) == 10_001
+    assert max(white) < 1_000  # so that not all of the images are held at once
+    assert len(list(pathlib.Path("sample").glob("*.png"))) == 10_001
+    assert np.load("z.npy").shape == (10_001, 5)
+
+
+def test_interpolate_passes_as_many_stops_as_asked(vaegan, run, white):
+    assert vaegan("interpolate", run, "--stops", 10_001, "--frames", 2)[0] == 0
+    assert sum(white) == 2 * 10_000
+    assert read("interpolate.png").shape == (10_000 * 18 - 2, 2 * 34 - 2, 3)
+
+
+LARGE = {
+    "a grid": ("sample RUN --count 200000", "--files"),
+    "enlarged pixels": ("sample RUN --count 2 --scale 1000", "--scale"),
+    "an enlarged file": ("sample RUN --count 2 --files --scale 1000", "--scale"),
+    "latents": ("sample RUN --count 2000000000 --files", "2000000000"),
+    "a strip": ("interpolate RUN --stops 300 --frames 1000", "80,000,000"),
+    "an animation": ("interpolate RUN --stops 300 --frames 1000 --out a.gif", "80,000,000"),
+    "a wide WebP": ("sample RUN --count 500 --columns 500 --out a.webp", "16383"),
+    "a wide JPEG": ("sample RUN --count 2000 --columns 2000 --out a.jpg", "65500"),
+    "dimensions": ("traverse RUN --count 6", "--count"),
+    "a traversal": ("traverse RUN --columns 100000", "80,000,000"),
+    "a morph": ("morph RUN own/0.png own/1.png --frames 200000 --out a.webp", "80,000,000"),
+    "pairs": ("reconstruct RUN own --scale 500", "--scale"),
+    "durations": ("interpolate RUN --milliseconds 15 --out a.gif", "--milliseconds"),
+    "long durations": ("interpolate RUN --milliseconds 655360 --out a.gif", "--milliseconds"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_too_much_is_refused_before_anything_is_decoded(vaegan, run, tmp_path, white, name):
+    pictures(tmp_path / "own")
+    before = sorted(tmp_path.rglob("*"))
+    words, named = LARGE[name]
+    code, _, error = vaegan(*(run if word == "RUN" else word for word in words.split()))
+    assert code in (main.EXIT_ERROR, main.EXIT_USAGE)
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert named in error
+    assert not white or name == "an enlarged file"  # whose first block tells its size
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_largest_grid_is_written(vaegan, run, white, monkeypatch):
+    monkeypatch.setattr(common, "MAX_PIXELS", 34 * 66)
+    assert vaegan("sample", run, "--count", 4, "--columns", 2)[0] == 0
+    monkeypatch.setattr(common, "MAX_PIXELS", 34 * 66 - 1)
+    assert vaegan("sample", run, "--count", 4, "--columns", 2, "--force")[0] == main.EXIT_ERROR
+
+
+def test_a_file_of_too_many_latents_is_refused(vaegan, run, white, monkeypatch):
+    np.save("z.npy", np.zeros((3, 5)))
+    monkeypatch.setattr(common, "MAX_LATENT_NUMBERS", 15)
+    assert vaegan("sample", run, "--latents", "z.npy")[0] == 0
+    monkeypatch.setattr(common, "MAX_LATENT_NUMBERS", 14)
+    assert vaegan("sample", run, "--latents", "z.npy", "--force")[0] == main.EXIT_ERROR
+
+
+def test_a_comparison_that_is_left_out_is_named(vaegan, run, tmp_path, monkeypatch):
+    pictures(tmp_path / "own")
+    monkeypatch.setattr(compress, "_MOST_COMPARED", 2)
+    code, out, _ = vaegan("encode", run, "own")
+    assert code == 0
+    assert "PSNR" in out
+    assert out.count("JPEG") == out.count("WebP") == 1
 
 
 def test_latents_come_from_files_and_are_truncated(vaegan, run):

@@ -80,6 +80,7 @@ def test_what_cannot_be_is_one_sentence(run, capsys):
     for arguments, said in (
         (("evaluate", run, "--set", "gan.steps=9"), "--set takes evaluation."),
         (("evaluate", run, "--set", "evaluation.sample=9"), "did you mean"),
+        (("evaluate", run, "--set", "evaluation.curve_every=9"), "evaluation.curve_every"),
         (("evaluate", run, "--set", "evaluation.samples=many"), "must be"),
         (("report", run / "images"), "no run"),
         (("compare", run), "two or more"),

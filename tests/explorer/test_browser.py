@@ -48,7 +48,7 @@ def open_page(browser, address):
     """Opens the page; at the end there must have been no complaint and no foreign request."""
     contexts, complaints, asked = [], [], []
 
-    def opened(fragment="", **options):
+    def opened(fragment="", prepare=lambda page: None, **options):
         options = {"viewport": {"width": 1200, "height": 860}} | options
         context = browser.new_context(accept_downloads=True, **options)
         contexts.append(context)
@@ -58,6 +58,7 @@ def open_page(browser, address):
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
+        prepare(page)
         page.goto(f"{address}/{fragment}")
         page.wait_for_selector("[data-ready=yes]")
         page.wait_for_selector("#nearest-list img")
@@ -240,6 +241,83 @@ def test_checkpoints_of_both_networks(open_page):
     page.wait_for_selector("[data-model=gan] .play[aria-pressed=false]")
     settle(page)
     np.testing.assert_array_equal(gan(page), first_gan)
+
+
+def refresh(page):
+    """Lets 20 seconds pass on the page's clock, after which it asks for the facts again."""
+    with page.expect_response("**/api/facts"):
+        page.clock.fast_forward(20_000)
+    settle(page)
+
+
+def with_checkpoints(page, **checkpoints):
+    """Has the page told of other checkpoints than there are."""
+
+    def told(route):
+        response = route.fetch()
+        facts = response.json()
+        facts["checkpoints"] |= checkpoints
+        route.fulfill(response=response, json=facts)
+
+    page.unroute_all()
+    page.route("**/api/facts", told)
+
+
+def test_what_is_shown_and_chosen_outlives_refreshes(open_page, session):
+    page = open_page(prepare=lambda page: page.clock.install())
+    page.click("#random")
+    page.select_option("#map-axes", "units")
+    set_range(page, "[data-model=gan] input", 0)
+    page.click("#tab-sliders")
+    page.focus("#units-0")
+    page.keyboard.press("ArrowRight")
+    page.click("#tab-map")
+    box = page.locator("#map").bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 40)
+    page.wait_for_selector("#map-thumb:visible")
+    settle(page)
+
+    def shown():
+        return {
+            "canvases": page.locator("canvas").evaluate_all(
+                "(all) => all.map((c) => c.toDataURL())"
+            ),
+            "hover": page.locator("#map-thumb").is_visible(),
+            "link": page.evaluate("() => location.hash"),
+            "slider": page.input_value("#units-0"),
+            "steps": page.locator("#panes .timeline output").all_inner_texts(),
+            "nearest": page.locator("#nearest-list img").evaluate_all("(i) => i.map((i) => i.src)"),
+            "undo": page.locator("#undo").is_enabled(),
+        }
+
+    before = shown()
+    for _ in range(2):
+        refresh(page)
+        assert shown() == before
+    # The points are still there to be found.
+    page.focus("#map")
+    page.keyboard.press("Enter")
+    _, distance = session.nearest(latent(page), "latents", "vae", 7, 1)[0]
+    assert distance == pytest.approx(0, abs=1e-4)
+
+
+def test_a_checkpoint_that_is_gone_gives_way_to_the_newest_and_a_first_one_appears(open_page):
+    def prepare(page):
+        page.clock.install()
+        with_checkpoints(page, vae=[3, 7], gan=[])
+
+    page = open_page(prepare=prepare)
+    set_range(page, "[data-model=vae] input", 0)
+    settle(page)
+    old = vae(page)
+    with_checkpoints(page, vae=[7], gan=[2])
+    refresh(page)
+    assert page.locator("#panes .timeline output").all_inner_texts() == ["7", "2"]
+    found = vae(page), gan(page)
+    assert (found[0] != old).any()
+    other = open_page(page.evaluate("() => location.hash"))  # of the same checkpoints
+    assert (vae(other) == found[0]).all()
+    assert (gan(other) == found[1]).all()
 
 
 def test_a_link_brings_back_the_same_pictures(open_page):

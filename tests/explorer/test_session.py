@@ -101,6 +101,14 @@ def test_facts_say_what_there_is(session):
     assert np.shape(facts["space"]["directions"]) == (5, 5)
 
 
+def test_facts_say_of_how_many_images_those_encoded_are(path, monkeypatch):
+    monkeypatch.setattr(sessions, "_MOST_IMAGES", 30)
+    opened = Session(path)
+    opened.prepare()
+    data = opened.facts()["data"]
+    assert (data["count"], data["total"]) == (30, len(training_images(opened)))
+
+
 def test_changed_images_leave_all_but_map_and_neighbours(tmp_path):
     opened = made.session(tmp_path / "run", data=False)
     facts = opened.facts()

@@ -2,8 +2,9 @@
 
 import argparse
 import io
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +13,19 @@ from PIL import Image
 from vaegan_jax import randomness, trained
 from vaegan_jax.data import decoding, images, preprocessing, sources
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.report.pictures import grid
+from vaegan_jax.report.pictures import GAP, grid
 
-_MOST_LATENTS = 1_000_000
+MAX_PIXELS = 80_000_000
+"""Of one file, all frames of an animation together."""
+
+MAX_LATENT_NUMBERS = 2**27
+"""Of all latents of one command: half a gigabyte."""
+
+_MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535}
+"""In pixels, by the file formats."""
+
+_BLOCK = 256
+"""Images that are decoded at a time."""
 
 
 def source(arguments: argparse.Namespace) -> str:
@@ -55,12 +66,25 @@ def draw(model: trained.Trained, count: int, seed: int | None, truncation: float
 
     The first few are the same whatever the count; with the run's own seed they are those of the
     pictures of its folder. They are scaled by the truncation psi towards the mean, which is 0.
+
+    Raises:
+      UserError: for more latents than `MAX_LATENT_NUMBERS` allows.
     """
+    _require_latents(count, model.latent_size)
     seed = model.config.seed if seed is None else seed
     noise = model.config.gan.noise if model.model == "gan" else "normal"
     shape = (count, model.latent_size)
     drawn = randomness.picture_latents(seed, shape, noise)
     return truncation * np.asarray(drawn)
+
+
+def _require_latents(count: int, size: int) -> None:
+    most = MAX_LATENT_NUMBERS // size
+    if count > most:
+        raise UserError(
+            f"{count} latents of {size} dimensions are too many for one command: give at most "
+            f"{most}, and make the others in further commands."
+        )
 
 
 def latents(arguments: argparse.Namespace, model: trained.Trained, count: int) -> np.ndarray:
@@ -88,9 +112,10 @@ def read_latents(path: pathlib.Path, size: int) -> np.ndarray:
         found = np.atleast_2d(found).astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"The latents in {path} cannot be read ({one_line(error)}).") from error
-    if found.ndim != 2 or found.shape[1] != size or not 0 < len(found) <= _MOST_LATENTS:
+    if found.ndim != 2 or found.shape[1] != size or not len(found):
         shape = " x ".join(map(str, found.shape))
         raise UserError(f"{path} holds {shape} numbers, and this model takes rows of {size}.")
+    _require_latents(*found.shape)
     if not np.isfinite(found).all():
         raise UserError(f"The latents in {path} hold numbers that are not finite.")
     return found
@@ -168,6 +193,17 @@ def to_uint8(pictures: np.ndarray) -> np.ndarray:
     return np.asarray(preprocessing.to_uint8(jnp.asarray(pictures)))
 
 
+def decode(model: trained.Trained, z: np.ndarray) -> np.ndarray:
+    """Returns the images of the model's own latents [N, L]: uint8 [N, H, W, C]."""
+    return np.concatenate(list(decode_blocks(model, z)))
+
+
+def decode_blocks(model: trained.Trained, z: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the images of the model's own latents [N, L], uint8 [n, H, W, C] at a time."""
+    for first in range(0, len(z), _BLOCK):
+        yield to_uint8(model.decode(z[first : first + _BLOCK]))
+
+
 def psnr(originals: np.ndarray, others: np.ndarray) -> float:
     """Returns the peak signal-to-noise ratio over all pixels of uint8 images, in decibels."""
     difference = originals.astype(np.float64) - others.astype(np.float64)
@@ -187,6 +223,42 @@ def require_new(path: pathlib.Path, force: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def require_grid(
+    path: pathlib.Path,
+    count: int,
+    columns: int,
+    image_shape: tuple[int, ...],
+    scale: int,
+    instead: str = "",
+) -> None:
+    """Checks that `save_grid` can write a grid of `count` images [H, W, C].
+
+    Raises:
+      UserError: for more pixels than `MAX_PIXELS` or than the format allows; `instead` says what
+        else can be done.
+    """
+    columns = min(columns, count)
+    sides = -(-count // columns) * (image_shape[0] + GAP), columns * (image_shape[1] + GAP)
+    height, width = (scale * (side - GAP) for side in sides)
+    _require_pixels(path, height, width, instead=instead)
+
+
+def _require_pixels(
+    path: pathlib.Path, height: int, width: int, frames: int = 1, instead: str = ""
+) -> None:
+    most = _MAX_SIDES.get(path.suffix.lower())
+    if most and max(height, width) > most:
+        raise UserError(
+            f"{path} would be {width} x {height} pixels, and {path.suffix} allows {most}: let "
+            f"--out end in .png, or ask for fewer images or a smaller --scale{instead}."
+        )
+    if frames * height * width > MAX_PIXELS:
+        raise UserError(
+            f"{path} would have {frames * height * width:,} pixels, and a file may have "
+            f"{MAX_PIXELS:,}: ask for fewer images or a smaller --scale{instead}."
+        )
+
+
 def save_grid(
     path: pathlib.Path, pictures: np.ndarray, columns: int, scale: int, force: bool
 ) -> None:
@@ -199,15 +271,54 @@ def save_grid(
 
 
 def save_files(
-    folder: pathlib.Path, pictures: np.ndarray, names: Sequence[str], scale: int = 1
+    folder: pathlib.Path, blocks: Iterable[np.ndarray], count: int, prefix: str = "", scale: int = 1
 ) -> None:
-    """Writes uint8 [N, H, W, C] as PNGs of these names into a folder that is new or empty."""
+    """Writes one PNG for each image into a folder that is new or empty.
+
+    Args:
+      folder: where to.
+      blocks: uint8 [n, H, W, C] each; they are written as they come.
+      count: of the images in all of them.
+      prefix: of the names, before the number of the image.
+      scale: by which pixels are enlarged.
+
+    Raises:
+      UserError: where something is in the folder, or an image has more pixels than `MAX_PIXELS`.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty: name another with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for picture, name in zip(pictures, names, strict=True):
-        _picture(picture, scale).save(folder / name)
-    print(f"result: {folder}, {len(pictures)} files")
+    digits = max(5, len(str(count - 1)))
+    for index, picture in enumerate(itertools.chain.from_iterable(blocks)):
+        path = folder / f"{prefix}{index:0{digits}d}.png"
+        _require_pixels(path, scale * picture.shape[0], scale * picture.shape[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        _picture(picture, scale).save(path)
+    print(f"result: {folder}, {count} files")
+
+
+def require_way(
+    arguments: argparse.Namespace,
+    path: pathlib.Path,
+    legs: int,
+    frames: int,
+    image_shape: tuple[int, ...],
+) -> None:
+    """Checks that `save_way` can write so many legs of so many frames [H, W, C].
+
+    Raises:
+      UserError: for more pixels than `MAX_PIXELS` or than the format allows, and for durations that
+        a GIF cannot hold.
+    """
+    if path.suffix.lower() not in (".gif", ".webp"):
+        require_grid(path, legs * frames, frames, image_shape, arguments.scale)
+        return
+    if path.suffix.lower() == ".gif" and arguments.milliseconds % 10:
+        raise UserError(
+            f"--milliseconds ({arguments.milliseconds}) must be a multiple of 10 for a GIF, whose "
+            "unit that is: give another, or let --out end in .webp."
+        )
+    height, width = (arguments.scale * side for side in image_shape[:2])
+    _require_pixels(path, height, width, 1 + legs * (frames - 1))
 
 
 def save_way(arguments: argparse.Namespace, path: pathlib.Path, legs: np.ndarray) -> None:

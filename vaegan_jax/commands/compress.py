@@ -26,13 +26,15 @@ def encode(arguments: argparse.Namespace) -> None:
     integers = compressor.quantise(mean, step)
     data = compressor.pack(integers, step, model.facts["sha256"], model.image_shape)
     latents = compressor.unpack(data).latents
-    back = common.to_uint8(model.decode(model.to_own(latents)))
+    back = common.decode(model, model.to_own(latents))
     out.write_bytes(data)
     print(f"result: {out}, {len(originals)} images in {len(data)} bytes")
     print(_line("this model", len(data), originals, back))
     if len(originals) <= _MOST_COMPARED:
         for line in comparison(originals, len(data)):
             print(line)
+    else:
+        print(f"JPEG and WebP are compared with up to {_MOST_COMPARED} images: not with these.")
 
 
 def decode(arguments: argparse.Namespace) -> None:
@@ -54,12 +56,15 @@ def decode(arguments: argparse.Namespace) -> None:
         )
     if found.image_shape != model.image_shape or found.integers.shape[1] != model.latent_size:
         raise UserError(f"{arguments.file} cannot be decoded: its header does not fit the model.")
-    pictures = common.to_uint8(model.decode(model.to_own(found.latents)))
+    z = model.to_own(found.latents)
     out = arguments.out or pathlib.Path("decoded")
     if out.suffix.lower() == ".png":
-        common.save_grid(out, pictures, 8, 1, arguments.force)
+        common.require_grid(
+            out, len(z), 8, model.image_shape, 1, ", or name a folder for one file each"
+        )
+        common.save_grid(out, common.decode(model, z), 8, 1, arguments.force)
     else:
-        common.save_files(out, pictures, [f"{i:05d}.png" for i in range(len(pictures))])
+        common.save_files(out, common.decode_blocks(model, z), len(z))
 
 
 def comparison(originals: np.ndarray, size: int) -> list[str]:

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _columns(command)
     command.add_argument(
-        "--files", action="store_true", help="a file an image, in a folder, in the place of a grid"
+        "--files", action="store_true", help="one file per image in a folder, instead of a grid"
     )
     _truncation(command)
     _latents_in(command)
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "directions: the principal directions of the network's first layer",
     )
     command.add_argument(
-        "--count", type=_whole(1), default=8, help="rows, %(default)s if not given"
+        "--count", type=_whole(1), help="rows, at most one for each dimension; 8 if not given"
     )
     command.add_argument(
         "--columns", type=_whole(2), default=9, help="images in a row, %(default)s if not given"
@@ -335,7 +335,10 @@ def _moving(command: argparse.ArgumentParser, default: str) -> None:
         "--frames", type=_whole(2), default=9, help="from one to the next, %(default)s if not given"
     )
     command.add_argument(
-        "--milliseconds", type=_whole(10), default=80, help="a frame, %(default)s if not given"
+        "--milliseconds",
+        type=_whole(10, 655_350),
+        default=80,
+        help="a frame, %(default)s if not given",
     )
     _scale(command)
     _out(command, f"{default}; .png is a strip, .gif and .webp move")
@@ -364,10 +367,12 @@ def _out(command: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
     def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or int(text) >= 2**31:
-            raise argparse.ArgumentTypeError(f"a whole number of at least {least}, and not {text}")
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"a whole number of at least {least} and at most {most}, and not {text}"
+            )
         return int(text)
 
     return whole

@@ -131,6 +131,10 @@ def _setting(text: str) -> tuple[str, Any]:
     field = configuration.FIELDS[name]
     if not equals or not name.startswith("evaluation."):
         raise UserError(f"--set takes evaluation.FIELD=VALUE, and is {text}.")
+    if name.startswith("evaluation.curve_"):
+        raise UserError(
+            f"--set cannot change {name}, which only a run in training uses: leave it out."
+        )
     try:
         found: Any = value if isinstance(field.default, str) else ast.literal_eval(value)
         found = float(found) if isinstance(field.default, float) else found

@@ -1,9 +1,9 @@
 """Subcommands that make pictures: sample, interpolate, traverse, reconstruct, morph."""
 
 import argparse
-import itertools
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,23 +13,24 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.report.pictures import alternate
 
-_MOST_IMAGES = 10_000
-
 
 def sample(arguments: argparse.Namespace) -> None:
     """Draws images."""
     model = common.load(arguments)
     if arguments.latents is not None and (arguments.count or arguments.seed is not None):
         raise UserError("--latents says which images there are: leave out --count and --seed.")
-    z = common.latents(arguments, model, min(arguments.count or 64, _MOST_IMAGES))
-    pictures = common.to_uint8(model.decode(z))
+    z = common.latents(arguments, model, arguments.count or 64)
     if arguments.files:
-        names = [f"sample_{index:05d}.png" for index in range(len(pictures))]
         out = arguments.out or pathlib.Path("sample")
-        common.save_files(out, pictures, names, arguments.scale)
+        blocks = common.decode_blocks(model, z)
+        common.save_files(out, blocks, len(z), "sample_", arguments.scale)
     else:
         out = arguments.out or pathlib.Path("sample.png")
-        common.save_grid(out, pictures, arguments.columns, arguments.scale, arguments.force)
+        columns, scale = arguments.columns, arguments.scale
+        common.require_grid(
+            out, len(z), columns, model.image_shape, scale, ", or give --files for one file each"
+        )
+        common.save_grid(out, common.decode(model, z), columns, scale, arguments.force)
     if arguments.save_latents:
         common.write_latents(arguments.save_latents, z, arguments.force)
 
@@ -39,14 +40,14 @@ def interpolate(arguments: argparse.Namespace) -> None:
     model = common.load(arguments)
     if arguments.latents is not None and (arguments.stops or arguments.seed is not None):
         raise UserError("--latents says which images there are: leave out --stops and --seed.")
-    z = common.latents(arguments, model, min(arguments.stops or 4, _MOST_IMAGES))
+    z = common.latents(arguments, model, arguments.stops or 4)
     if len(z) < 2:
         raise UserError(f"{arguments.latents} holds one latent, and a way needs two or more.")
     if arguments.loop:
         z = np.concatenate([z, z[:1]])
-    common.save_way(
-        arguments, arguments.out or pathlib.Path("interpolate.png"), way(model, z, arguments.frames)
-    )
+    out = arguments.out or pathlib.Path("interpolate.png")
+    common.require_way(arguments, out, len(z) - 1, arguments.frames, model.image_shape)
+    common.save_way(arguments, out, way(model, z, arguments.frames))
 
 
 def way(model: trained.Trained, stops: np.ndarray, frames: int) -> np.ndarray:
@@ -57,9 +58,9 @@ def way(model: trained.Trained, stops: np.ndarray, frames: int) -> np.ndarray:
       stops: latents of its own, float32 [N, L].
       frames: of each leg, both of its ends included.
     """
-    t = jnp.linspace(0, 1, frames)
-    legs = [np.asarray(slerp(a, b, t)) for a, b in itertools.pairwise(stops)]
-    pictures = common.to_uint8(model.decode(np.concatenate(legs)))
+    t, ends = jnp.linspace(0, 1, frames), jnp.asarray(stops)
+    legs = np.asarray(jax.vmap(slerp, (0, 0, None))(ends[:-1], ends[1:], t))
+    pictures = common.decode(model, legs.reshape(-1, legs.shape[-1]))
     return pictures.reshape(len(legs), frames, *pictures.shape[1:])
 
 
@@ -72,7 +73,15 @@ def traverse(arguments: argparse.Namespace) -> None:
         middle = np.zeros((1, model.latent_size), np.float32)
     else:
         middle = common.draw(model, 1, arguments.seed, 1.0)
-    count = min(arguments.count, model.latent_size)
+    count = min(8, model.latent_size) if arguments.count is None else arguments.count
+    if count > model.latent_size:
+        raise UserError(
+            f"--count ({count}) is above the number of latent dimensions ({model.latent_size}): "
+            "lower it."
+        )
+    out = arguments.out or pathlib.Path("traverse.png")
+    size = count * arguments.columns, arguments.columns
+    common.require_grid(out, *size, model.image_shape, arguments.scale)
     reach = np.linspace(-arguments.reach, arguments.reach, arguments.columns, dtype=np.float32)
     if by == "units":
         if not variances or len(variances) != model.latent_size:
@@ -87,8 +96,7 @@ def traverse(arguments: argparse.Namespace) -> None:
         print(f"units, most active first: {', '.join(map(str, units))}")
     else:
         z = _along(middle, principal_directions(model)[:count], reach)
-    out = arguments.out or pathlib.Path("traverse.png")
-    pictures = common.to_uint8(model.decode(z))
+    pictures = common.decode(model, z)
     common.save_grid(out, pictures, arguments.columns, arguments.scale, arguments.force)
 
 
@@ -118,12 +126,14 @@ def reconstruct(arguments: argparse.Namespace) -> None:
     """Puts images through encoder and decoder."""
     model = common.load(arguments, encoder=True, default="vae")
     originals, _ = common.read_images(arguments.images, model)
-    mean, _ = model.encode(common.to_network(originals))
-    back = common.to_uint8(model.decode(model.to_own(mean)))
     columns = min(arguments.columns, len(originals))
     out = arguments.out or pathlib.Path("reconstruct.png")
-    shown = alternate((originals, back), columns)
-    common.save_grid(out, shown, columns, arguments.scale, arguments.force)
+    shown = 2 * -(-len(originals) // columns) * columns
+    common.require_grid(out, shown, columns, model.image_shape, arguments.scale)
+    mean, _ = model.encode(common.to_network(originals))
+    back = common.decode(model, model.to_own(mean))
+    pictures = alternate((originals, back), columns)
+    common.save_grid(out, pictures, columns, arguments.scale, arguments.force)
     print(f"PSNR: {common.psnr(originals, back):.2f} dB over {len(originals)} images")
 
 
@@ -133,9 +143,10 @@ def morph(arguments: argparse.Namespace) -> None:
     originals, _ = common.read_images(arguments.images, model)
     if len(originals) != 2:
         raise UserError("morph goes from one image to another: name two images, not folders.")
+    out = arguments.out or pathlib.Path("morph.png")
+    common.require_way(arguments, out, 1, arguments.frames + 2, model.image_shape)
     mean, _ = model.encode(common.to_network(originals))
     legs = way(model, model.to_own(mean), arguments.frames)
-    out = arguments.out or pathlib.Path("morph.png")
     if out.suffix.lower() not in (".gif", ".webp"):
         legs = np.concatenate([originals[None, :1], legs, originals[None, 1:]], axis=1)
     common.save_way(arguments, out, legs)

@@ -38,12 +38,14 @@ class Encoded(NamedTuple):
     """Training images and where they lie.
 
     Attributes:
+      total: number of training images, of which N are encoded.
       pictures: uint8 [N, H, W, C].
       means: of their posteriors, float32 [N, L].
       space: that they span.
       points: see `space.project`.
     """
 
+    total: int
     pictures: np.ndarray
     means: np.ndarray
     space: Space
@@ -118,6 +120,7 @@ class Session:
             "data": {
                 "state": "ready" if encoded else "absent" if found else "reading",
                 "count": len(encoded.means) if encoded else 0,
+                "total": encoded.total if encoded else 0,
                 "progress": self._progress,
                 "note": self._note,
             },
@@ -305,7 +308,8 @@ class Session:
         if not np.isfinite(means).all():
             raise UserError("The encoder gives numbers that are not finite.")
         measured = space.measure(means)
-        return Encoded(pictures, means, measured, space.project(means, measured))
+        points = space.project(means, measured)
+        return Encoded(len(data.train), pictures, means, measured, points)
 
 
 def crop_picture(data: bytes, crop: Crop | None, settings: preprocessing.Settings) -> np.ndarray:

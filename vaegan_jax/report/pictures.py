@@ -17,7 +17,9 @@ from vaegan_jax.evaluation.latents import slerp
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> those of another that match them."""
 
-_GAP = 2
+GAP = 2
+"""Pixels between the images of a grid."""
+
 _TRAVERSED_UNITS = 8
 _REACH = 3.0
 
@@ -39,11 +41,11 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """
     n, height, width, channels = images.shape
     rows = -(-n // columns)
-    cells = np.full((rows * columns, height + _GAP, width + _GAP, channels), 255, np.uint8)
+    cells = np.full((rows * columns, height + GAP, width + GAP, channels), 255, np.uint8)
     cells[:n, :height, :width] = images
-    cells = cells.reshape(rows, columns, height + _GAP, width + _GAP, channels)
-    picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + _GAP), -1, channels)
-    return picture[:-_GAP, :-_GAP]
+    cells = cells.reshape(rows, columns, height + GAP, width + GAP, channels)
+    picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + GAP), -1, channels)
+    return picture[:-GAP, :-GAP]
 
 
 def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Array:

@@ -290,17 +290,23 @@ async function refreshFacts() {
   } catch {
     return; // said where it matters
   }
+  const before = { ...steps };
   showTimelines();
+  // A checkpoint was deleted, or the first one of a network saved: the pictures follow.
+  if (MODELS.some((model) => steps[model] !== before[model])) render();
   showData();
 }
 
 /* ---- the data and its space ---- */
 
+let dataTimer;
 async function showData() {
   const { data } = facts;
   const note = {
     reading: `The data set is being encoded: ${Math.round(100 * data.progress)} %.`,
-    ready: `${data.count.toLocaleString("en")} training images.`,
+    ready: data.count < data.total
+      ? `${data.count.toLocaleString("en")} of the ${data.total.toLocaleString("en")} training images, evenly chosen.`
+      : `${data.count.toLocaleString("en")} training images.`,
     absent: `Without the data set there is no map of it, and there are no nearest images. ${data.note}`,
   }[data.state];
   $("data-note").textContent = note;
@@ -320,8 +326,9 @@ async function showData() {
     points = new Float32Array(await (await ask("api/points")).arrayBuffer());
     showPoints();
     findNearest();
-  } else latentMap.show(null);
-  if (data.state === "reading") setTimeout(refreshFacts, 700);
+  }
+  clearTimeout(dataTimer); // one timer, however many refreshes came together
+  if (data.state === "reading") dataTimer = setTimeout(refreshFacts, 700);
 }
 
 function showPoints() {
