@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import networks, optimizers
+from vaegan_jax import optimizers
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 3])
@@ -17,15 +17,3 @@ def test_every_rollback_slows_the_updates(config, attempt):
     np.testing.assert_allclose(slowed["b"]["c"], 0.1 * 0.3**attempt, rtol=1e-6)
     if attempt == 0:
         assert_trees_equal(slowed, updates)
-
-
-def test_earlier_levels_move_less():
-    levels = networks.decoder_levels()
-    updates = {name: {"kernel": jnp.ones(2)} for name in levels}
-    transform = optimizers.by_level(levels, 0.5)
-    moved, _ = transform.update(updates, transform.init(updates))
-    factors = {name: float(part["kernel"][0]) for name, part in moved.items()}
-    assert factors == {
-        "dense": 1 / 16, "bias_0": 1 / 16, "up_0": 1 / 8, "bias_1": 1 / 8, "up_1": 1 / 4,
-        "bias_2": 1 / 4, "up_2": 1 / 2, "bias_3": 1 / 2, "up_3": 1, "bias_out": 1,
-    }  # fmt: skip

@@ -247,9 +247,6 @@ FIELDS: dict[str, Field] = {
         _YES_OR_NO,
         "have the generator begin as the decoder at latents as the encoder spreads them",
     ),
-    "transfer.generator_rate_decay": _field(
-        1.0, _RATE_DECAY, "each level of the generator learns so many times as fast as the next"
-    ),
     # The GAN stage.
     "gan.steps": _field(
         20_000, _whole(1), "train steps, those of the warm-up included", later=True
@@ -285,9 +282,6 @@ FIELDS: dict[str, Field] = {
     "gan.b2": _field(0.999, _BELOW_ONE, "both Adams' decay of the gradient's square"),
     "gan.discriminator_b1": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b1 if negative"),
     "gan.discriminator_b2": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b2 if negative"),
-    "gan.generator_rate_warmup_steps": _field(
-        0, _whole(0), "of the generator, over which its learning rate rises from 0"
-    ),
     "gan.discriminator_warmup_steps": _field(
         200, _whole(0), "first steps, in which the discriminator trains alone"
     ),
@@ -421,8 +415,27 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(flatten(config), indent=2) + "\n"
 
 
+REMOVED: dict[str, str] = {
+    "transfer.generator_rate_decay": (
+        "set gan.generator_learning_rate, which holds for every level of the generator"
+    ),
+    "gan.generator_rate_warmup_steps": (
+        "set gan.generator_learning_rate, which is constant from the first step"
+    ),
+}
+"""Fields of earlier versions, and what to do instead."""
+
+
 def unknown_field(name: str) -> UserError:
-    """Returns the error for a field that does not exist, naming those most like it."""
+    """Returns the error for a field that does not exist, or that an older version had.
+
+    Args:
+      name: of the field, or the part of it that ml_collections did not find: its section or its
+        last part.
+    """
+    for removed, instead in REMOVED.items():
+        if name in (removed, *removed.split(".")):
+            return UserError(f"The config field {name} was removed: {instead}.")
     last = {field.rpartition(".")[2]: field for field in FIELDS}
     near = difflib.get_close_matches(name, FIELDS, n=3)
     near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]

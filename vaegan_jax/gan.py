@@ -335,15 +335,7 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
 
 def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     gan = config.gan
-    rate = gan.generator_learning_rate
-    if gan.generator_rate_warmup_steps:
-        # Counted in the generator's own steps, from the first that is not frozen.
-        rate = optax.linear_schedule(0.0, rate, gan.generator_rate_warmup_steps)
-    adam = optax.adam(rate, gan.b1, gan.b2)
-    decay = config.transfer.generator_rate_decay
-    if decay == 1:
-        return adam
-    return optax.chain(adam, optimizers.by_level(networks.decoder_levels(), decay))
+    return optax.adam(gan.generator_learning_rate, gan.b1, gan.b2)
 
 
 def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -214,6 +214,10 @@ def test_two_processes_on_one_workdir(tmp_path):
 BAD = {
     "unknown field": (["--config.gan.stepz=3"], r"no field gan.stepz: did you mean gan.steps"),
     "unknown section": (["--config.gam.steps=3"], r"no field gam.steps: did you mean gan.steps"),
+    "removed field": (
+        ["--config.gan.generator_rate_warmup_steps=3"],
+        r"gan.generator_rate_warmup_steps was removed: set gan.generator_learning_rate",
+    ),
     "wrong type": (["--config.gan.steps=many"], r"config.gan.steps=many"),
     "bad value": (["--config.gan.objective=hinge?"], r"gan.objective must be one of minimax"),
     "image size": (["--config.data.image_size=60"], r"data.image_size must be a multiple of 16"),
@@ -254,6 +258,14 @@ NO_CONFIGS = {
         "    config.gan.stepz = 3\n"
         "    return config",
         "cannot be loaded: The config has no field stepz: did you mean .*steps",
+    ),
+    "removed field": (
+        "from vaegan_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.transfer.generator_rate_decay = 0.5\n"
+        "    return config",
+        "cannot be loaded: .*generator_rate_decay.* set gan.generator_learning_rate",
     ),
 }
 
