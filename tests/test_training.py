@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import parallel, randomness, training, vae, workdir
+from vaegan_jax import monitor, parallel, randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
@@ -292,8 +292,9 @@ def test_a_rolled_back_run_that_is_stopped_goes_on_to_the_same_end(tmp_path, con
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
-def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys):
-    config.monitor.window, config.monitor.kl = 1, 1e9
+def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys, monkeypatch):
+    monkeypatch.setattr(monitor, "WINDOW", 1)
+    monkeypatch.setattr(monitor, "MIN_KL", 1e9)
     config.training.log_every = 2
     config.training.seconds_per_call = 1e-9
     train(make_stage(config), config, tmp_path / "whole")

@@ -312,39 +312,6 @@ FIELDS: dict[str, Field] = {
     "training.rollback_rate": _field(
         0.5, _RATE_DECAY, "by which each rollback multiplies the learning rates"
     ),
-    "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
-    # What is watched for during training, see monitor.py. Nothing that is trained depends on it.
-    "monitor.window": _field(
-        5, _whole(1), "lines of metrics over which means are taken; none is judged earlier", True
-    ),
-    "monitor.accuracy": _field(
-        0.98, _FRACTION, "of the discriminator, above which it overpowers", free=True
-    ),
-    "monitor.generator_slope": _field(
-        0.02, _NOT_NEGATIVE, "of the generator's loss in a logit, below which it vanishes", True
-    ),
-    "monitor.swing": _field(
-        1.0, _NOT_NEGATIVE, "size of the margin of the logits from which on it may oscillate", True
-    ),
-    "monitor.steadiness": _field(
-        0.3, _FRACTION, "of that size, below which the mean margin is an oscillation", free=True
-    ),
-    "monitor.logit": _field(100.0, _POSITIVE, "mean logit above which a GAN diverges", free=True),
-    "monitor.diversity": _field(
-        0.3, _FRACTION, "of that of real images, below which the generator collapses", free=True
-    ),
-    "monitor.duplicates": _field(
-        0.5, _FRACTION, "of a batch, nearly equal to another, above which it collapses", free=True
-    ),
-    "monitor.kl": _field(
-        1.0, _NOT_NEGATIVE, "nats below which the posterior has collapsed", free=True
-    ),
-    "monitor.active": _field(
-        0.05, _FRACTION, "of the latent dimensions, below which latents are ignored", free=True
-    ),
-    "monitor.sharpness": _field(
-        0.25, _FRACTION, "of the fine detail of real images, below which there is blur", free=True
-    ),
     # The evaluation. Nothing that is trained depends on it.
     "evaluation.embedding": _field(
         "efflite0",
@@ -416,11 +383,28 @@ def to_json(config: ConfigDict) -> str:
 
 
 REMOVED: dict[str, str] = {
+    "training.picture_columns": "leave it out; grids of pictures have 8 columns",
     "transfer.generator_rate_decay": (
         "set gan.generator_learning_rate, which holds for every level of the generator"
     ),
     "gan.generator_rate_warmup_steps": (
         "set gan.generator_learning_rate, which is constant from the first step"
+    ),
+    **dict.fromkeys(
+        (
+            "monitor.window",
+            "monitor.accuracy",
+            "monitor.generator_slope",
+            "monitor.swing",
+            "monitor.steadiness",
+            "monitor.logit",
+            "monitor.diversity",
+            "monitor.duplicates",
+            "monitor.kl",
+            "monitor.active",
+            "monitor.sharpness",
+        ),
+        "leave it out; the thresholds are constants in vaegan_jax/monitor.py",
     ),
 }
 """Fields of earlier versions, and what to do instead."""

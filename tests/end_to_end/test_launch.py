@@ -58,7 +58,7 @@ def test_a_run_leaves_the_files_it_promises(finished):
     }
     assert set(pictures(workdir)) == expected
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
-    assert samples.shape == (4 * 18 - 2, 4 * 18 - 2, 3)
+    assert samples.shape == (8 * 18 - 2, 8 * 18 - 2, 3)
     for stage in ("vae", "gan"):
         assert list((workdir / "tensorboard" / stage).glob("events.out.tfevents.*"))
     # The summary names files, and they are there.
@@ -71,13 +71,13 @@ def test_the_generator_begins_as_the_decoder_at_the_latents_it_was_trained_on(fi
     workdir, _ = finished
     vae, gan = (state(workdir, stage, 12) for stage in ("vae", "gan"))
     config = smoke.get_config()
-    z = run_pictures.fixed_latents(config, 16, "normal")
+    z = run_pictures.fixed_latents(config, 64, "normal")
     there = np.asarray(z) @ gan["latent_factor"].T + gan["latent_mean"]
     decoder = networks.make_decoder(config.model, (16, 16, 3))
     logits = decoder.apply({"params": vae["params"]["decoder"]}, jnp.asarray(there))
     images = np.clip(np.round((np.tanh(logits) + 1) * 127.5), 0, 255).astype(np.uint8)
     begin = np.asarray(Image.open(workdir / "images/gan/samples_000000.png")).astype(int)
-    assert np.abs(begin - run_pictures.grid(images, 4)).max() <= 1
+    assert np.abs(begin - run_pictures.grid(images, 8)).max() <= 1
     decoded = np.asarray(Image.open(workdir / "images/vae/samples_000012.png"))
     assert np.abs(begin - decoded).max() > 5
     end = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))

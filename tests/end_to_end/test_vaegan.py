@@ -15,7 +15,7 @@ from vaegan_jax.commands import main
 
 SMALL = {
     "vae.steps": 4, "gan.steps": 4, "gan.discriminator_warmup_steps": 1, "training.log_every": 2,
-    "training.checkpoint_every": 2, "training.picture_every": 4, "training.picture_columns": 2,
+    "training.checkpoint_every": 2, "training.picture_every": 4,
     "evaluation.embedding": "none", "evaluation.curve_every": 0,
 }  # fmt: skip
 
