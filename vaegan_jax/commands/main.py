@@ -262,9 +262,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--format",
         nargs="+",
-        choices=("safetensors", "stablehlo", "onnx"),
+        choices=("safetensors", "stablehlo"),
         default=["safetensors"],
-        help="one or more, safetensors if not given; onnx needs jax2onnx and onnxruntime",
+        help="one or both, safetensors if not given",
     )
     command.add_argument(
         "--dtype",
