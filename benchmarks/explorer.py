@@ -28,12 +28,12 @@ FLAGS = [
 def main() -> None:
     """Prints the latencies."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source")
+    parser.add_argument("run")
     parser.add_argument("--moves", type=int, default=600, help="of the mouse")
     parser.add_argument("--screenshot", type=Path, help="where to write one")
     arguments = parser.parse_args()
     server = subprocess.Popen(
-        [sys.executable, "-m", "vaegan_jax.explorer", arguments.source, "--port=0"],
+        ["vaegan", "explore", arguments.run, "--port=0"],
         stdout=subprocess.PIPE,
         text=True,
     )

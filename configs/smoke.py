@@ -18,7 +18,6 @@ def get_config() -> ConfigDict:
     config.training.log_every = 4
     config.training.picture_every = 8
     config.training.checkpoint_every = 6
-    config.training.picture_columns = 4
     config.evaluation.embedding = "pixels"
     config.evaluation.samples = 100
     config.evaluation.reference_images = 200

@@ -73,7 +73,6 @@ def config():
     config.training.log_every = 4
     config.training.checkpoint_every = 3
     config.training.picture_every = 5
-    config.training.picture_columns = 2
     return config
 
 

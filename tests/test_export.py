@@ -97,20 +97,3 @@ def test_an_export_that_differs_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(jax.export, "deserialize", lambda _: deserialize(data))
     with pytest.raises(UserError, match="StableHLO export is not written"):
         export.to_stablehlo(model)
-
-
-def test_onnx_agrees_under_onnxruntime(model):
-    pytest.importorskip("jax2onnx", reason="ONNX needs jax2onnx: see docs/using.md")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="see docs/using.md")
-    session = onnxruntime.InferenceSession(export.to_onnx(model).data)
-    for count in (1, 5):
-        (images,) = session.run(None, {session.get_inputs()[0].name: latents(count)})
-        np.testing.assert_allclose(images, model.decode(latents(count)), atol=1e-4)
-
-
-def test_onnx_without_its_packages_is_said(model, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(UserError, match=r"ONNX needs jax2onnx.*docs/using.md"):
-        export.to_onnx(model)

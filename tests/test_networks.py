@@ -127,11 +127,6 @@ def test_no_encoder_overflows_the_divergence_in_bfloat16():
     assert np.isfinite(np.float32(divergence)).all()
 
 
-def test_the_levels_of_a_decoder_name_all_its_parameters():
-    params = init(networks.Decoder(4, 7, SHAPE), (1, 7))["params"]
-    assert networks.decoder_levels().keys() == params.keys()
-
-
 def test_the_judge_gives_logits_and_what_they_come_from(config):
     judge = networks.make_judge(config.model, (16, 32, 3))
     discriminator = networks.make_discriminator(config.model, (16, 32, 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import randomness, training, vae, workdir
+from vaegan_jax import monitor, randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
@@ -206,8 +206,9 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
     assert int(final_state(stage, config, tmp_path).step) == 3
 
 
-def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys):
-    config.monitor.window, config.monitor.kl = 1, 1e9
+def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys, monkeypatch):
+    monkeypatch.setattr(monitor, "WINDOW", 1)
+    monkeypatch.setattr(monitor, "MIN_KL", 1e9)
     config.training.log_every = 2
     config.training.seconds_per_call = 1e-9
     train(make_stage(config), config, tmp_path / "whole")

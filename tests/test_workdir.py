@@ -62,6 +62,17 @@ def test_what_lies_ahead_may_change_and_is_noted(tmp_path, config):
         require_usable(tmp_path, config)
 
 
+def test_a_run_with_a_removed_field_cannot_be_resumed(tmp_path, config):
+    names = list(configuration.REMOVED)[:2]
+    old = configuration.flatten(config) | dict.fromkeys(names, 1)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(UserError) as caught, open_workdir(tmp_path, config):
+        pass
+    assert all(name in str(caught.value) for name in names)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, config):
     (tmp_path / "holiday.jpg").write_bytes(b"...")
     with pytest.raises(UserError, match="holds no run"), open_workdir(tmp_path, config):

@@ -1,11 +1,11 @@
-"""The VAE as a compressor: quantised posterior means, range coded, in a small file.
+"""The VAE as a compressor: quantised posterior means, Huffman coded, in a small file.
 
-A latent is rounded to a multiple of one step and coded as an integer by a Gaussian, whose mean and
-deviation for each dimension follow from the images before it, so that nothing of the kind has to
-be stored. The range coder is that of the library constriction.
+A latent is rounded to a multiple of one step. The integers take one byte each if all fit and two
+otherwise. zlib codes them, one dimension after another, by Huffman codes of values and of runs of
+one value, which inactive dimensions have; latents have no other repetitions.
 
 A file is a header (`_HEADER`: magic, version, the first bytes of the model's hash, image shape,
-latent size, count, step, largest integer, CRC-32 of all the rest) and the coder's 32-bit words.
+latent size, count, step, bytes per integer, CRC-32 of all the rest) and a raw deflate stream.
 """
 
 import struct
@@ -14,22 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.errors import UserError
 
 DEFAULT_STEP = 0.25
 SUFFIX = ".vgl"
 
-_MAGIC, _VERSION = b"VGLC", 1
-_HEADER = struct.Struct("<4sB8sHHBHIfHI")
+_MAGIC, _VERSION = b"VGLC", 2
+_HEADER = struct.Struct("<4sB8sHHBHIfBI")
 _CRC_BYTES = 4
-# The weight of the prior, a standard normal, in images.
-_PRIOR_IMAGES = 8
-# In steps. With it no symbol costs less than the bits below, so that a few bytes cannot claim to
-# hold any number of images.
-_LEAST_DEVIATION = 0.2
-_LEAST_BITS = 0.018  # -log2 of the mass that a normal has within 0.5 / 0.2 deviations
-_SPARE_BITS = 64  # more than a range coder ends with
 _LARGEST = 2**15 - 1
+_RAW_DEFLATE = -15  # no header or checksum of zlib's own; a window of 2^15 bytes
 
 
 class Compressed(NamedTuple):
@@ -78,22 +72,17 @@ def pack(
       integers: from `quantise`, int32 [N, L].
       step: of theirs.
       sha256: of the model, hex.
-      image_shape: (height, width, channels).
+      image_shape: (height, itemsize, channels).
     """
-    import constriction
-
     step = float(np.float32(step))
     count, size = integers.shape
-    largest = max(1, int(np.abs(integers).max(initial=0)))
-    family = constriction.stream.model.QuantizedGaussian(-largest, largest)
-    encoder = constriction.stream.queue.RangeEncoder()
-    guess = _Guess(size, step)
-    for row in np.ascontiguousarray(integers, np.int32):
-        encoder.encode(row, family, *guess.model())
-        guess.see(row)
-    payload: bytes = encoder.get_compressed().astype("<u4").tobytes()
+    itemsize = 1 if np.abs(integers).max(initial=0) <= np.iinfo(np.int8).max else 2
+    values = np.ascontiguousarray(integers.T, f"<i{itemsize}")
+    planes = values.view(np.uint8).reshape(-1, itemsize).T  # low bytes before high bytes
+    deflate = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE, 9, zlib.Z_RLE)
+    payload = deflate.compress(planes.tobytes()) + deflate.flush()
     model = bytes.fromhex(sha256)[:8]
-    fields = (_MAGIC, _VERSION, model, *image_shape, size, count, step, largest)
+    fields = (_MAGIC, _VERSION, model, *image_shape, size, count, step, itemsize)
     head = _HEADER.pack(*fields, 0)[:-_CRC_BYTES]
     return head + struct.pack("<I", zlib.crc32(head + payload)) + payload
 
@@ -104,59 +93,29 @@ def unpack(data: bytes) -> Compressed:
     Raises:
       UserError: where it is none, cut off, changed, or of another version.
     """
-    import constriction
-
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise UserError("It is no file that `vaegan encode` wrote, or it is cut off.")
-    _, version, model, height, width, channels, size, count, step, largest, crc = _HEADER.unpack(
+    _, version, model, height, width, channels, size, count, step, itemsize, crc = _HEADER.unpack(
         data[: _HEADER.size]
     )
     if version != _VERSION:
-        raise UserError(f"It is of version {version}, and version {_VERSION} is read here.")
-    head, payload = data[: _HEADER.size - _CRC_BYTES], data[_HEADER.size :]
-    if zlib.crc32(head + payload) != crc or len(payload) % 4:
-        raise UserError("It is damaged or cut off: its checksum does not fit.")
-    bits = 8 * len(payload) + _SPARE_BITS
-    if (
-        not (0 < step < float("inf"))
-        or not largest
-        or not size
-        or count * size * _LEAST_BITS > bits
-    ):
-        raise UserError("It is damaged: its header cannot be true.")
-    family = constriction.stream.model.QuantizedGaussian(-largest, largest)
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype("u4"))
-    guess = _Guess(size, step)
-    integers = np.zeros((count, size), np.int32)
-    try:
-        for row in integers:
-            row[:] = decoder.decode(family, *guess.model())
-            guess.see(row)
-    except (AssertionError, ValueError) as error:
         raise UserError(
-            f"It is damaged: its content cannot be decoded ({one_line(error)})."
-        ) from error
+            f"It is of version {version}, and version {_VERSION} is read here: encode the images "
+            "again."
+        )
+    head, payload = data[: _HEADER.size - _CRC_BYTES], data[_HEADER.size :]
+    if zlib.crc32(head + payload) != crc:
+        raise UserError("It is damaged or cut off: its checksum does not fit.")
+    if not 0 < step < float("inf") or not size or itemsize not in (1, 2):
+        raise UserError("It is damaged: its header cannot be true.")
+    inflate = zlib.decompressobj(_RAW_DEFLATE)
+    try:
+        found = inflate.decompress(payload, count * size * itemsize + 1)
+    except zlib.error as error:
+        raise UserError(f"It is damaged: its content cannot be decoded ({error}).") from error
+    if len(found) != count * size * itemsize or not inflate.eof or inflate.unused_data:
+        raise UserError("It is damaged: its content does not fit its header.")
+    planes = np.frombuffer(found, np.uint8).reshape(itemsize, -1)
+    values = np.ascontiguousarray(planes.T).view(f"<i{itemsize}").reshape(size, count)
+    integers = np.ascontiguousarray(values.T, np.int32)
     return Compressed(model.hex(), (height, width, channels), step, integers)
-
-
-class _Guess:
-    """What both sides expect of the next image from those before it: exact sums of integers."""
-
-    def __init__(self, size: int, step: float) -> None:
-        self._count = 0
-        self._sums = np.zeros(size, np.int64)
-        self._squares = np.zeros(size, np.int64)
-        self._prior = _PRIOR_IMAGES / np.float64(step) ** 2
-
-    def model(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and deviation in steps, float64 [L]: additions, quotients, one root."""
-        weight = self._count + _PRIOR_IMAGES
-        mean = self._sums / weight
-        variance = (self._squares + self._prior) / weight - mean * mean
-        return mean, np.sqrt(np.maximum(variance, _LEAST_DEVIATION**2))
-
-    def see(self, row: np.ndarray) -> None:
-        """Takes in an image."""
-        self._count += 1
-        self._sums += row
-        self._squares += row.astype(np.int64) ** 2

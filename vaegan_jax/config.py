@@ -245,9 +245,6 @@ FIELDS: dict[str, Field] = {
         _YES_OR_NO,
         "have the generator begin as the decoder at latents as the encoder spreads them",
     ),
-    "transfer.generator_rate_decay": _field(
-        1.0, _RATE_DECAY, "each level of the generator learns so many times as fast as the next"
-    ),
     # The GAN stage.
     "gan.steps": _field(
         20_000, _whole(1), "train steps, those of the warm-up included", later=True
@@ -283,9 +280,6 @@ FIELDS: dict[str, Field] = {
     "gan.b2": _field(0.999, _BELOW_ONE, "both Adams' decay of the gradient's square"),
     "gan.discriminator_b1": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b1 if negative"),
     "gan.discriminator_b2": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b2 if negative"),
-    "gan.generator_rate_warmup_steps": _field(
-        0, _whole(0), "of the generator, over which its learning rate rises from 0"
-    ),
     "gan.discriminator_warmup_steps": _field(
         200, _whole(0), "first steps, in which the discriminator trains alone"
     ),
@@ -301,39 +295,6 @@ FIELDS: dict[str, Field] = {
     ),
     "training.seconds_per_call": _field(
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
-    ),
-    "training.picture_columns": _field(8, _whole(2), "images in a row of a grid, and rows of it"),
-    # What is watched for during training, see monitor.py. Nothing that is trained depends on it.
-    "monitor.window": _field(
-        5, _whole(1), "lines of metrics over which means are taken; none is judged earlier", True
-    ),
-    "monitor.accuracy": _field(
-        0.98, _FRACTION, "of the discriminator, above which it overpowers", free=True
-    ),
-    "monitor.generator_slope": _field(
-        0.02, _NOT_NEGATIVE, "of the generator's loss in a logit, below which it vanishes", True
-    ),
-    "monitor.swing": _field(
-        1.0, _NOT_NEGATIVE, "size of the margin of the logits from which on it may oscillate", True
-    ),
-    "monitor.steadiness": _field(
-        0.3, _FRACTION, "of that size, below which the mean margin is an oscillation", free=True
-    ),
-    "monitor.logit": _field(100.0, _POSITIVE, "mean logit above which a GAN diverges", free=True),
-    "monitor.diversity": _field(
-        0.3, _FRACTION, "of that of real images, below which the generator collapses", free=True
-    ),
-    "monitor.duplicates": _field(
-        0.5, _FRACTION, "of a batch, nearly equal to another, above which it collapses", free=True
-    ),
-    "monitor.kl": _field(
-        1.0, _NOT_NEGATIVE, "nats below which the posterior has collapsed", free=True
-    ),
-    "monitor.active": _field(
-        0.05, _FRACTION, "of the latent dimensions, below which latents are ignored", free=True
-    ),
-    "monitor.sharpness": _field(
-        0.25, _FRACTION, "of the fine detail of real images, below which there is blur", free=True
     ),
     # The evaluation. Nothing that is trained depends on it.
     "evaluation.embedding": _field(
@@ -415,7 +376,30 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(flatten(config), indent=2) + "\n"
 
 
-REMOVED = {
+REMOVED: dict[str, str] = {
+    "training.picture_columns": "leave it out; grids of pictures have 8 columns",
+    "transfer.generator_rate_decay": (
+        "set gan.generator_learning_rate, which holds for every level of the generator"
+    ),
+    "gan.generator_rate_warmup_steps": (
+        "set gan.generator_learning_rate, which is constant from the first step"
+    ),
+    **dict.fromkeys(
+        (
+            "monitor.window",
+            "monitor.accuracy",
+            "monitor.generator_slope",
+            "monitor.swing",
+            "monitor.steadiness",
+            "monitor.logit",
+            "monitor.diversity",
+            "monitor.duplicates",
+            "monitor.kl",
+            "monitor.active",
+            "monitor.sharpness",
+        ),
+        "leave it out; the thresholds are constants in vaegan_jax/monitor.py",
+    ),
     "together": "name the seeds in config.seeds, which are trained one after another",
     "training.together_by": "name the seeds in config.seeds, which are trained one after another",
     "training.on_nonfinite": "a number that is not finite stops the run; leave the field out",
@@ -426,9 +410,15 @@ REMOVED = {
 
 
 def unknown_field(name: str) -> UserError:
-    """Returns the error for a field that does not exist, naming those most like it."""
-    if name in REMOVED:
-        return UserError(f"The config field {name} no longer exists: {REMOVED[name]}.")
+    """Returns the error for a field that does not exist, or that an older version had.
+
+    Args:
+      name: of the field, or the part of it that ml_collections did not find: its section or its
+        last part.
+    """
+    for removed, instead in REMOVED.items():
+        if name in (removed, *removed.split(".")):
+            return UserError(f"The config field {name} was removed: {instead}.")
     last = {field.rpartition(".")[2]: field for field in FIELDS}
     near = difflib.get_close_matches(name, FIELDS, n=3)
     near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]

@@ -12,7 +12,7 @@ import jax
 
 _PACKAGES = (
     "vaegan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy",
-    "pillow", "grain", "array-record", "tensorflow-datasets", "dm-pix",
+    "pillow", "grain", "array-record", "tensorflow-datasets",
 )  # fmt: skip
 
 

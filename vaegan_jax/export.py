@@ -1,11 +1,10 @@
-"""What was trained, taken elsewhere: safetensors, StableHLO and ONNX, each verified as it is made.
+"""What was trained, taken elsewhere: safetensors and StableHLO, each verified as it is made.
 
 An export that does not give what the model gives here is refused, and nothing is written.
 """
 
 import dataclasses
 import functools
-import logging
 import pathlib
 from typing import Any, NamedTuple
 
@@ -16,11 +15,9 @@ import numpy as np
 
 from vaegan_jax import config as configuration
 from vaegan_jax import networks, trained, weights
-from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.errors import UserError
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-ONNX_TOLERANCE = 1e-4
-"""Largest difference that an image in [-1, 1] may have under onnxruntime."""
 
 _PRIVATE = ("data.path", "data.directory", "evaluation.weights", "evaluation.statistics")
 """Fields that name places on the machine that trained, of no use elsewhere."""
@@ -162,39 +159,6 @@ def to_stablehlo(model: trained.Trained) -> Export:
     device = jax.devices()[0].platform
     counts = ", ".join(map(str, _BATCHES))
     return Export(data, f"batches of {counts} are equal to the last bit on this {device}")
-
-
-def to_onnx(model: trained.Trained) -> Export:
-    """Returns the model as ONNX, of any batch size; it has to agree under onnxruntime.
-
-    Raises:
-      UserError: where it differs by more than `ONNX_TOLERANCE`, or what it takes is missing.
-    """
-    try:
-        import jax2onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs jax2onnx and onnxruntime ({one_line(error)}): docs/using.md says how to "
-            "install them beside this package."
-        ) from error
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of each shape it computes
-    decode = _decoder(model)
-    made = jax2onnx.to_onnx(decode, [("B", model.latent_size)], model_name="vaegan_jax")
-    data: bytes = made.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    largest = 0.0
-    for count in _BATCHES:
-        z = _latents(model, count)
-        (found,) = session.run(None, {name: z})
-        wanted = np.asarray(jax.jit(decode)(z))
-        if found.shape != wanted.shape:
-            raise UserError(f"ONNX gives images of {found.shape} where {wanted.shape} are wanted.")
-        largest = max(largest, float(np.abs(found - wanted).max()))
-    if not largest <= ONNX_TOLERANCE:
-        raise _differs("ONNX", largest)
-    return Export(data, f"under onnxruntime images in [-1, 1] differ by {largest:.1e} at most")
 
 
 def _decoder(model: trained.Trained) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, optimizers, parallel, registry, symptoms
+from vaegan_jax import networks, parallel, registry, symptoms
 from vaegan_jax.losses import augmentation, penalties
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
@@ -406,15 +406,7 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
 
 def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     gan = config.gan
-    rate = gan.generator_learning_rate
-    if gan.generator_rate_warmup_steps:
-        # Counted in the generator's own steps, from the first that is not frozen.
-        rate = optax.linear_schedule(0.0, rate, gan.generator_rate_warmup_steps)
-    adam = optax.adam(rate, gan.b1, gan.b2)
-    decay = config.transfer.generator_rate_decay
-    if decay == 1:
-        return adam
-    return optax.chain(adam, optimizers.by_level(networks.decoder_levels(), decay))
+    return optax.adam(gan.generator_learning_rate, gan.b1, gan.b2)
 
 
 def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:

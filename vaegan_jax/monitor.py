@@ -1,8 +1,8 @@
 """Trouble that names itself: pure functions of a stage's last lines of metrics.
 
-Each trouble is a threshold of ``config.monitor`` on means over the last few lines, so that what is
-raised depends on nothing but what is logged, and a resumed run raises the same. The numbers behind
-it come from the train steps: see `symptoms`.
+Each trouble is a threshold on means over the last lines, so that what is raised depends on nothing
+but what is logged, and a resumed run raises the same. The numbers behind it come from the train
+steps: see `symptoms`.
 """
 
 import bisect
@@ -15,6 +15,19 @@ from ml_collections import ConfigDict
 Line = Mapping[str, Any]
 
 NOT_FINITE = "not_finite"
+
+# Rules of thumb, see docs/troubles.md.
+WINDOW = 5  # lines of metrics that a mean is taken over; nothing is raised before there are as many
+MAX_ACCURACY = 0.98  # of the discriminator
+MIN_GENERATOR_SLOPE = 0.02  # of the generator's loss by a logit
+MIN_SWING = 1.0  # an oscillation has a margin of the logits of at least this mean size,
+MAX_STEADINESS = 0.3  # and a mean margin of at most this fraction of that size
+MAX_LOGIT = 100.0  # size of a mean logit
+MIN_DIVERSITY = 0.3  # in units of that of real images
+MAX_DUPLICATES = 0.5  # fraction of a batch that nearly equals another of its images
+MIN_KL = 1.0  # nats per image
+MIN_ACTIVE = 0.05  # fraction of the latent dimensions
+MIN_SHARPNESS = 0.25  # in units of that of real images
 
 
 class Trouble(NamedTuple):
@@ -41,18 +54,18 @@ class Trouble(NamedTuple):
 def look(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]:
     """Returns the troubles that a stage is in after its last line of metrics.
 
-    None before there are ``monitor.window`` lines. Lines from the discriminator's warm-up, in
-    which it wins as it should, do not count.
+    None before there are `WINDOW` lines. Lines from the discriminator's warm-up, in which it wins
+    as it should, do not count.
 
     Args:
       stage: "vae" or "gan".
       lines: of that stage, from its beginning.
       config: the run's config.
     """
-    window, begin = config.monitor.window, _begin(stage, lines, config)
-    if len(lines) - begin < window:
+    begin = _begin(stage, lines, config)
+    if len(lines) - begin < WINDOW:
         return []
-    now, first = _means(lines[-window:]), _means(lines[begin : begin + window])
+    now, first = _means(lines[-WINDOW:]), _means(lines[begin : begin + WINDOW])
     rules = _VAE_RULES if stage == "vae" else _GAN_RULES
     found = [rule(now, first, config) for rule in rules]
     return [trouble for trouble in found if trouble is not None]
@@ -60,7 +73,7 @@ def look(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]
 
 def too_few(stage: str, lines: Sequence[Line], config: ConfigDict) -> bool:
     """Whether a stage has fewer lines of metrics than `look` needs to find anything."""
-    return len(lines) - _begin(stage, lines, config) < int(config.monitor.window)
+    return len(lines) - _begin(stage, lines, config) < WINDOW
 
 
 def _begin(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
@@ -106,12 +119,12 @@ def _means(lines: Sequence[Line]) -> _Means:
 
 
 def _steps(config: ConfigDict) -> str:
-    return f"over {config.monitor.window * config.training.log_every} steps"
+    return f"over {WINDOW * config.training.log_every} steps"
 
 
 def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     accuracy = now["discriminator_accuracy"]
-    if not accuracy > config.monitor.accuracy:
+    if not accuracy > MAX_ACCURACY:
         return None
     return Trouble(
         "discriminator_overpowering",
@@ -123,7 +136,7 @@ def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | N
 
 def _vanishing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     slope = now["generator_slope"]
-    if not slope < config.monitor.generator_slope:
+    if not slope < MIN_GENERATOR_SLOPE:
         return None
     return Trouble(
         "vanishing_gradient",
@@ -136,7 +149,7 @@ def _vanishing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None
 
 def _oscillating(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     size, mean = now["absolute_margin"], abs(now["margin"])
-    if not (size > config.monitor.swing and mean < config.monitor.steadiness * size):
+    if not (size > MIN_SWING and mean < MAX_STEADINESS * size):
         return None
     return Trouble(
         "oscillation",
@@ -149,7 +162,7 @@ def _oscillating(now: _Means, first: _Means, config: ConfigDict) -> Trouble | No
 
 def _gan_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     logit = max(abs(now["real_logit"]), abs(now["fake_logit"]))
-    if not logit > config.monitor.logit:
+    if not logit > MAX_LOGIT:
         return None
     return Trouble(
         "divergence",
@@ -160,15 +173,14 @@ def _gan_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | 
 
 
 def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    wanted = config.monitor
     reasons = []
-    if now["diversity"] < wanted.diversity:
+    if now["diversity"] < MIN_DIVERSITY:
         reasons.append(f"they lie {now['diversity']:.0%} as far apart as real images in pixels")
-    if now["feature_diversity"] < wanted.diversity:
+    if now["feature_diversity"] < MIN_DIVERSITY:
         reasons.append(
             f"{now['feature_diversity']:.0%} as far apart in the discriminator's features"
         )
-    if now["near_duplicates"] > wanted.duplicates:
+    if now["near_duplicates"] > MAX_DUPLICATES:
         reasons.append(f"{now['near_duplicates']:.0%} of them nearly equal another of their batch")
     if not reasons:
         return None
@@ -193,7 +205,7 @@ def _vae_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | N
 
 def _blurring(now: _Means, config: ConfigDict, what: str, remedy: str) -> Trouble | None:
     sharpness = now["sharpness"]
-    if not sharpness < config.monitor.sharpness:
+    if not sharpness < MIN_SHARPNESS:
         return None
     text = f"{what} have {sharpness:.1%} of the fine detail of real images {_steps(config)}."
     return Trouble("blur", {"sharpness": sharpness}, text, remedy)
@@ -213,7 +225,7 @@ def _vae_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | 
 
 def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     kl, active = now["kl"], now["active_units"]
-    if not kl < config.monitor.kl:
+    if not kl < MIN_KL:
         return None
     return Trouble(
         "posterior_collapse",
@@ -226,7 +238,7 @@ def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Troub
 
 def _ignored_latents(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     active, size = now["active_units"], config.model.latent_size
-    if not active < config.monitor.active * size:
+    if not active < MIN_ACTIVE * size:
         return None
     return Trouble(
         "ignored_latents",

@@ -227,15 +227,6 @@ def spectrally_normalised(params: optax.Params) -> optax.Params:
     return result
 
 
-def decoder_levels() -> dict[str, int]:
-    """Returns how far from the latents each part of a `Decoder`'s parameters is: 0 to 4."""
-    levels = {"dense": 0, "bias_out": LEVELS}
-    for level in range(LEVELS):
-        levels[f"bias_{level}"] = level
-        levels[f"up_{level}"] = level + 1
-    return levels
-
-
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
     dtype = jnp.dtype(model.dtype)

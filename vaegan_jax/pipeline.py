@@ -253,7 +253,7 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
     if monitor.too_few(stage, metrics, config):
         texts.append(
             "no signs of trouble were looked for, which takes monitor.window "
-            f"({config.monitor.window}) lines of metrics after any warm-up of the discriminator"
+            f"({monitor.WINDOW}) lines of metrics after any warm-up of the discriminator"
         )
     return texts
 

@@ -324,6 +324,12 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
         raise UserError(
             f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
         ) from error
+    removed = [name for name in saved if name in configuration.REMOVED]
+    if removed:
+        raise UserError(
+            f"The run in {path} is of an older version and cannot be resumed: its {CONFIG} has "
+            f"{', '.join(removed)}, which this version does not have; name another --workdir."
+        )
     steps = {
         stage: found[-1]
         for stage in ("vae", "gan")

@@ -302,8 +302,8 @@ def test_export_writes_files_that_load_and_a_card(vaegan, run, tmp_path):
 
 BAD = {
     "no run": (["sample", "nowhere"], "no run in nowhere"),
-    "nothing named": (["sample"], "Name a run's folder"),
-    "both named": (["sample", "RUN", "--pretrained"], "not both"),
+    "nothing named": (["sample"], "RUN"),
+    "a removed flag": (["sample", "--pretrained"], "vaegan sample pretrained"),
     "no such step": (["sample", "RUN", "--step", "9"], "there are 2, 5"),
     "unknown model": (["sample", "RUN", "--model", "flow"], "invalid choice"),
     "unknown command": (["paint", "RUN"], "invalid choice"),

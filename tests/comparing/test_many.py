@@ -69,7 +69,7 @@ def test_runs_are_grouped_by_their_config_without_the_seed():
 
 
 def test_fields_that_nothing_trained_depends_on_and_folders_make_no_group():
-    runs = [run("a", 0, 1.0), run("b", 1, 2.0, **{"data.workers": 9, "monitor.kl": 3.0})]
+    runs = [run("a", 0, 1.0), run("b", 1, 2.0, **{"data.workers": 9, "evaluation.size": 128})]
     (only,) = many.compare(runs).groups
     assert (only.seeds, only.fields, only.text) == ([0, 1], {}, "all runs")
 

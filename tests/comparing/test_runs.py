@@ -31,9 +31,10 @@ def test_all_that_a_folder_holds_is_read(tmp_path):
 
 
 def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
-    path = made.run(tmp_path / "run", **{"of.the.past": 3})
+    path = made.run(tmp_path / "run", **{"of.the.past": 3, "monitor.kl": 1.0})
     config = runs.read(path).config
     assert config["of.the.past"] == 3  # and nothing asks whether it still exists
+    assert "monitor.kl" not in config  # on which nothing that is trained depended
     assert config["vae.steps"] == 6
     assert config["gan.batch_size"] == configuration.FIELDS["gan.batch_size"].default
 

@@ -63,7 +63,6 @@ def flags(folder, directory):
                 "training.log_every=3",
                 "training.picture_every=6",
                 "training.checkpoint_every=3",
-                "training.picture_columns=4",
             )
         ),
     )

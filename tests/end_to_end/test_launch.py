@@ -58,7 +58,7 @@ def test_a_run_leaves_the_files_it_promises(finished):
     }
     assert set(pictures(workdir)) == expected
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
-    assert samples.shape == (4 * 18 - 2, 4 * 18 - 2, 3)
+    assert samples.shape == (8 * 18 - 2, 8 * 18 - 2, 3)
     for stage in ("vae", "gan"):
         assert list((workdir / "tensorboard" / stage).glob("events.out.tfevents.*"))
     # The summary names files, and they are there.
@@ -71,13 +71,13 @@ def test_the_generator_begins_as_the_decoder_at_the_latents_it_was_trained_on(fi
     workdir, _ = finished
     vae, gan = (state(workdir, stage, 12) for stage in ("vae", "gan"))
     config = smoke.get_config()
-    z = run_pictures.fixed_latents(config, 16, "normal")
+    z = run_pictures.fixed_latents(config, 64, "normal")
     there = np.asarray(z) @ gan["latent_factor"].T + gan["latent_mean"]
     decoder = networks.make_decoder(config.model, (16, 16, 3))
     logits = decoder.apply({"params": vae["params"]["decoder"]}, jnp.asarray(there))
     images = np.clip(np.round((np.tanh(logits) + 1) * 127.5), 0, 255).astype(np.uint8)
     begin = np.asarray(Image.open(workdir / "images/gan/samples_000000.png")).astype(int)
-    assert np.abs(begin - run_pictures.grid(images, 4)).max() <= 1
+    assert np.abs(begin - run_pictures.grid(images, 8)).max() <= 1
     decoded = np.asarray(Image.open(workdir / "images/vae/samples_000012.png"))
     assert np.abs(begin - decoded).max() > 5
     end = np.asarray(Image.open(workdir / "images/gan/samples_000012.png"))
@@ -210,6 +210,10 @@ def test_two_processes_on_one_workdir(tmp_path):
 BAD = {
     "unknown field": (["--config.gan.stepz=3"], r"no field gan.stepz: did you mean gan.steps"),
     "unknown section": (["--config.gam.steps=3"], r"no field gam.steps: did you mean gan.steps"),
+    "removed field": (
+        ["--config.gan.generator_rate_warmup_steps=3"],
+        r"gan.generator_rate_warmup_steps was removed: set gan.generator_learning_rate",
+    ),
     "wrong type": (["--config.gan.steps=many"], r"config.gan.steps=many"),
     "bad value": (["--config.gan.objective=hinge?"], r"gan.objective must be one of minimax"),
     "image size": (["--config.data.image_size=60"], r"data.image_size must be a multiple of 16"),
@@ -250,6 +254,14 @@ NO_CONFIGS = {
         "    config.gan.stepz = 3\n"
         "    return config",
         "cannot be loaded: The config has no field stepz: did you mean .*steps",
+    ),
+    "removed field": (
+        "from vaegan_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.transfer.generator_rate_decay = 0.5\n"
+        "    return config",
+        "cannot be loaded: .*generator_rate_decay.* set gan.generator_learning_rate",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -15,14 +16,14 @@ from vaegan_jax.commands import main
 
 SMALL = {
     "vae.steps": 4, "gan.steps": 4, "gan.discriminator_warmup_steps": 1, "training.log_every": 2,
-    "training.checkpoint_every": 2, "training.picture_every": 4, "training.picture_columns": 2,
+    "training.checkpoint_every": 2, "training.picture_every": 4,
     "evaluation.embedding": "none", "evaluation.curve_every": 0,
 }  # fmt: skip
 
 
 def vaegan(*arguments, cwd=ROOT):
     return subprocess.run(
-        [sys.executable, "-m", "vaegan_jax.commands.main", *map(str, arguments)],
+        [pathlib.Path(sys.executable).with_name("vaegan"), *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -41,7 +42,7 @@ def run(tmp_path_factory):
 
 
 def test_from_training_to_a_picture(run, tmp_path):
-    result = vaegan("sample", run, "--count", 4, "--columns", 2, cwd=tmp_path)
+    result = vaegan("sample", run, "--count", 64, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "result: sample.png\n"
     # With the run's own seed they are the run's own pictures.
@@ -92,7 +93,7 @@ def test_what_cannot_be_is_one_sentence(run, capsys):
 
 
 def test_the_pretrained_model_is_there_at_once(tmp_path):
-    result = vaegan("sample", "--pretrained", "--count", 2, cwd=tmp_path)
+    result = vaegan("sample", "pretrained", "--count", 2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "sample.png").exists()
     card = weights.read_card(trained.PRETRAINED_FILE)

@@ -10,6 +10,11 @@ from vaegan_jax.report import pictures
 SHAPE = (16, 32, 3)
 
 
+@pytest.fixture(autouse=True)
+def columns(monkeypatch):
+    monkeypatch.setattr(pictures, "COLUMNS", 4)
+
+
 def test_a_grid_holds_every_image_in_its_place():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 3), np.uint8)
     picture = pictures.grid(images, 2)
@@ -43,7 +48,8 @@ def test_slerp_between_parallel_latents_is_a_straight_line(scale):
     np.testing.assert_allclose(path, [a, (1 + scale) / 2 * a, scale * a], rtol=1e-3)
 
 
-def test_pictures_show_what_the_networks_make(config):
+def test_pictures_show_what_the_networks_make(config, monkeypatch):
+    monkeypatch.setattr(pictures, "COLUMNS", 2)
     params = vae.init(config, SHAPE).params
     made = pictures.make_decoder_pictures(config, SHAPE, "normal")(params["decoder"])
     z = pictures.fixed_latents(config, 4, "normal")
@@ -66,7 +72,6 @@ def test_the_latents_of_the_pictures_are_those_of_the_seed(config):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_reconstructions_stand_below_their_originals(config, count):
-    config.training.picture_columns = 4
     params = jax.jit(lambda: vae.init(config, SHAPE).params)()
     images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
     picture = pictures.make_reconstruction_picture(config, images)(params)
@@ -98,7 +103,6 @@ def cell(picture, row, column):
 
 
 def test_decoder_and_generator_stand_above_one_another_at_the_same_latents(config):
-    config.training.picture_columns = 4
     decoder = jax.jit(lambda: vae.init(config, SHAPE).params)()["decoder"]
     generator = jax.tree.map(lambda leaf: leaf * 1.5, decoder)
     picture = pictures.side_by_side(config, SHAPE, decoder, generator)
@@ -113,7 +117,6 @@ def test_decoder_and_generator_stand_above_one_another_at_the_same_latents(confi
 
 
 def test_a_traversal_changes_one_unit_and_begins_with_the_most_active(config):
-    config.training.picture_columns = 4
     params = jax.jit(lambda: vae.init(config, SHAPE).params)()["decoder"]
     mean = np.array([0.5, -0.5, 0.1, 0.0, 0.2], np.float32)
     variance = np.array([0.1, 0.9, 0.0, 0.4, 0.2], np.float32)

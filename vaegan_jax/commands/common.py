@@ -28,37 +28,21 @@ _BLOCK = 256
 """Images that are decoded at a time."""
 
 
-def source(arguments: argparse.Namespace) -> str:
-    """Returns what is to be loaded; what was taken for RUN beside --pretrained is an image."""
-    if arguments.pretrained:
-        if arguments.run is not None:
-            given = getattr(arguments, "images", None)
-            if given is None or (len(given) == 2 and arguments.run_by == "show:morph"):
-                raise UserError(f"Name either {arguments.run} or --pretrained, not both.")
-            arguments.images = [pathlib.Path(arguments.run), *given]
-            arguments.run = None
-        return trained.PRETRAINED
-    if arguments.run is None:
-        raise UserError("Name a run's folder or an export first, or give --pretrained.")
-    return str(arguments.run)
-
-
 def load(
     arguments: argparse.Namespace, encoder: bool = False, default: str = "gan"
 ) -> trained.Trained:
     """Loads the model that a command line names.
 
     Args:
-      arguments: with `run`, `pretrained`, `model` and `step`.
+      arguments: with `run`, `model` and `step`.
       encoder: whether one is needed.
       default: the model where none is named and there is one.
     """
-    found = source(arguments)
     model = arguments.model
     if model is None:
         other = "vae" if default == "gan" else "gan"
-        model = default if trained.steps(found, default) or default == "vae" else other
-    return trained.load(found, model, arguments.step, encoder)
+        model = default if trained.steps(arguments.run, default) or default == "vae" else other
+    return trained.load(arguments.run, model, arguments.step, encoder)
 
 
 def draw(model: trained.Trained, count: int, seed: int | None, truncation: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from vaegan_jax.commands import common
 from vaegan_jax.errors import UserError
 from vaegan_jax.files import write_whole
 
-_SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo", "onnx": ".onnx"}
+_SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo"}
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -33,9 +33,7 @@ def export(arguments: argparse.Namespace) -> None:
             scratch = path.with_name(f".{path.name}.partial")
             made[name] = exporting.to_safetensors(model, card, dtype, scratch)
         else:
-            made[name] = {"stablehlo": exporting.to_stablehlo, "onnx": exporting.to_onnx}[name](
-                model
-            )
+            made[name] = exporting.to_stablehlo(model)
     for name, export in made.items():
         partial = paths[name].with_name(f".{paths[name].name}.partial")
         partial.write_bytes(export.data)

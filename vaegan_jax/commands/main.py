@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given and given[0] in _OWN_FLAGS:
             return int(_find(f"runs:{given[0]}")(given[1:]) or 0)
+        if "--pretrained" in given:
+            raise UserError(f"--pretrained was removed: write `vaegan {given[0]} pretrained`.")
         arguments = _parser().parse_args(given)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -262,9 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--format",
         nargs="+",
-        choices=("safetensors", "stablehlo", "onnx"),
+        choices=("safetensors", "stablehlo"),
         default=["safetensors"],
-        help="one or more, safetensors if not given; onnx needs jax2onnx and onnxruntime",
+        help="one or both, safetensors if not given",
     )
     command.add_argument(
         "--dtype",
@@ -290,13 +292,7 @@ def _using(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument(
         "run",
         metavar="RUN",
-        nargs="?",
-        help="a run's folder, an export (.safetensors), or pretrained",
-    )
-    command.add_argument(
-        "--pretrained",
-        action="store_true",
-        help="the comic faces that come along, in the place of RUN",
+        help="a run's folder, an export (.safetensors), or pretrained, the bundled model",
     )
     command.add_argument(
         "--model", choices=("vae", "gan"), help="the GAN where there is one, if not given"
@@ -401,7 +397,3 @@ def _positive(text: str) -> float:
     if not 0 < _number(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"a number above 0, and not {text}")
     return _number(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

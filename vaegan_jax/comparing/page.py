@@ -141,7 +141,7 @@ def _shared(a: Run, b: Run, stage: str, name: str) -> str:
     if name == "reconstructions":
         same = a.digest is not None and a.digest == b.digest
         return "the same images" if same else "maybe other images"
-    fields = ["seed", "model.latent_size", "training.picture_columns"]
+    fields = ["seed", "model.latent_size"]
     fields += ["gan.noise"] if stage == "gan" else []
     other = [field for field in fields if a.config.get(field) != b.config.get(field)]
     if other:

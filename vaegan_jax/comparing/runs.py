@@ -135,7 +135,12 @@ def _read(path: pathlib.Path) -> Run:
     ]
     return Run(
         path=path,
-        config=defaults | config,
+        # Thresholds were fields in older versions; nothing that is trained depended on them.
+        config={
+            name: value
+            for name, value in (defaults | config).items()
+            if not name.startswith("monitor.")
+        },
         data=data,
         environment=environment,
         metrics=metrics,

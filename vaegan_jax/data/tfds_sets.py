@@ -1,10 +1,6 @@
-"""TFDS data sets by name: downloaded and prepared by a program of its own, read without TensorFlow.
+"""TFDS data sets by name: prepared in a separate process, read without TensorFlow.
 
-A run calls that program where it finds a set unprepared; by hand it is
-
-    python -m vaegan_jax.data.tfds_sets mnist ~/tensorflow_datasets
-
-Some of TFDS's own builders need TensorFlow for this one step. No training ever imports it.
+Some of TFDS's own builders need TensorFlow to prepare a set. No training ever imports it.
 """
 
 import contextlib
@@ -19,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import requests
 import tensorflow_datasets as tfds
 
 from vaegan_jax.data.hashing import hash_files
@@ -98,7 +93,6 @@ def prepare(name: str, directory: str) -> None:
       UserError: where that cannot be done, with what to do about it.
     """
     builder = _builder(name, directory, file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    again = f"python -m vaegan_jax.data.tfds_sets {name} {builder.data_dir_root}"
     try:
         builder.download_and_prepare()
     except ImportError as error:
@@ -117,40 +111,40 @@ def prepare(name: str, directory: str) -> None:
             raise _not_prepared(name, error) from error
         raise UserError(
             f"{name} must be downloaded by hand into {builder.data_dir_root}/downloads/manual: "
-            f"{_short(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)} Then run {again}"
+            f"{_short(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)} Then run the same command again."
         ) from error
-    except (requests.RequestException, tfds.download.DownloadError) as error:
+    except (OSError, tfds.download.DownloadError) as error:  # OSError: all that requests raises
         raise UserError(
-            f"{name} cannot be downloaded ({_short(error)}): without a network, run {again} on a "
-            f"machine that has one, and copy {builder.data_dir_root}/{builder.name} from there."
+            f"{name} cannot be downloaded or written ({_short(error)}): without a network, start "
+            "the same run on a machine that has one, stop it once training begins, and copy "
+            f"{builder.data_dir_root}/{builder.name} from there."
         ) from error
     except Exception as error:  # the code of some thousand builders
         raise _not_prepared(name, error) from error
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prepares the set that the command line names; the reason for a failure goes to stdout."""
-    if len(argv) != 3:
-        print("Usage: python -m vaegan_jax.data.tfds_sets NAME DIRECTORY")
-        return 2
+def prepare_here(name: str, directory: str) -> None:
+    """Prepares a set as the whole program of `_prepare_elsewhere`; an error goes to stdout."""
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            prepare(*argv[1:])
+            prepare(name, directory)
     except UserError as error:
         print(error)
-        return 1
-    return 0
+        sys.exit(1)
+
+
+_PROGRAM = f"import sys; from {__name__} import prepare_here; prepare_here(*sys.argv[1:])"
 
 
 def _prepare_elsewhere(name: str, directory: str) -> None:
     """Prepares a set in a process that ends afterwards, and TensorFlow with it."""
-    command = [sys.executable, "-m", "vaegan_jax.data.tfds_sets", name, directory]
+    command = [sys.executable, "-c", _PROGRAM, name, directory]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode:
-        reason = one_line(result.stdout)
-        raise UserError(reason or f"{name} could not be prepared: run {' '.join(command[1:])}.")
+        ended = f"{name} could not be prepared: its process ended with code {result.returncode}."
+        raise UserError(one_line(result.stdout) or ended)
 
 
 def _builder(name: str, directory: str, **options: Any) -> tfds.core.DatasetBuilder:
@@ -200,7 +194,3 @@ def _not_prepared(name: str, error: Exception) -> UserError:
 def _short(message: object) -> str:
     text = one_line(message)
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -1,4 +1,4 @@
-"""The command: ``vaegan explore SOURCE``, or ``python -m vaegan_jax.explorer SOURCE``."""
+"""The command ``vaegan explore RUN``."""
 
 import argparse
 import contextlib
@@ -6,10 +6,8 @@ import ipaddress
 import pathlib
 import secrets
 import socket
-import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
 
 from vaegan_jax.errors import UserError
 
@@ -20,8 +18,8 @@ _MOST_CONNECTIONS = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes to a parser."""
     parser.add_argument(
-        "source",
-        metavar="SOURCE",
+        "run",
+        metavar="RUN",
         help="the folder of a run, an export (.safetensors), or pretrained",
     )
     parser.add_argument(
@@ -61,7 +59,7 @@ def explore(arguments: argparse.Namespace) -> None:
     if not arguments.accelerator:
         # A page needs little, and the accelerator may be at work on this very run.
         jax.config.update("jax_platforms", "cpu")
-    source = arguments.source if arguments.source == "pretrained" else _path(arguments.source)
+    source = arguments.run if arguments.run == "pretrained" else _path(arguments.run)
     listener = _listen(arguments.host, arguments.port)
     with listener:
         opened = session.Session(source)
@@ -83,18 +81,6 @@ def explore(arguments: argparse.Namespace) -> None:
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
             uvicorn.Server(config).run(sockets=[listener])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command by itself; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m vaegan_jax.explorer", description=__doc__)
-    add_arguments(parser)
-    try:
-        explore(parser.parse_args(argv))
-    except UserError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
-    return 0
 
 
 def _port(text: str) -> int:

@@ -17,6 +17,9 @@ from vaegan_jax.evaluation.latents import slerp
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> those of another that match them."""
 
+COLUMNS = 8
+"""Images in a row of a grid of samples, and rows of it."""
+
 GAP = 2
 """Pixels between the images of a grid."""
 
@@ -62,14 +65,13 @@ def make_decoder_pictures(
     They are `samples` from the fixed latents and `interpolations` between the first of them, a
     pair a row; each is uint8 [H, W, C].
     """
-    columns = config.training.picture_columns
     decoder = networks.make_decoder(config.model, image_shape)
 
     @jax.jit
     def decode(params: optax.Params) -> tuple[jax.Array, jax.Array]:
-        z = fixed_latents(config, columns**2, distribution)
-        pairs = z[: columns // 2 * 2].reshape(-1, 2, z.shape[-1])
-        t = jnp.linspace(0, 1, columns)
+        z = fixed_latents(config, COLUMNS**2, distribution)
+        pairs = z[: COLUMNS // 2 * 2].reshape(-1, 2, z.shape[-1])
+        t = jnp.linspace(0, 1, COLUMNS)
         between = jax.vmap(lambda pair: slerp(pair[0], pair[1], t))(pairs)
 
         def images(z: jax.Array) -> jax.Array:
@@ -80,8 +82,8 @@ def make_decoder_pictures(
     def pictures(params: optax.Params) -> dict[str, np.ndarray]:
         samples, interpolations = jax.device_get(decode(params))
         return {
-            "samples": grid(samples, columns),
-            "interpolations": grid(interpolations, columns),
+            "samples": grid(samples, COLUMNS),
+            "interpolations": grid(interpolations, COLUMNS),
         }
 
     return pictures
@@ -100,8 +102,7 @@ def make_reconstruction_picture(
       A function to uint8 [H, W, C]: rows of originals, each above the row of what the decoder
       makes of their posterior means.
     """
-    columns = config.training.picture_columns
-    count = min(len(images), columns * (columns // 2))
+    count = min(len(images), COLUMNS * (COLUMNS // 2))
     shown = images[np.arange(count)]
     image_shape = (shown.shape[1], shown.shape[2], shown.shape[3])
     encoder = networks.make_encoder(config.model, image_shape)
@@ -115,7 +116,7 @@ def make_reconstruction_picture(
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
         reconstructions = jax.device_get(reconstruct(params, shown))
-        return grid(alternate((shown, reconstructions), columns), columns)
+        return grid(alternate((shown, reconstructions), COLUMNS), COLUMNS)
 
     return picture
 
@@ -139,11 +140,10 @@ def side_by_side(
       generator_params: of the generator.
       to_decoder: from the generator's latents to those of the decoder that match them.
     """
-    columns = config.training.picture_columns
     decode = _make_decode(config, image_shape)
-    z = fixed_latents(config, columns**2, config.gan.noise)[: columns * (columns // 2)]
+    z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: COLUMNS * (COLUMNS // 2)]
     images = (decode(decoder_params, to_decoder(z)), decode(generator_params, z))
-    return grid(alternate(images, columns), columns)
+    return grid(alternate(images, COLUMNS), COLUMNS)
 
 
 def traversals(
@@ -167,7 +167,7 @@ def traversals(
       variance: of the posterior means over the data, float32 [L].
       to_network: from the VAE's latents to those that match them in the network of `params`.
     """
-    columns = config.training.picture_columns + 1  # odd, so that the middle is the mean
+    columns = COLUMNS + 1  # odd, so that the middle is the mean
     units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
     z = np.tile(mean, (len(units), columns, 1))
     for row, unit in enumerate(units):
