@@ -252,8 +252,8 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
         )
     if monitor.too_few(stage, metrics, config):
         texts.append(
-            "no signs of trouble were looked for, which takes monitor.window "
-            f"({monitor.WINDOW}) lines of metrics after any warm-up of the discriminator"
+            f"training failures were not looked for: that takes {monitor.WINDOW} lines of metrics "
+            "after the warm-up of the discriminator (lower training.log_every for more lines)"
         )
     return texts
 
