@@ -115,7 +115,8 @@ def main() -> int:
         print(f"| {name} | {count} |")
     print(flush=True)
     return subprocess.run(
-        [sys.executable, "-m", "vaegan_jax.compare", str(whole), str(parts)], cwd=ROOT
+        [sys.executable, "-m", "vaegan_jax.commands.main", "compare", str(whole), str(parts)],
+        cwd=ROOT,
     ).returncode
 
 

@@ -11,7 +11,15 @@ import pytest
 
 from tests.conftest import ROOT, assert_trees_equal
 from vaegan_jax import vae
-from vaegan_jax.checkpoints import Checkpoints, latest, leaves, load, read, require_equal_leaves
+from vaegan_jax.checkpoints import (
+    Checkpoints,
+    latest,
+    leaves,
+    load,
+    read,
+    require_equal_leaves,
+    steps,
+)
 from vaegan_jax.errors import UserError
 
 SHAPE = (16, 32, 3)
@@ -51,6 +59,31 @@ def test_the_newest_step_is_found_without_making_a_folder(tmp_path, state):
     checkpoints.finish()
     checkpoints.close()
     assert latest(tmp_path / "some") == 10
+
+
+def test_a_saved_state_is_loaded_without_a_template(tmp_path):
+    tree = {
+        "step": np.int32(6),
+        "params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)},
+        "optimizer": (np.zeros(2, np.float16), {}),
+    }
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.save(3, jax.tree.map(jnp.asarray, tree), {})
+    checkpoints.finish()
+    checkpoints.close()
+    (tmp_path / "11.orbax-checkpoint-tmp-1").mkdir()
+    assert steps(tmp_path) == [3]
+    assert steps(tmp_path / "none") == []
+    found = load(tmp_path, 3)
+    expected = {
+        "step": tree["step"],
+        "params.kernel": tree["params"]["kernel"],
+        "optimizer.0": tree["optimizer"][0],
+    }
+    assert found.keys() == expected.keys()
+    for name, leaf in expected.items():
+        assert (found[name].dtype, found[name].shape) == (leaf.dtype, leaf.shape)
+        np.testing.assert_array_equal(found[name], leaf)
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path, state):

@@ -95,4 +95,4 @@ def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys
     assert {stages for _, _, stages, _ in seen} == {("vae",)}
     said = capsys.readouterr().out
     assert "Run 2 of 6: warm_seed_1" in said
-    assert f"vaegan_jax.compare {tmp_path / 'warm_seed_3'} " in said
+    assert f"vaegan compare {tmp_path / 'warm_seed_3'} " in said

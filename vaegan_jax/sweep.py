@@ -104,7 +104,7 @@ def run(
         pipeline.run(member.config, path / member.name, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
-          f"python -m vaegan_jax.compare {folders}")  # fmt: skip
+          f"vaegan compare {folders}")  # fmt: skip
 
 
 def _set(config: ConfigDict, name: str, override: str) -> str:

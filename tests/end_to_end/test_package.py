@@ -64,7 +64,7 @@ def test_the_wheel_holds_the_data_and_its_licence(wheel):
         "vaegan_jax/data/comic_faces/LICENSE.txt",
         "vaegan_jax/data/comic_faces/NOTICE.txt",
         "vaegan_jax/data/comic_faces/recipe/render.py",
-        "vaegan_jax/comparing/comparison.html.jinja",
+        "vaegan_jax/experiments/compare/comparison.html.jinja",
         "vaegan_jax/explorer/static/index.html",
         "vaegan_jax/explorer/static/explorer.js",
         "vaegan_jax/explorer/static/style.css",

@@ -84,7 +84,7 @@ def test_what_cannot_be_is_one_sentence(run, capsys):
         (("evaluate", run, "--set", "evaluation.curve_every=9"), "evaluation.curve_every"),
         (("evaluate", run, "--set", "evaluation.samples=many"), "must be"),
         (("report", run / "images"), "no run"),
-        (("compare", run), "two or more"),
+        (("compare", run), "RUN"),
     ):
         assert main.main([str(argument) for argument in arguments]) != 0
         errors = capsys.readouterr().err

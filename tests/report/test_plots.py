@@ -144,49 +144,12 @@ def test_the_same_numbers_give_the_same_text():
     assert draw([LINES[0]._replace(y=[5.0, 3.0, 2.6]), LINES[1]]) != first
 
 
-def bands(element):
-    """The corners of the filled areas: (x, y), in the order in which they are drawn."""
-    root = ET.fromstring(element)
-    found = []
-    for group in root.iter(f"{SVG}g"):
-        if group.get("id", "").startswith("FillBetweenPolyCollection"):
-            path = next(group.iter(f"{SVG}path")).get("d")
-            placed = next(group.iter(f"{SVG}use"))
-            corners = np.add(points(path), [float(placed.get("x")), float(placed.get("y"))])
-            found.append((corners, placed.get("style")))
-    return found
-
-
-def test_a_band_lies_around_its_line_in_its_colour():
-    lines = [
-        Line("A", [0, 10, 20], [5.0, 3.0, 2.0], False, [4.0, 2.5, 1.5], [6.0, 3.5, 2.5]),
-        LINES[1],
-    ]
+def test_lines_of_one_colour_are_one_entry_of_the_legend():
+    lines = [Line("A", [1], [5.0], colour=1), Line("", [1, 2], [4.0, 3.0], True, colour=7)]
     element = draw(lines)
-    ((corners, style),) = bands(element)
-    root = ET.fromstring(element)
-    paths = [p for p in root.iter(f"{SVG}path")
-             if p.get("clip-path") and "stroke: #2f88d0" in p.get("style", "")]  # fmt: skip
-    line = points(paths[0].get("d"))
-    assert "fill: #2f88d0" in style
-    for x, y in line:
-        heights = corners[np.isclose(corners[:, 0], x, atol=0.01), 1]
-        assert heights.min() < y < heights.max()
-    # As far above the line as below, as here the numbers are.
-    first = corners[np.isclose(corners[:, 0], line[0, 0], atol=0.01), 1]
-    np.testing.assert_allclose(first.min() + first.max(), 2 * line[0, 1], atol=0.01)
-    assert bands(draw()) == []
-
-
-def test_a_broken_line_shows_each_of_few_points():
-    whole, broken = (draw([Line("A", [3], [5.0]), Line("B", [3], [5.0], broken=b)]) for b in (0, 1))
-    for element in (whole, broken):
-        assert len(re.findall(r'<use [^>]*style="fill: #e0742f', element)) > 0
-    lines = [Line("A", [1, 2, 3], [5.0, 4.0, 3.0]), Line("B", [1, 2, 3], [5.0, 4.0, 3.0])]
-    assert [found[3] for found in drawn(draw([lines[0], lines[1]._replace(broken=True)]))] == [
-        False,
-        True,
-    ]
+    assert [found[3] for found in drawn(element)] == [False, True]
+    assert len(re.findall(r'<use [^>]*style="fill: #e0742f', element)) == 1 + 2 + 1  # each point
+    assert "#2f88d0" not in element
 
 
 def test_the_settings_of_others_stay_as_they_are():

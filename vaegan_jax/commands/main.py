@@ -19,7 +19,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _DESCRIPTION = "Train a VAE and a GAN grown from it, and use what was trained."
-_OWN_FLAGS = ("train", "compare")
+_OWN_FLAGS = ("train",)
 """Subcommands whose arguments are read elsewhere."""
 
 
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, the program's own if none is given.
 
     Returns:
-      0, or what `compare` says; 1 for an error in one sentence, 2 for a wrong command line.
+      0, or 1 for an error, or 2 for a wrong command line; `compare` returns 1 for runs that
+      differ and 2 for any error.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -41,16 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         _quiet()
-        _find(arguments.run_by)(arguments)
+        return int(_find(arguments.run_by)(arguments) or 0)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
-        return EXIT_ERROR
+        return int(arguments.exit_error)
     except BrokenPipeError:
         # The reader, such as head, has seen enough; what is left to flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         sys.stderr.write(f"Error: A file could not be read or written ({one_line(error)}).\n")
-        return EXIT_ERROR
+        return int(arguments.exit_error)
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return stopped.exit_code
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=f"example: vaegan {example}",
         )
-        found.set_defaults(run_by=run_by)
+        found.set_defaults(run_by=run_by, exit_error=EXIT_ERROR)
         return found
 
     add(
@@ -128,7 +129,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="replace that file")
     command = add("report", "runs:report", "make the page of a run anew", "report runs/quickstart")
     command.add_argument("run", metavar="RUN", help="the run's folder")
-    add("compare", "", "hold finished runs against each other", "compare runs/a runs/b")
+    command = add(
+        "compare",
+        "runs:compare",
+        "compare finished runs: two bit for bit, more by their means over seeds",
+        "compare runs/a runs/b --html comparison.html",
+    )
+    command.set_defaults(exit_error=EXIT_USAGE)  # as of `diff`, where 1 means that inputs differ
+    command.add_argument("run", type=pathlib.Path, metavar="RUN", help="a run's folder")
+    command.add_argument("others", type=pathlib.Path, metavar="RUN", nargs="+", help="more of them")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--html", type=pathlib.Path, metavar="FILE", help="write a page as well")
 
     command = _using(
         add(

@@ -19,11 +19,23 @@ def train(argv: Sequence[str]) -> None:
     app.run(cli.main, argv=["vaegan train", *argv], flags_parser=cli.parse_flags)
 
 
-def compare(argv: Sequence[str]) -> int:
-    """Compares runs, as vaegan-compare does."""
-    from vaegan_jax import compare as comparing
+def compare(arguments: argparse.Namespace) -> int:
+    """Compares runs; returns 1 for two that are not identical, otherwise 0.
 
-    return comparing.main(argv)
+    Raises:
+      UserError: where a folder holds no run or a damaged one, or there is nothing to compare.
+    """
+    import jax
+
+    from vaegan_jax.experiments.compare import page, records, summary
+
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be busy with another run
+    runs = [records.read(path) for path in (arguments.run, *arguments.others)]
+    found = summary.compare(runs)
+    if arguments.html is not None:
+        arguments.html.write_text(page.render(runs, found), encoding="utf-8")
+    print(summary.as_json(found) if arguments.json else summary.as_text(found), flush=True)
+    return found.exit_code
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

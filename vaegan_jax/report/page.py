@@ -49,6 +49,7 @@ def make(folder: Workdir) -> str:
     )
     page: str = environment.get_template(_TEMPLATE).render(
         name=folder.path.absolute().name,
+        title=f"{folder.path.absolute().name}: VAE and GAN",
         stages=[
             facts for stage in _STAGES if (facts := _stage(stage, config, metrics)) is not None
         ],
@@ -139,15 +140,18 @@ def _pictures(folder: Workdir) -> list[Picture]:
 
 def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Picture]:
     """Returns the last picture of a name that a stage has drawn, if any."""
-    steps = {}
-    for path in (folder.path / "images" / stage).glob(f"{name}_*.png"):
-        match = re.fullmatch(rf"{name}_(\d+)", path.stem)
-        if match:
-            steps[int(match[1])] = path
+    steps = pictures_by_step(folder.path, stage, name)
     if not steps:
         return []
     last = max(steps)
     return [Picture(as_uri(steps[last]), f"{caption}; step {last}.")]
+
+
+def pictures_by_step(path: pathlib.Path, stage: str, name: str) -> dict[int, pathlib.Path]:
+    """Returns the pictures of a name that a stage of the run in a folder has drawn, by step."""
+    found = (path / "images" / stage).glob(f"{name}_*.png")
+    matches = [(re.fullmatch(rf"{name}_(\d+)", each.stem), each) for each in found]
+    return {int(match[1]): each for match, each in matches if match}
 
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:

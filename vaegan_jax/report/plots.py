@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cycler import cycler
 
 _INK = "#123456"  # stands for the page's own text colour
-_COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
+COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vaegan_jax",
@@ -25,7 +25,7 @@ _STYLE: Any = {
     "grid.color": _INK,
     "grid.alpha": 0.15,
     "legend.frameon": False,
-    "axes.prop_cycle": cycler(color=_COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
 
 
@@ -33,22 +33,19 @@ class Line(NamedTuple):
     """One line of a plot.
 
     Attributes:
-      label: for the legend.
+      label: for the legend, or empty.
       x: its places.
       y: its values, as many.
-      dashed: whether it is a mark to compare with, such as a floor.
-      low: where a band around it begins, as many values, or none for no band.
-      high: where the band ends.
-      broken: whether it has gaps, through which a line of the same values is seen.
+      dashed: whether it is dashed, such as a floor.
+      colour: index into `COLOURS`, modulo their number; if None the next one, and no markers on a
+        dashed line.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-    broken: bool = False
+    colour: int | None = None
 
 
 def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
@@ -71,21 +68,18 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
-            few = len(line.x) < 30 and not line.dashed
-            (path,) = axes.plot(
+            is_floor = line.dashed and line.colour is None
+            few = len(line.x) < 30 and not is_floor
+            axes.plot(
                 line.x,
                 line.y,
-                label=line.label,
-                linestyle="--" if line.dashed or line.broken else "-",
+                label=line.label or "_",  # which matplotlib leaves out of the legend
+                linestyle="--" if line.dashed else "-",
+                color=None if line.colour is None else COLOURS[line.colour % len(COLOURS)],
                 marker="o" if few else None,
                 markersize=4,
                 linewidth=1.6,
             )
-            if line.low:
-                colour = path.get_color()
-                axes.fill_between(
-                    line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0
-                )
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
         if log and all(value > 0 for line in lines for value in line.y):
             axes.set_yscale("log")

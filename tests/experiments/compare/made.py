@@ -1,4 +1,4 @@
-"""Folders of runs, made by hand."""
+"""Folders of runs, written by hand."""
 
 import json
 
@@ -16,10 +16,22 @@ def write_lines(path, lines):
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
+def read_lines(path):
+    return list(map(json.loads, path.read_text().splitlines()))
+
+
 def edit(path, **changes):
     """Changes a JSON file; None takes a name away."""
     found = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: x for name, x in found.items() if x is not None}))
+
+
+def edit_number(run, index, **changes):
+    """Changes a number of a run's evaluation."""
+    path = run / "evaluation/numbers.json"
+    numbers = json.loads(path.read_text())["numbers"]
+    numbers[index] |= changes
+    edit(path, numbers=numbers)
 
 
 def line(stage, step, seconds=1.0, **scalars):

@@ -1,0 +1,182 @@
+"""Two runs compared bit for bit: the verdict and the first difference."""
+
+import numpy as np
+import pytest
+
+from tests.experiments.compare import made
+from vaegan_jax.experiments.compare import identity, records
+
+
+def compare(a, b):
+    return identity.compare_bits(records.read(a), records.read(b))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two folders that hold the same run, but for the times."""
+    return made.run(tmp_path / "a"), made.run(tmp_path / "b", seconds=2.5)
+
+
+def change(path, index, **scalars):
+    """Changes a line of metrics.jsonl; None takes a scalar away."""
+    lines = made.read_lines(path / "metrics.jsonl")
+    lines[index] |= scalars
+    lines[index] = {name: value for name, value in lines[index].items() if value is not None}
+    made.write_lines(path / "metrics.jsonl", lines)
+
+
+def save(pair, *places):
+    """Saves the same states in both runs, but other ones in the second at some places."""
+    for path in pair:
+        for stage, step in (("vae", 3), ("vae", 6), ("gan", 6)):
+            differs = path == pair[1] and (stage, step) in places
+            made.save(path, stage, step, made.state(2.0**-23 if differs else 0.0))
+
+
+def test_runs_that_differ_in_times_alone_are_identical(pair):
+    save(pair)
+    made.edit(pair[1] / "evaluation/numbers.json", seconds=77.0)
+    found = compare(*pair)
+    assert (found.verdict, found.first, found.only) == (identity.IDENTICAL, [], ([], []))
+    # Lines times scalars of the VAE and the GAN, of the curve, and the evaluation.
+    assert found.numbers == found.equal == 3 * 3 + 3 * 2 + 4 * 2 + 4
+    assert [(c.stage, c.step, c.equal, c.leaves) for c in found.checkpoints] == [
+        ("vae", 3, 4, 4),
+        ("vae", 6, 4, 4),
+        ("gan", 6, 4, 4),
+    ]
+
+
+@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("more", [0.0, 1.0])
+def test_the_first_difference_is_found_by_its_last_bit(pair, index, more):
+    line = made.metrics()[index]
+    name = {"vae": "kl", "gan": "generator_loss"}[line["stage"]]
+    new = float(np.nextafter(line[name], 9)) + more
+    change(pair[1], 5, discriminator_loss=5.0)
+    change(pair[1], index, **{name: new})
+    found = compare(*pair)
+    assert found.verdict == identity.DIFFERENT
+    assert {(v.stage, v.step) for v in found.first} == {(line["stage"], line["step"])}
+    assert {v.name: v.values for v in found.first}[name] == (line[name], new)
+    assert len(found.first) == (2 if index == 5 else 1)
+    assert found.numbers - found.equal == (1 if index == 5 and more < 0 else 2)
+
+
+def test_a_line_that_one_run_lacks_in_between_is_a_difference(pair):
+    lines = made.metrics()
+    made.write_lines(pair[1] / "metrics.jsonl", lines[:1] + lines[2:])
+    found = compare(*pair)
+    assert found.verdict == identity.DIFFERENT
+    assert {(v.stage, v.step, v.values[1]) for v in found.first} == {("vae", 4, None)}
+
+
+def test_lines_beyond_the_end_of_one_run_are_no_difference(pair):
+    made.write_lines(pair[1] / "metrics.jsonl", made.metrics()[:2])
+    found = compare(*pair)
+    assert (found.verdict, found.first) == (identity.PARTLY_IDENTICAL, [])
+    assert {"vae/loss", "gan/generator_loss"} <= set(found.only[0])
+    assert found.only[1] == []
+
+
+def test_a_scalar_that_one_run_never_logs_is_no_difference(pair):
+    for index in range(3):
+        change(pair[0], index, sharpness=None)
+    found = compare(*pair)
+    assert (found.verdict, found.only) == (identity.PARTLY_IDENTICAL, ([], ["vae/sharpness"]))
+    change(pair[1], 1, sharpness=None)
+    change(pair[0], 0, sharpness=0.5)
+    change(pair[0], 2, sharpness=0.5)
+    assert compare(*pair).verdict == identity.IDENTICAL
+
+
+def test_nan_equals_nan_and_minus_zero_differs_from_zero(pair):
+    for path in pair:
+        change(path, 0, loss=float("nan"))
+    assert compare(*pair).verdict == identity.IDENTICAL
+    change(pair[0], 0, loss=0.0)
+    change(pair[1], 0, loss=0)
+    assert compare(*pair).verdict == identity.IDENTICAL
+    change(pair[1], 0, loss=-0.0)
+    assert compare(*pair).verdict == identity.DIFFERENT
+
+
+def test_leaves_that_differ_in_the_last_bit_are_counted(pair):
+    save(pair, ("vae", 6), ("gan", 6))
+    found = compare(*pair)
+    assert [(c.step, c.equal, c.leaves) for c in found.checkpoints] == [
+        (3, 4, 4),
+        (6, 3, 4),
+        (6, 3, 4),
+    ]
+    assert [(v.stage, v.step, v.name) for v in found.first] == [
+        ("vae", 6, "checkpoint/params.bias")
+    ]
+    assert found.equal == found.numbers
+
+
+@pytest.mark.parametrize(
+    "other", [np.zeros((3, 2), np.float32), np.zeros((2, 3), np.float16), None]
+)
+def test_leaves_of_other_shapes_dtypes_and_names_differ(pair, other):
+    made.save(pair[0], "vae", 6, {"w": np.zeros((2, 3), np.float32)})
+    made.save(pair[1], "vae", 6, {"u": np.zeros(1)} if other is None else {"w": other})
+    (checkpoint,) = compare(*pair).checkpoints
+    assert (checkpoint.equal, checkpoint.leaves) == (0, 2 if other is None else 1)
+
+
+def test_only_steps_that_both_saved_are_compared(pair):
+    for path, steps in zip(pair, ((3, 6), (5, 6, 7)), strict=True):
+        for step in steps:
+            made.save(path, "vae", step, made.state(float(step)))
+    found = compare(*pair)
+    assert [(c.stage, c.step) for c in found.checkpoints] == [("vae", 6)]
+    assert found.verdict == identity.IDENTICAL  # one that was stopped has a checkpoint more
+
+
+def test_the_earliest_place_comes_first(pair):
+    def first():
+        (value,) = compare(*pair).first
+        return value.stage, value.step, value.name
+
+    made.edit_number(pair[1], 1, value=21.5)
+    assert first() == ("evaluation", 6, "gan_samples/held_out/fd_pixels")
+    change(pair[1], 4, generator_loss=9.0)
+    assert first() == ("gan", 4, "generator_loss")
+    save(pair, ("vae", 6))
+    assert first() == ("vae", 6, "checkpoint/params.bias")
+    curve = made.read_lines(pair[1] / "curve.jsonl")
+    made.write_lines(pair[1] / "curve.jsonl", [curve[0] | {"fd_pixels": 1.0}, *curve[1:]])
+    assert first() == ("vae", 3, "curve/fd_pixels")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "verdict"),
+    [
+        ("config.json", {"seed": 1}, identity.DIFFERENT),
+        ("config.json", {"gan.old": "hinge"}, identity.DIFFERENT),
+        ("config.json", {"evaluation.samples": 200}, identity.IDENTICAL),
+        ("data.json", {"digest": "e" * 64}, identity.DIFFERENT),
+        ("run.json", {"cpu": "other"}, identity.IDENTICAL),
+    ],
+)
+def test_config_and_images_belong_to_the_verdict(pair, file, changes, verdict):
+    made.edit(pair[1] / file, **changes)
+    assert compare(*pair).verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["curve.jsonl", "evaluation/numbers.json", "metrics.jsonl"])
+def test_a_run_that_has_less_is_not_identical(pair, name):
+    (pair[1] / name).unlink()
+    found = compare(*pair)
+    assert found.verdict == identity.PARTLY_IDENTICAL
+    assert found.only[0]
+    assert not found.only[1]
+
+
+def test_runs_that_share_nothing(pair):
+    for path, lines in zip(pair, (made.metrics()[:3], made.metrics()[3:]), strict=True):
+        made.write_lines(path / "metrics.jsonl", lines)
+        (path / "curve.jsonl").unlink()
+        (path / "evaluation/numbers.json").unlink()
+    assert compare(*pair).verdict == identity.NOTHING_SHARED

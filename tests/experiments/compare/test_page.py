@@ -1,0 +1,108 @@
+"""The page of a comparison, as text and as a browser shows it."""
+
+import re
+
+import pytest
+
+from tests.experiments.compare import made
+from tests.report.test_page import CHROMIUM, in_browser, parsed
+from vaegan_jax.experiments.compare import page, records, summary
+from vaegan_jax.report.page import as_uri
+
+
+def drawn(path, **more):
+    """Writes a run with pictures."""
+    path = made.run(path, **more)
+    colour = more.get("seed", 0) + 10
+    for step in (6, 12):
+        made.picture(path / f"images/vae/samples_{step:06d}.png", colour + step)
+        made.picture(path / f"images/gan/samples_{step:06d}.png", colour + step + 50)
+    made.picture(path / "images/vae/samples_of_another_000099.png", 0)
+    return path
+
+
+def render(*paths):
+    runs = [records.read(path) for path in paths]
+    return page.render(runs, summary.compare(runs))
+
+
+@pytest.fixture(params=["two", "bare two", "many"])
+def text(request, tmp_path):
+    a = drawn(tmp_path / "a")
+    if request.param == "many":
+        return render(a, *(made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in (1, 2)))
+    b = drawn(tmp_path / "b", seed=1, distance=22.0)
+    if request.param == "bare two":
+        for run in (a, b):
+            for name in ("curve.jsonl", "evaluation/numbers.json", "run.json", "data.json"):
+                (run / name).unlink()
+    return render(a, b)
+
+
+def test_it_needs_nothing_from_outside(text):
+    checker = parsed(text)
+    assert text.startswith("<!doctype html>")
+    assert all(re.match(r"data:|#", reference) for reference in checker.references)
+    assert not re.search(r"<script|@import|url\((?!#)|\son\w+=", text)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert all(image["alt"] for image in checker.images)
+
+
+def test_it_has_the_style_of_the_report(text):
+    assert "prefers-color-scheme: dark" in text
+    assert "--ground: #17181c" in text
+
+
+def test_the_newest_pictures_stand_side_by_side(tmp_path):
+    paths = [drawn(tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    (paths[1] / "images/vae/samples_000012.png").unlink()
+    paths.append(made.run(tmp_path / "d", seed=9))  # has no pictures
+    for runs in (paths[:2], paths):
+        images = parsed(render(*runs)).images
+        assert [image["src"] for image in images] == [
+            as_uri(run / f"images/{stage}/samples_{step:06d}.png")
+            for stage in ("gan", "vae")
+            for run, step in zip(runs[:3], (12, 12 if stage == "gan" else 6, 12), strict=False)
+        ]
+        assert [image["alt"][-2:] for image in images].count("12") == len(images) - 1
+
+
+def test_every_run_has_a_line_in_every_plot(tmp_path):
+    paths = [made.run(tmp_path / f"{n}", seed=n % 2, **{"vae.steps": 6 + n // 2}) for n in range(4)]
+    made.write_lines(paths[3] / "metrics.jsonl", made.metrics()[:2])  # the GAN never began
+    text = render(*paths)
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    titles = [re.search(r'aria-label="(.*?)"', plot)[1] for plot in plots]
+    assert titles == 2 * ["fd_pixels to held-out images"] + [
+        "loss, VAE", "kl, VAE", "sharpness, VAE", "discriminator loss, GAN", "generator loss, GAN"
+    ]  # fmt: skip
+    for title, plot in zip(titles, plots, strict=True):
+        lines = re.findall(r'clip-path="[^"]*" style="fill: none;[^"]*#(2f88d0|e0742f)', plot)
+        wanted = 3 if title.endswith("GAN") else 4 if title.endswith("VAE") else 8  # a stage each
+        assert len(lines) == wanted, title
+
+
+def test_everything_that_runs_hold_is_escaped(tmp_path):
+    a = drawn(tmp_path / "<b>a & $x$", **{"gan.old": "<i>sly</i>"})
+    b = drawn(tmp_path / "b", seed=1)
+    c = drawn(tmp_path / "c", seed=2)
+    for index, path in enumerate((a, b, c)):
+        made.edit(path / "run.json", cpu=f"<u>chip {index}</u>")
+        lines = [line | {"<s>loss": index} for line in made.metrics()]
+        made.write_lines(path / "metrics.jsonl", lines)
+    for text in (render(a, b), render(a, b, c)):
+        parsed(text)
+        assert not re.search(r"<(b|i|u|s)>", text)
+        assert "&lt;b&gt;a &amp; $x$" in text
+        assert "&lt;i&gt;sly" in text
+        assert "&lt;u&gt;chip" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_shows_all_of_it(tmp_path, dark):
+    paths = [drawn(tmp_path / f"{n}", seed=n % 2, **{"vae.steps": 6 + n // 2}) for n in range(4)]
+    seen = in_browser(render(*paths), tmp_path, 700, dark)
+    assert (seen["images"], seen["broken"], seen["requests"], seen["plots"]) == (8, 0, [], 0)
+    assert seen["needed"] <= seen["width"] <= 700
+    assert seen["ground"] == ("rgb(23, 24, 28)" if dark else "rgb(253, 252, 250)")

@@ -1,0 +1,150 @@
+"""Folders of runs, complete, old and damaged, as they are read."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.experiments.compare import made
+from vaegan_jax import checkpoints
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+from vaegan_jax.experiments.compare import records
+
+FILES = ("data.json", "run.json", "metrics.jsonl", "curve.jsonl", "evaluation/numbers.json")
+
+
+def test_all_files_are_read(tmp_path):
+    path = made.run(tmp_path / "run", seed=7)
+    made.save(path, "vae", 4, made.state())
+    made.save(path, "vae", 12, made.state())
+    trouble = {"stage": "gan", "step": 4, "trouble": "blur", "text": "x", "remedy": "y"}
+    made.write_lines(path / "metrics.jsonl", [*made.metrics(), trouble])
+    found = records.read(path)
+    assert found.config["seed"] == 7
+    assert found.facts["data.json"]["digest"] == "d" * 64
+    assert found.facts["run.json"]["packages.jax"] == "0.10"
+    assert found.facts["evaluation/numbers.json"]["settings.evaluation.samples"] == 100
+    assert found.checkpoints == {"vae": [4, 12], "gan": []}
+    assert found.notes == []
+    values = records.series(found.records)
+    assert values["vae", "loss"] == {s: 90.1 / s for s in (2, 4, 6)}
+    assert values["gan", "curve/fd_pixels"] == {3: 21.0, 6: 20.0}
+    assert values["evaluation", "gan_samples/held_out/fd_pixels"] == {6: 20.0}
+    assert np.isnan(values["evaluation", "gan_samples/alone/vendi"][6])
+    assert {record.run for record in found.records} == {str(path)}
+
+
+def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
+    path = made.run(tmp_path / "run", **{"of.the.past": 3})
+    config = records.read(path).config
+    assert config["of.the.past"] == 3
+    assert config["vae.steps"] == 6
+    assert config["gan.batch_size"] == configuration.FIELDS["gan.batch_size"].default
+
+
+def test_missing_files_are_noted(tmp_path):
+    path = tmp_path / "old"
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    notes = records.read(path).notes
+    assert len(notes) == 6
+    for name in (*FILES, "checkpoints"):
+        assert any(name in note and str(path) in note for note in notes), name
+
+
+def test_runs_that_ended_early_or_not_finite_are_noted(tmp_path):
+    trouble = {"stage": "gan", "step": 5, "trouble": "not_finite", "text": "x", "remedy": "y"}
+    path = made.run(tmp_path / "run")
+    made.save(path, "gan", 4, made.state())
+    made.write_lines(path / "metrics.jsonl", [*made.metrics()[:5], trouble])
+    early, not_finite = records.read(path).notes
+    assert re.search(r"gan\D*4\D*6", early)
+    assert re.search(r"gan\D*5", not_finite)
+
+
+def test_a_folder_is_only_read(tmp_path):
+    path = made.run(tmp_path / "run")
+    made.save(path, "gan", 6, made.state())
+
+    def listing():
+        return {entry: entry.stat().st_mtime_ns for entry in path.rglob("*")}
+
+    before = listing()
+    records.read(path)
+    checkpoints.load(path / "checkpoints" / "gan", 6)
+    assert listing() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", *FILES])
+@pytest.mark.parametrize("damage", ["cut", "list", "bytes"])
+def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
+    path = made.run(tmp_path / "run")
+    text = (path / name).read_bytes()
+    cut = text[: len(text) // 2]
+    if name.endswith("jsonl"):  # in the middle of the file, not at its end
+        cut += b"\n{}\n"
+    (path / name).write_bytes({"cut": cut, "list": b"[1]\n", "bytes": b"\xff\xfe{"}[damage])
+    with pytest.raises(UserError) as caught:
+        records.read(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    if damage != "bytes":
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("evaluation/numbers.json", '{"numbers": [{"metric": "x"}]}'),
+        ("evaluation/numbers.json", "{}"),
+        ("evaluation/numbers.json", '{"numbers": 3}'),
+        ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
+        ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
+        ("curve.jsonl", '{"stage": "other", "step": 1}\n'),
+        ("metrics.jsonl", '{"stage": "vae", "step": 1, "lo\n'),  # not a line that was cut off
+    ],
+)
+def test_json_of_something_else_is_damage(tmp_path, name, text):
+    path = made.run(tmp_path / "run")
+    (path / name).write_text(text)
+    with pytest.raises(UserError, match=re.escape(name)):
+        records.read(path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "curve.jsonl"])
+def test_an_incomplete_last_line_is_left_out_and_noted(tmp_path, name):
+    path = made.run(tmp_path / "run")
+    whole = len(records.read(path).records)
+    text = (path / name).read_text()
+    last = text.splitlines()[-1]
+    (path / name).write_text(text[:-20])
+    found = records.read(path)
+    assert len(found.records) == whole - last.count(":") + 2  # all but stage and step
+    assert any(name in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty", "file"])
+def test_a_folder_without_a_run_is_refused(tmp_path, kind):
+    path = tmp_path / "none"
+    if kind == "empty":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("")
+    with pytest.raises(UserError, match=str(path)):
+        records.read(path)
+
+
+def test_facts_are_compared_whatever_they_are(tmp_path):
+    a, b, c = (made.run(tmp_path / name) for name in "abc")
+    made.edit(b / "run.json", cpu=None, settings={"jax": {"x64": True}})
+    copies = {"cpu": "chip"}, {"settings": {"jax": {"x64": True}}}, {}
+    for path, copy in zip((a, b, c), copies, strict=True):
+        made.edit(path / "evaluation/numbers.json", environment=copy)
+    (c / "run.json").unlink()  # so that nothing is known of it
+    found = records.differing_facts([records.read(path) for path in (a, b, c)])
+    assert {(fact.file, fact.name): fact.values for fact in found} == {
+        ("run.json", "cpu"): ["chip", None, None],
+        ("run.json", "settings.jax.x64"): [None, True, None],
+    }

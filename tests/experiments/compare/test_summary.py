@@ -1,0 +1,210 @@
+"""The command `vaegan compare`: exit codes, text, JSON, and what it refuses."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.experiments.compare import made
+from vaegan_jax.commands import main
+from vaegan_jax.experiments.compare import identity
+
+
+@pytest.fixture
+def call(capsys):
+    """A function that runs a command line; it returns exit code, output and errors."""
+
+    def run(*arguments):
+        code = main.main(["compare", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def saved(path, change=0.0, **config):
+    made.run(path, **config)
+    made.save(path, "vae", 6, made.state())
+    made.save(path, "gan", 6, made.state(change))
+    return path
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_identical_runs(tmp_path, call):
+    a, b = saved(tmp_path / "a"), saved(tmp_path / "b", seconds=2.0)
+    code, out, err = call(a, b)
+    assert (code, err) == (0, "")
+    assert identity.IDENTICAL in out
+    assert words(out).count("4 of 4 leaves") == 2
+    assert "fd_pixels" not in out
+
+
+@pytest.mark.parametrize("config", [{"seed": 1}, {"gan.b2": 0.25}])
+def test_the_field_that_differs_is_told(tmp_path, call, config):
+    code, out, err = call(saved(tmp_path / "a"), saved(tmp_path / "b", **config))
+    assert (code, err) == (1, "")
+    ((name, value),) = config.items()
+    assert any(
+        {"config.json", name, str(value), "(B)"} <= {*line.split()} for line in out.splitlines()
+    )
+
+
+def test_a_bit_of_a_leaf(tmp_path, call):
+    code, out, _ = call(saved(tmp_path / "a"), saved(tmp_path / "b", change=2.0**-23))
+    assert code == 1
+    assert "gan step 6, checkpoint/params.bias" in out
+    assert "gan 6: 3 of 4 leaves" in out
+
+
+def test_a_damaged_checkpoint_is_an_error(tmp_path, call):
+    a, b = saved(tmp_path / "a"), saved(tmp_path / "b")
+    for path in (b / "checkpoints/gan/6/state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    code, out, err = call(a, b)
+    assert (code, out) == (2, "")
+    assert "checkpoints/gan/6" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("differing", [False, True])
+def test_json_of_two_runs(tmp_path, call, differing):
+    a, b = saved(tmp_path / "a"), saved(tmp_path / "b", change=0.5 * differing)
+    made.edit(b / "run.json", cpu="other")
+    code, out, _ = call(a, b, "--json")
+    found = json.loads(out)
+    assert code == int(differing)
+    assert found["identity"]["verdict"] == (identity.DIFFERENT if differing else identity.IDENTICAL)
+    assert [c["equal"] for c in found["identity"]["checkpoints"]] == [4, 4 - differing]
+    assert len(found["identity"]["first"]) == differing
+    assert found["facts"] == [{"file": "run.json", "name": "cpu", "values": ["chip", "other"]}]
+    assert [group["runs"] for group in found["groups"]] == [[str(a)], [str(b)]]
+    row = next(row for row in found["rows"] if row["name"] == "gan_samples/held_out/fd_pixels")
+    assert [mean["mean"] for mean in row["means"]] == [20.0, 20.0]
+
+
+def test_json_of_many_runs(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(3)]
+    code, out, _ = call(*paths, "--json")
+    found = json.loads(out)
+    assert (code, found["identity"]) == (0, None)
+    assert found["groups"][0]["seeds"] == [0, 1, 2]
+    row = next(row for row in found["rows"] if row["name"] == "gan_samples/held_out/fd_pixels")
+    assert (row["means"][0]["n"], row["means"][0]["mean"]) == (3, 21.0)
+
+
+def test_values_that_are_not_finite_are_text_in_json(tmp_path, call):
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    for path, loss in ((a, float("nan")), (b, float("inf"))):
+        made.write_lines(path / "metrics.jsonl", [made.line("vae", 2, loss=loss)])
+    code, out, _ = call(a, b, "--json", "--html", tmp_path / "page.html")
+    assert code == 1
+    (value,) = json.loads(out, parse_constant=pytest.fail)["identity"]["first"]
+    assert value["values"] == ["NaN", "Infinity"]
+
+
+def test_groups_have_intervals_and_paired_differences(tmp_path, call):
+    paths = [made.run(tmp_path / f"a{s}", seed=s, distance=20.0 + s) for s in range(3)]
+    for s, distance in enumerate((25.0, 26.5, 27.0)):
+        paths.append(made.run(tmp_path / f"b{s}", seed=s, distance=distance, **{"gan.old": "x"}))
+    for s, distance in enumerate((19.0, 22.0, 22.0)):
+        paths.append(made.run(tmp_path / f"c{s}", seed=s, distance=distance, **{"gan.old": "y"}))
+    code, out, _ = call(*paths)
+    assert code == 0
+    assert f"C/2 {paths[8]} seed=2, gan.old=y" in words(out)
+    # The mean of 20, 21, 22 ± 4.303 / sqrt(3), and so on.
+    assert "fd_pixels 21.0 [18.5, 23.5] 26.2 [23.6, 28.8] 21.0 [16.7, 25.3]" in words(out)
+    assert "+5.17 [4.45, 5.88] +0.0 [-2.5, 2.5] not resolved (±2.48)" in words(out)
+
+
+def test_runs_without_a_number_are_counted_and_named(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(4)]
+    paths.append(made.run(tmp_path / "other", **{"gan.old": "x"}))
+    trouble = {"stage": "gan", "step": 4, "trouble": "not_finite", "text": "x", "remedy": "y"}
+    made.write_lines(paths[3] / "metrics.jsonl", [*made.metrics()[:4], trouble])
+    (paths[3] / "evaluation/numbers.json").unlink()
+    made.edit_number(paths[2], 2, value=None)
+    (paths[4] / "evaluation/numbers.json").unlink()
+    code, out, _ = call(*paths)
+    assert code == 0
+    assert "A, n=4 B, n=1 B - A, n=1" in words(out)
+    assert "fd_pixels 21.0 [18.5, 23.5] (n=3) - -" in words(out)
+    assert "precision 0.5 [0.5, 0.5] (n=2) - -" in words(out)
+    assert "vendi not finite - -" in words(out)
+    assert any(str(paths[3]) in line and "not finite" in line for line in out.splitlines())
+    assert any(str(paths[2]) in line and "precision" in line for line in out.splitlines())
+
+
+def test_a_repeat_is_left_out_and_named(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(3)]
+    paths.append(made.run(tmp_path / "again", seed=1, distance=40.0))
+    code, out, _ = call(*paths)
+    assert code == 0
+    assert "fd_pixels 21.0 [18.5, 23.5]" in words(out)
+    (note,) = (line for line in out.splitlines() if str(paths[3]) in line and str(paths[1]) in line)
+    assert identity.DIFFERENT in note
+
+
+def test_nothing_to_compare_is_an_error(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s) for s in range(3)]
+    for index, path in enumerate(paths):
+        (path / "curve.jsonl").unlink()
+        (path / "evaluation/numbers.json").unlink()
+        made.write_lines(path / "metrics.jsonl", made.metrics()[3 * index : 3 * index + 3])
+    for runs in (paths, paths[:2]):
+        code, out, err = call(*runs)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_page_is_written(tmp_path, call, many):
+    paths = [made.run(tmp_path / f"{s}", seed=s) for s in range(3 if many else 2)]
+    assert call(*paths, "--html", tmp_path / "page.html")[0] == int(not many)
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_errors_are_one_sentence_and_exit_code_2(tmp_path, call):
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    numbers = b / "evaluation/numbers.json"
+    for arguments, named in (
+        ((), "RUN"),
+        ((a,), "RUN"),
+        ((a, b, "--colour"), "--colour"),
+        ((a, tmp_path / "none"), str(tmp_path / "none")),
+        ((a, b, "--html", tmp_path / "none" / "page.html"), "page.html"),
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert named in err
+        assert err.count("\n") == 1
+    numbers.write_text(numbers.read_text()[:100])
+    code, out, err = call(a, b)
+    assert (code, out) == (2, "")
+    assert str(numbers) in err
+
+
+def test_a_run_that_is_in_use_can_be_compared(tmp_path, call):
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    with (a / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert call(a, b)[0] == 0
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        result = subprocess.run(
+            [sys.executable, "-m", "vaegan_jax.commands.main", "compare", a, b],
+            cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")

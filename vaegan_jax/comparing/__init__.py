@@ -1,1 +1,0 @@
-"""Finished runs held against each other: what two share, and what many say together."""

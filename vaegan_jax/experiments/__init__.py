@@ -1,0 +1,1 @@
+"""Experiments: several runs of one config, and finished runs compared."""

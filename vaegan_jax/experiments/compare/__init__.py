@@ -1,0 +1,1 @@
+"""Finished runs compared: bit for bit, and as a table of means over seeds."""

@@ -1,0 +1,101 @@
+"""The HTML page of a comparison, which needs no other file and no network."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jinja2
+
+from vaegan_jax.experiments.compare import records, summary
+from vaegan_jax.experiments.compare.records import CURVE, TRAINED, Run
+from vaegan_jax.experiments.compare.summary import Comparison
+from vaegan_jax.report import plots
+from vaegan_jax.report.page import Picture, as_uri, pictures_by_step
+
+Values = dict[tuple[str, str], dict[int, float]]
+"""The values of one run by (stage, name) and then by step."""
+
+_PICTURES = (
+    ("gan", "samples", "Samples of the GAN (its running average)"),
+    ("vae", "samples", "Samples of the VAE's decoder"),
+    ("vae", "reconstructions", "Held-out images and, below each row, their reconstructions"),
+)
+_COSTS = {"images": "images seen, both stages", "seconds": "seconds of training, both stages"}
+
+
+def render(runs: Sequence[Run], found: Comparison) -> str:
+    """Returns the page; it reads the pictures of the runs.
+
+    Raises:
+      OSError: where a picture cannot be read.
+    """
+    folders = [pathlib.Path(__file__).parent, pathlib.Path(plots.__file__).parent]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    by_name = {run.name: records.series(run.records) for run in runs}
+    groups = {group.letter: [by_name[name] for name in group.runs] for group in found.groups}
+    page: str = environment.get_template("comparison.html.jinja").render(
+        title=f"{len(found.runs)} runs compared",
+        sections=summary.sections(found),
+        pictures=_pictures(found.runs),
+        plots=_plots(groups),
+    )
+    return page
+
+
+def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:
+    """Returns the newest pictures of all runs that have any, by caption."""
+    shown = []
+    for stage, name, caption in _PICTURES:
+        pictures = []
+        for label, run in runs.items():
+            steps = pictures_by_step(pathlib.Path(run), stage, name)
+            if steps:
+                last = max(steps)
+                pictures.append(Picture(as_uri(steps[last]), f"{label}, step {last}"))
+        shown += [(caption, pictures)] if pictures else []
+    return shown
+
+
+def _plots(groups: dict[str, list[Values]]) -> list[str]:
+    """Returns the distances of the curve and the learning curves."""
+    drawn = []
+    names = dict.fromkeys(name for runs in groups.values() for run in runs for _, name in run)
+    for name in filter(records.is_distance, names):
+        metric = name.removeprefix(CURVE)
+        for cost, unit in _COSTS.items():
+            lines = _lines(groups, TRAINED, name, cost)
+            drawn.append(plots.svg(lines, f"{metric} to held-out images", unit, metric))
+    for stage in TRAINED:
+        for _, unit, scalars, log in plots.LEARNING[stage]:
+            for name in scalars:
+                if lines := _lines(groups, (stage,), name):
+                    title = f"{name.replace('_', ' ')}, {stage.upper()}"
+                    drawn.append(plots.svg(lines, title, "steps", unit, log))
+    return drawn
+
+
+def _lines(
+    groups: dict[str, list[Values]], stages: Sequence[str], name: str, cost: str = ""
+) -> list[plots.Line]:
+    """Returns a line for each run and stage, by step or by a cost, in the colour of the group."""
+    lines: list[plots.Line] = []
+    for index, (letter, runs) in enumerate(groups.items()):
+        label = letter  # of the first line of the group
+        # Every second group is dashed, so that an equal line below it is seen.
+        dashed = (index + index // len(plots.COLOURS)) % 2 == 1
+        for run in runs:
+            spent = 0.0  # by the stages before
+            for stage in stages:
+                values = run.get((stage, name), {})
+                costs = run.get((stage, CURVE + cost), {}) if cost else {x: x for x in values}
+                x = [spent + costs[step] for step in values if step in costs]
+                y = [values[step] for step in values if step in costs]
+                if x:
+                    lines.append(plots.Line(label, x, y, dashed, index))
+                    label, spent = "", x[-1]
+    return lines
