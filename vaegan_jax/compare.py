@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import jax
 from absl import logging
 
+from vaegan_jax import environment
 from vaegan_jax.comparing import many, page, runs, tables, two
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.report.tables import Table, lay_out
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # at work on another run.
     logging.set_verbosity(logging.ERROR)
     jax.config.update("jax_platforms", "cpu")
+    environment.pin()
     try:
         return _main(_parse(argv))
     except UserError as error:

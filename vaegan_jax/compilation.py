@@ -43,6 +43,7 @@ AUTO, OFF = "auto", "off"
 MOST_BYTES = 256 * 2**20
 """Kept in a folder of one environment; beyond that, what was written first goes."""
 
+_FACTS = ("processor", "threads", "device", "devices", "xla_flags", "settings", "variables")
 _ENTRY = re.compile(r"(.+-cache)\.([0-9a-f]{64})")  # JAX names its files NAME-cache
 _SESSION = ".session-"
 _YOUNG_SECONDS = 60
@@ -128,25 +129,14 @@ def _environment() -> str:
     the processor that the code was written for.
     """
     facts = environment.facts()
-    about = {name: facts[name] for name in ("cpu", "threads", "device", "devices", "xla_flags")}
+    about = {name: facts[name] for name in _FACTS}
     about |= {
         "jax": jax.__version__,
         "jaxlib": jaxlib.version.__version__,
-        "machine": platform.machine(),
-        "features": _processor_features(),
         "runtime": jax.devices()[0].client.platform_version,
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return f"{jax.default_backend()}-{digest[:16]}"
-
-
-def _processor_features() -> str:
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    found = re.search(r"^(?:flags|Features)\s*: (.+)", text, re.MULTILINE)
-    return found[1] if found else ""
 
 
 def _open_session(folder: pathlib.Path) -> tuple[pathlib.Path, TextIO]:
