@@ -1,10 +1,13 @@
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 import jax
+import pytest
 
+from tests.conftest import ROOT
 from vaegan_jax import environment
 
 
@@ -46,6 +49,122 @@ def test_the_processor_has_a_name_where_linux_does_not_tell(monkeypatch):
     for told in (None, "processor\t: 0\nBogoMIPS\t: 100.00\n"):
         monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
         assert environment.facts()["cpu"].strip()
+
+
+X86 = """processor	: 0
+vendor_id	: AuthenticAMD
+cpu family	: 25
+model		: 17
+model name	: AMD EPYC
+stepping	: 1
+flags		: fpu avx2 avx512f
+
+processor	: 1
+vendor_id	: Other
+stepping	: 2
+"""
+ARM = """processor	: 0
+Features	: fp asimd
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU variant	: 0x3
+CPU part	: 0xd0c
+CPU revision	: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "facts"),
+    [
+        (
+            X86,
+            {"vendor": "AuthenticAMD", "family": "25", "model": "17", "name": "AMD EPYC",
+             "stepping": "1", "flags": {"avx2": True, "avx512f": True, "fpu": True}},
+        ),
+        (
+            ARM,
+            {"implementer": "0x41", "architecture": "8", "variant": "0x3", "part": "0xd0c",
+             "revision": "1", "flags": {"asimd": True, "fp": True}},
+        ),
+        (None, {}),
+    ],
+)  # fmt: skip
+def test_the_processor_is_identified_beyond_its_name(monkeypatch, told, facts):
+    monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
+    found = environment.facts()["processor"]
+    assert found.pop("machine")
+    assert found == facts
+
+
+PROGRAM = """
+import json
+import jax, jax.numpy as jnp
+from vaegan_jax import environment, randomness
+environment.pin()
+key = randomness.step_key(3, randomness.Stage.VAE, 5)
+drawn = randomness.latents(key, (3, 5))
+other = jax.random.normal(jax.random.PRNGKey(1), (2,)) + jnp.arange(2)
+facts = environment.facts()
+print(json.dumps({
+    "bits": [drawn.tolist(), other.tolist(), str(other.dtype)],
+    "facts": {name: facts[name] for name in ("settings", "variables", "xla_flags")},
+}))
+"""
+
+
+def launched(**variables):
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return launched()
+
+
+def test_settings_of_jax_that_change_the_meaning_are_pinned(plain):
+    found = launched(
+        JAX_ENABLE_X64="1",
+        JAX_THREEFRY_PARTITIONABLE="0",
+        JAX_DEFAULT_PRNG_IMPL="rbg",
+        JAX_ENABLE_CUSTOM_PRNG="1",
+        JAX_RANDOM_SEED_OFFSET="7",
+        JAX_NUMPY_DTYPE_PROMOTION="strict",
+        JAX_NUMPY_RANK_PROMOTION="warn",
+        JAX_DISABLE_JIT="1",
+        FLAX_FIX_RNG_SEPARATOR="1",
+    )
+    assert found == plain
+
+
+def test_other_settings_are_recorded(plain):
+    secrets = {"NVIDIA_API_KEY": "secret", "JAX_COMPILATION_CACHE_DIR": "/nowhere"}
+    found = launched(
+        JAX_DEFAULT_MATMUL_PRECISION="highest",
+        NVIDIA_TF32_OVERRIDE="0",
+        OMP_NUM_THREADS="1",
+        NPROC="1",
+        LIBTPU_INIT_ARGS="--some=1",
+        FLAX_RETURN_FROZENDICT="0",
+        **secrets,
+    )["facts"]
+    expected = plain["facts"]["settings"] | {"jax_default_matmul_precision": "highest"}
+    assert plain["facts"]["settings"]["jax_default_matmul_precision"] is None
+    assert found["settings"] == expected
+    assert found["variables"] == plain["facts"]["variables"] | {
+        "NVIDIA_TF32_OVERRIDE": "0",
+        "OMP_NUM_THREADS": "1",
+        "NPROC": "1",
+        "LIBTPU_INIT_ARGS": "--some=1",
+        "FLAX_RETURN_FROZENDICT": "0",
+    }
 
 
 def instead(told):

@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from vaegan_jax import config as configuration
 from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
-from vaegan_jax.workdir import open_workdir, require_run, require_usable
+from vaegan_jax.workdir import open_workdir, require_run, require_same_sources, require_usable
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, conf
         assert workdir.facts("run.json") is None
         for version in ("1", "1", "2", "2", "1"):
             workdir.note_environment({"jax": version, "cores": 2}, {"seed": version})
-        changed = [{"jax": "2", "cores": 2}, {"jax": "1", "cores": 2}]
+        changed = [{"jax": "2"}, {"jax": "1"}]
         assert workdir.facts("run.json") == {
             "seed": "1", "jax": "1", "cores": 2, "went_on_with": changed,
         }  # fmt: skip
@@ -223,6 +223,49 @@ def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, conf
         events = [line["event"] for line in workdir.events()]
         assert events == ["went on with another environment: jax"] * 2
         assert workdir.config() == configuration.flatten(config)
+
+
+def test_of_nested_facts_those_that_changed_are_noted(tmp_path, config):
+    began = {"settings": {"a": 1, "b": None}, "git": None}
+    later = {"settings": {"a": 1, "b": "c"}, "git": {"commit": "e", "dirty": True}}
+    last = {"settings": {"a": 1}, "git": {"commit": "e", "dirty": False}}
+    with open_workdir(tmp_path, config) as workdir:
+        for facts in (began, later, later, last, last):
+            workdir.note_environment(facts, {})
+        assert workdir.facts("run.json") == began | {
+            "went_on_with": [
+                {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
+                {"settings": {"b": None}, "git": {"dirty": False}},
+            ]
+        }
+
+
+SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embedding": {"mine": "b"}}
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"sources": SOURCES},
+        {"went_on_with": [{"jax": "2"}, {"sources": SOURCES}, {"sources": {}}]},
+    ],
+)
+def test_another_source_of_what_is_trained_is_refused(tmp_path, config, noted):
+    config.gan.penalty = "mine:penalty"
+    (tmp_path / "run.json").write_text(json.dumps(noted))
+    for same in (SOURCES, {}, SOURCES | {"evaluation.embedding": {"mine": "c"}}):
+        require_same_sources(tmp_path, config, same)
+    for changed in ({"helper": "c", "mine": "b"}, {"mine": "b"}):
+        with pytest.raises(UserError) as caught:
+            require_same_sources(tmp_path, config, {"gan.penalty": changed})
+        for part in ("gan.penalty=mine:penalty", "(helper)", str(tmp_path), "--workdir"):
+            assert part in str(caught.value)
+
+
+def test_a_run_without_recorded_sources_is_accepted(tmp_path, config):
+    require_same_sources(tmp_path / "new", config, SOURCES)
+    (tmp_path / "run.json").write_text('{"jax": "1"}')
+    require_same_sources(tmp_path, config, SOURCES)
 
 
 def test_an_evaluation_takes_the_place_of_the_one_before(tmp_path, config):

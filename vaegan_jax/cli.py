@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     # asyncio prints the traceback of every file that was under way.
     logging.set_verbosity(logging.ERROR)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-    jax.config.update("jax_numpy_rank_promotion", "raise")
+    environment.pin()
     if flags.FLAGS.deterministic:
         environment.make_deterministic()
     sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own

@@ -1,5 +1,6 @@
-"""What a result depends on besides the config: versions, device, machine."""
+"""What a result depends on besides the config: versions, settings, device, machine."""
 
+import enum
 import importlib.metadata
 import os
 import pathlib
@@ -8,6 +9,7 @@ import re
 import subprocess
 from typing import Any
 
+import flax
 import jax
 
 _PACKAGES = (
@@ -16,23 +18,67 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def facts() -> dict[str, Any]:
-    """Returns versions, device, machine and flags, as JSON can hold them.
+_PINNED = {
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_custom_prng": False,
+    "jax_random_seed_offset": 0,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "raise",
+}
+"""Options of JAX that change the meaning of the program, and the values that it is written for."""
 
-    On a CPU the number of threads counts too: two give other bits than one.
+_VARIABLE = re.compile(
+    r"(JAX|FLAX|XLA|TF_(XLA|CU|GPU|ENABLE|DISABLE|USE|FORCE)|TPU|LIBTPU|PJRT|NVIDIA|CUDA|CUBLAS|CUDNN|NCCL|HIP|HSA|ROCM|ROCBLAS|MIOPEN"
+    r"|OMP|KMP|MKL|OPENBLAS|GOTO|BLIS|DNNL|ONEDNN|NPY)_?.+|NPROC|GLIBC_TUNABLES"
+)
+"""Environment variables that JAX, XLA, NumPy or a library below them reads."""
+
+_NO_EFFECT = re.compile(
+    r"cache|log|traceback|dump|debug|timeout|guard|address|coordinator|distributed|profil|pprint"
+    r"|visible_devices|jax_platform|key|token|secret|password|credential",
+    re.IGNORECASE,
+)
+"""Options and variables that cannot change a number, and those that may hold a secret."""
+
+
+def pin() -> None:
+    """Sets the options of JAX and Flax that change the meaning of the program.
+
+    Every entry point calls it, so that no environment variable can change the random numbers, the
+    precision of types or the rules of promotion. `facts` records all other options.
+    """
+    for name, value in _PINNED.items():
+        if hasattr(jax.config, name):  # another version of JAX may lack an option
+            jax.config.update(name, value)
+    if hasattr(flax.config, "flax_fix_rng_separator"):
+        flax.config.update("flax_fix_rng_separator", False)
+
+
+def facts() -> dict[str, Any]:
+    """Returns versions, settings, device and machine, as JSON can hold them.
+
+    `settings` holds the options of JAX, `variables` the environment variables of JAX, XLA and the
+    libraries below them. On a CPU the number of threads counts too: two give other bits than one.
     """
     devices = jax.devices()
+    processor = _processor()
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": processor.get("name") or platform.processor() or platform.machine(),
+        "processor": processor,
         "cores": os.cpu_count(),
         "threads": _threads(),
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "settings": _settings(),
+        "variables": _variables(),
         "git": _git(),
     }
 
@@ -86,10 +132,69 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    """Returns the processor's name, where Linux tells it."""
+def _settings() -> dict[str, Any]:
+    """Returns the options of JAX that may change a number, also those at their defaults.
+
+    JAX does not tell the defaults: it reads an environment variable in their place.
+    """
+    return {
+        name: _plain(value)
+        for name, value in sorted(jax.config.values.items())
+        if not _NO_EFFECT.search(name)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.name
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _variables() -> dict[str, str]:
+    """Returns the environment variables that may change a number and are not recorded elsewhere."""
+    elsewhere = {
+        "XLA_FLAGS",
+        "FLAX_FIX_RNG_SEPARATOR",
+        *(name.upper() for name in jax.config.values),
+    }
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if _VARIABLE.fullmatch(name) and not _NO_EFFECT.search(name) and name not in elsewhere
+    }
+
+
+_PROCESSOR = {
+    "model name": "name",
+    "vendor_id": "vendor",
+    "cpu family": "family",
+    "model": "model",
+    "stepping": "stepping",
+    "CPU implementer": "implementer",
+    "CPU architecture": "architecture",
+    "CPU variant": "variant",
+    "CPU part": "part",
+    "CPU revision": "revision",
+}
+"""Names in /proc/cpuinfo of what identifies a processor, x86's and Arm's, and the names here."""
+
+
+def _processor() -> dict[str, Any]:
+    """Returns what identifies the first processor; on Linux with its `flags`, a dict of True.
+
+    Names alone do not: one name may stand for several models, with other instructions.
+    """
     try:
-        found = re.search(r"model name\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text())
+        text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+        return {"machine": platform.machine()}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", found.get("Features", "")).split()
+    return {
+        "machine": platform.machine(),
+        **{name: found[old] for old, name in _PROCESSOR.items() if old in found},
+        "flags": dict.fromkeys(sorted(flags), True),
+    }

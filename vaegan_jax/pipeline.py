@@ -22,6 +22,7 @@ from vaegan_jax import (
     parallel,
     profiling,
     randomness,
+    registry,
     training,
     transfer,
     vae,
@@ -66,17 +67,22 @@ def run(
             print(f"The report is {folder.write_report(page.make(folder))}")
         return
 
+    trained = _trained_stages(config, stages)
+    sources = registry.sources(configuration.flatten(config))
+    environment.pin()  # a user's module may have set an option when it was imported
+    if any(_is_unfinished(config, path, stage) for stage in trained):
+        workdir.require_same_sources(path, config, sources)
     data = images.load(config.data)
     _require_enough(config, data)
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
-    trained = _trained_stages(config, stages)
     again = "evaluate" in stages and len(stages) < len(STAGES)
     judges = evaluating.make_judges(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
-        folder.note_environment(environment.facts(), _identity(config, data))
+        facts = environment.facts() | {"sources": sources}
+        folder.note_environment(facts, _identity(config, data))
         worked = False
         if "vae" in trained:
             vae_ = vae_stage(config, data, folder, judges.measure)
@@ -104,6 +110,11 @@ def _trained_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
     """Returns which of the stages that were asked for train something."""
     needed = ("vae", "gan") if config.transfer.generator == "vae" else ("gan",)
     return [stage for stage in needed if stage in stages]
+
+
+def _is_unfinished(config: ConfigDict, path: pathlib.Path, stage: str) -> bool:
+    newest = checkpoints.latest(path / workdir.CHECKPOINTS / stage)
+    return newest is None or newest < config[stage].steps
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:

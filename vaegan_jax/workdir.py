@@ -2,7 +2,7 @@
 
 config.json          the resolved config, every field
 data.json            which images the run is trained on
-run.json             versions, device and machine that it began with
+run.json             versions, settings, device, machine and sources that it began with
 metrics.jsonl        a line of numbers every few steps, both stages, and of every trouble raised
 latent.json          what the VAE's latent dimensions say
 curve.jsonl          a line of distances to real images every now and then, both stages
@@ -36,6 +36,7 @@ from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.files import write_whole
 
+CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 CURVE = "curve.jsonl"
 DATA = "data.json"
@@ -46,7 +47,6 @@ NUMBERS = "evaluation/numbers.json"
 REPORT = "report.html"
 
 _EVENTS = "events.jsonl"
-_CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
 
 
@@ -63,7 +63,7 @@ class Workdir:
 
     def checkpoints(self, stage: str) -> pathlib.Path:
         """Returns the folder of a stage's checkpoints."""
-        return self.path / _CHECKPOINTS / stage
+        return self.path / CHECKPOINTS / stage
 
     def config(self) -> dict[str, Any]:
         """Returns the run's config, flattened."""
@@ -115,11 +115,13 @@ class Workdir:
         if noted is None:
             self.write_facts(ENVIRONMENT, identity | facts)
             return
-        last = (noted.get("went_on_with") or [noted])[-1]
-        if any(last.get(name) != value for name, value in facts.items()):
-            noted["went_on_with"] = [*noted.get("went_on_with", []), facts]
+        last = noted
+        for change in noted.get("went_on_with", []):
+            last = _merged(last, change)
+        changed = _changes({name: last.get(name) for name in facts}, facts)
+        if changed:
+            noted["went_on_with"] = [*noted.get("went_on_with", []), changed]
             self.write_facts(ENVIRONMENT, noted)
-            changed = [name for name, value in facts.items() if last.get(name) != value]
             self.write_event(f"went on with another environment: {', '.join(changed)}")
 
     def rewind(self, stage: str, step: int) -> None:
@@ -333,7 +335,7 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     steps = {
         stage: found[-1]
         for stage in ("vae", "gan")
-        if (found := checkpoints.steps(path / _CHECKPOINTS / stage))
+        if (found := checkpoints.steps(path / CHECKPOINTS / stage))
     }
     refused = [
         (change.name, repr(change.before), repr(change.now), objection)
@@ -346,6 +348,38 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
             f"The workdir {path} holds a run with another config: name another --workdir, or set "
             f"these fields back to go on with that run.\n{configuration.table(refused, heading)}"
         )
+
+
+def require_same_sources(
+    path: pathlib.Path, config: ConfigDict, sources: dict[str, dict[str, str]]
+) -> None:
+    """Checks that the user's functions are those that a run began with; it only reads.
+
+    Fields on which nothing that is trained depends are left out. A run that began before sources
+    were recorded, or that has not begun, passes.
+
+    Args:
+      path: the workdir.
+      config: the run's config.
+      sources: from `registry.sources`.
+
+    Raises:
+      UserError: where the source of one has changed.
+    """
+    noted = Workdir(path).facts(ENVIRONMENT) or {}
+    records = [noted, *noted.get("went_on_with", [])]
+    began: dict[str, dict[str, str]]
+    began = next((record["sources"] for record in records if "sources" in record), {})
+    values = configuration.flatten(config)
+    for field, before in began.items():
+        now = sources.get(field, before)
+        if now != before and not configuration.FIELDS[field].free:
+            changed = sorted({name for name, _ in before.items() ^ now.items()})
+            raise UserError(
+                f"The source of {field}={values[field]} has changed since the run in {path} began "
+                f"({', '.join(changed)}): restore it to continue this run, or name another "
+                "--workdir to start a new one."
+            )
 
 
 def require_run(path: pathlib.Path) -> None:
@@ -408,6 +442,28 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
 
 def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
     Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Returns what of a nested mapping is other than before; None for what is gone."""
+    changed: dict[str, Any] = {}
+    for name in before | now:
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            inner = _changes(a, b)
+            changed |= {name: inner} if inner else {}
+        elif a != b:
+            changed[name] = b
+    return changed
+
+
+def _merged(before: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Returns a nested mapping with changes made to it."""
+    merged = dict(before)
+    for name, value in change.items():
+        nested = isinstance(merged.get(name), dict) and isinstance(value, dict)
+        merged[name] = _merged(merged[name], value) if nested else value
+    return merged
 
 
 def _counts(facts: dict[str, Any]) -> str:

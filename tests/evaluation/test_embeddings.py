@@ -1,6 +1,8 @@
 """Embeddings: the network against PyTorch's own numbers, and the way of images into it."""
 
+import hashlib
 import importlib.util
+import pathlib
 from types import SimpleNamespace
 
 import jax
@@ -99,6 +101,8 @@ def test_a_users_own_embedding_is_a_function_by_name():
     name = "tests.evaluation.test_embeddings:mean_colour"
     embedding = embeddings.make(name, 224)
     assert (embedding.name, embedding.distance) == (name, f"fd_{name}")
+    source = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
+    assert embedding.facts["source"]["tests.evaluation.test_embeddings"] == source
     features = embeddings.extract(embedding, images, batch_size=4)
     np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
     # An image's features do not depend on its company.

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return EXIT_USAGE
     try:
-        _quiet()
+        _prepare()
         return int(_find(arguments.run_by)(arguments) or 0)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -69,9 +69,12 @@ def _find(name: str) -> Callable[..., Any]:
     return found
 
 
-def _quiet() -> None:
+def _prepare() -> None:
     from absl import logging
 
+    from vaegan_jax import environment
+
+    environment.pin()
     logging.set_verbosity(logging.ERROR)  # Orbax says much that is of no use here
 
 

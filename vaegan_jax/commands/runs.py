@@ -3,6 +3,7 @@
 import argparse
 import ast
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,16 +122,14 @@ def _go_through(stage: str, run: str, settings: dict[str, Any]) -> None:
 
 def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Returns the config that a run was saved with, but for some settings, and its folder."""
-    import jax
-
     from vaegan_jax import environment, trained, workdir
 
     path = pathlib.Path(run)
     workdir.require_run(path)
     folder = workdir.Workdir(path)
     config = trained.config_from(folder.config() | settings, str(path / workdir.CONFIG))
-    jax.config.update("jax_numpy_rank_promotion", "raise")
     environment.make_deterministic()
+    sys.path.append(str(pathlib.Path.cwd()))  # where `launch.py` finds the user's own modules
     return config, folder
 
 

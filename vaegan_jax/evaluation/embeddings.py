@@ -63,7 +63,13 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
         made: Embedding = EMBEDDINGS[name](size, resize, weights)
         return made
     own = registry.find("embedding", name, EMBEDDINGS)
-    return Embedding(name, f"fd_{name}", f"kd_{name}", lambda _, images: own(images))
+    return Embedding(
+        name,
+        f"fd_{name}",
+        f"kd_{name}",
+        lambda _, images: own(images),
+        facts={"source": registry.source_digests(name.partition(":")[0])},
+    )
 
 
 def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:

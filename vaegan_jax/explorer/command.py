@@ -45,6 +45,8 @@ def explore(arguments: argparse.Namespace) -> None:
     import jax
     from absl import logging
 
+    from vaegan_jax import environment
+
     try:
         import uvicorn
 
@@ -56,6 +58,7 @@ def explore(arguments: argparse.Namespace) -> None:
             f"The explorer needs {error.name}: pip install 'vaegan-jax[explore]'."
         ) from error
     logging.set_verbosity(logging.ERROR)
+    environment.pin()
     if not arguments.accelerator:
         # A page needs little, and the accelerator may be at work on this very run.
         jax.config.update("jax_platforms", "cpu")
