@@ -84,7 +84,7 @@ class Distance:
         return {name: float(found[name]) for name in ("frechet", "kernel", "precision", "recall")}
 
 
-def run(workdir: pathlib.Path, seeds: list[int], fraction: float) -> None:
+def train_missing(workdir: pathlib.Path, seeds: list[int], fraction: float) -> None:
     """Trains and judges whatever is not in the file of results yet."""
     results = workdir / "results.jsonl"
     workdir.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def run(workdir: pathlib.Path, seeds: list[int], fraction: float) -> None:
             if config.transfer.generator == "vae" and first.exists() and not folder.exists():
                 shutil.copytree(first, folder / "checkpoints" / "vae")
                 (folder / "config.json").write_text(configuration.to_json(config))
-            pipeline.run(config, folder, ("vae", "gan"))
+            pipeline.train_and_evaluate(config, folder, ("vae", "gan"))
             distance = distance or Distance(config)
             line = {"seed": seed, "variant": variant, "fraction": fraction}
             line |= {"gan_steps": config.gan.steps} | distance(config, folder)

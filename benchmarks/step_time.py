@@ -120,7 +120,7 @@ def jax_steps(
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN
     most = 16 if in_loop else 1
-    loop = training.make_call(
+    call = training.make_call(
         training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
     )
     # Where a training has it, so that the first call is compiled for those that follow.
@@ -138,7 +138,7 @@ def jax_steps(
             for began in range(0, steps, most):
                 count = jnp.int32(min(most, steps - began))
                 block = training.Block(images, indices, indices, count, jnp.uint32(0))
-                state, _ = loop(state, block)
+                state, _ = call(state, block)
         else:
             for _ in range(steps):
                 state, _ = alone(state, chosen, key)

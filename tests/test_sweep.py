@@ -72,7 +72,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is(variants, message, tmp
     config = configuration.default_config()
     config.variants = ("fine", *variants)
     with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        sweep.run(config, tmp_path / "runs")
+        sweep.run_all(config, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -87,8 +87,8 @@ def test_a_variant_has_a_seed_or_the_sweep_has_seeds():
 
 def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(pipeline, "run", lambda *arguments: seen.append(arguments))
-    sweep.run(swept, tmp_path, ("vae",))
+    monkeypatch.setattr(pipeline, "train_and_evaluate", lambda *arguments: seen.append(arguments))
+    sweep.run_all(swept, tmp_path, ("vae",))
     members = sweep.members(swept)
     assert [path for _, path, *_ in seen] == [tmp_path / member.name for member in members]
     assert [config.seed for config, *_ in seen] == [member.config.seed for member in members]

@@ -98,9 +98,8 @@ def main(argv: Sequence[str]) -> None:
         _join_processes()
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
         compilation.enable_cache(flags.FLAGS.compilation_cache)
-        (sweep if sweep.is_sweep(config) else pipeline).run(
-            config, path, flags.FLAGS.stages, flags.FLAGS.profile
-        )
+        train = sweep.run_all if sweep.is_sweep(config) else pipeline.train_and_evaluate
+        train(config, path, flags.FLAGS.stages, flags.FLAGS.profile)
     except UserError as error:
         _fail(error)
     except OSError as error:

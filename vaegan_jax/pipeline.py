@@ -40,7 +40,7 @@ State = TypeVar("State")
 STAGES = ("vae", "gan", "evaluate", "report")
 
 
-def run(
+def train_and_evaluate(
     config: ConfigDict,
     path: pathlib.Path,
     stages: Sequence[str] = STAGES,

@@ -83,7 +83,7 @@ def members(config: ConfigDict) -> list[Member]:
     return found
 
 
-def run(
+def run_all(
     config: ConfigDict,
     path: pathlib.Path,
     stages: Sequence[str] = pipeline.STAGES,
@@ -94,14 +94,14 @@ def run(
     Finished runs are skipped, so that a sweep that was stopped resumes where it was.
 
     Raises:
-      UserError: as `pipeline.run`, and for what `members` refuses, before any run begins.
+      UserError: as `train_and_evaluate`, and for what `members` refuses, before any run begins.
       Stopped: where a signal asked for it; everything is saved.
     """
     configuration.check(config)
     all_of_it = members(config)
     for number, member in enumerate(all_of_it, 1):
         print(f"Run {number} of {len(all_of_it)}: {member.name}", flush=True)
-        pipeline.run(member.config, path / member.name, stages, profile)
+        pipeline.train_and_evaluate(member.config, path / member.name, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
           f"vaegan compare {folders}")  # fmt: skip

@@ -112,12 +112,12 @@ def report(arguments: argparse.Namespace) -> None:
     _go_through("report", arguments.run, {})
 
 
-def _go_through(stage: str, run: str, settings: dict[str, Any]) -> None:
+def _go_through(stage: str, source: str, settings: dict[str, Any]) -> None:
     """Runs one stage with the config that the run was saved with."""
     from vaegan_jax import pipeline
 
-    config, folder = _saved(run, settings)
-    pipeline.run(config, folder.path, (stage,))
+    config, folder = _saved(source, settings)
+    pipeline.train_and_evaluate(config, folder.path, (stage,))
 
 
 def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:
