@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print what is there")
     flags = parser.parse_args()
     if not flags.table:
-        run(flags.workdir, flags.seeds, flags.fraction)
+        train_missing(flags.workdir, flags.seeds, flags.fraction)
     table(flags.workdir)
 
 

@@ -27,8 +27,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import compilation, environment, parallel, pipeline, training, workdir
+from vaegan_jax import pipeline, training, workdir
 from vaegan_jax.data import feed, images
+from vaegan_jax.runtime import compilation, environment, parallel
 
 
 class Clock:

@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import step_time  # noqa: E402
 from vaegan_jax import config as configuration  # noqa: E402
-from vaegan_jax import environment, gan, networks, vae  # noqa: E402
+from vaegan_jax import gan, networks, vae  # noqa: E402
+from vaegan_jax.runtime import environment  # noqa: E402
 
 
 def gradient_bytes(stage: str, base_width: int) -> int:

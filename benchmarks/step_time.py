@@ -38,8 +38,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import environment, gan, networks, parallel, randomness, training, vae
+from vaegan_jax import gan, networks, randomness, training, vae
 from vaegan_jax.data import preprocessing
+from vaegan_jax.runtime import environment, parallel
 
 try:
     import torch

@@ -21,8 +21,8 @@ import time
 
 import jax
 
-from vaegan_jax import environment
 from vaegan_jax.data import images
+from vaegan_jax.runtime import environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

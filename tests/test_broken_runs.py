@@ -49,7 +49,9 @@ def test_a_broken_run_raises_what_it_should(tmp_path, text, expected, capsys):
     of_vae = expected.startswith("vae") and "gan" not in expected
     message = ""
     try:
-        pipeline.train_and_evaluate(config, tmp_path / "run", ("vae",) if of_vae else ("vae", "gan"))
+        pipeline.train_and_evaluate(
+            config, tmp_path / "run", ("vae",) if of_vae else ("vae", "gan")
+        )
     except UserError as error:
         message = str(error)
     with workdir.open_workdir(tmp_path / "run", config) as folder:

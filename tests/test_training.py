@@ -13,7 +13,7 @@ from vaegan_jax import monitor, randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
-from vaegan_jax.signals import StopRequest
+from vaegan_jax.runtime.signals import StopRequest
 
 SHAPE = (16, 32, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, *SHAPE)).astype(np.uint8)

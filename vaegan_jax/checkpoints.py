@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaegan_jax import manifest, parallel
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.files import without_wildcards, write_whole
+from vaegan_jax.runtime import manifest, parallel
+from vaegan_jax.runtime.files import without_wildcards, write_whole
 
 State = TypeVar("State")
 

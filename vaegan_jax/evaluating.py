@@ -12,13 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import checkpoints, environment, trained, transfer, workdir
+from vaegan_jax import checkpoints, trained, transfer, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.evaluation import curve, distances, embeddings, evaluate, findings
 from vaegan_jax.report import pictures
-from vaegan_jax.signals import StopRequest
+from vaegan_jax.runtime import environment
+from vaegan_jax.runtime.signals import StopRequest
 
 
 class Judges(NamedTuple):

@@ -13,14 +13,9 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import (
     checkpoints,
-    compilation,
-    environment,
     evaluating,
     gan,
-    memory,
     monitor,
-    parallel,
-    profiling,
     randomness,
     registry,
     training,
@@ -33,7 +28,8 @@ from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import curve, latent_use
 from vaegan_jax.report import page, pictures, tables
-from vaegan_jax.signals import StopRequest
+from vaegan_jax.runtime import compilation, environment, memory, parallel, profiling
+from vaegan_jax.runtime.signals import StopRequest
 
 State = TypeVar("State")
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, assert_trees_equal
 from vaegan_jax import randomness, training, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed
-from vaegan_jax.signals import StopRequest
+from vaegan_jax.runtime.signals import StopRequest
 
 SHAPE = (16, 32, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, *SHAPE)).astype(np.uint8)

@@ -8,7 +8,7 @@ from vaegan_jax import export as exporting
 from vaegan_jax import trained, weights
 from vaegan_jax.commands import common
 from vaegan_jax.errors import UserError
-from vaegan_jax.files import write_whole
+from vaegan_jax.runtime.files import write_whole
 
 _SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo"}
 

@@ -72,7 +72,7 @@ def _find(name: str) -> Callable[..., Any]:
 def _prepare() -> None:
     from absl import logging
 
-    from vaegan_jax import environment
+    from vaegan_jax.runtime import environment
 
     environment.pin()
     logging.set_verbosity(logging.ERROR)  # Orbax says much that is of no use here

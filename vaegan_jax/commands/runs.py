@@ -57,10 +57,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     import json
 
-    from vaegan_jax import evaluating, signals
+    from vaegan_jax import evaluating
     from vaegan_jax.commands import common
     from vaegan_jax.data import images
     from vaegan_jax.report import tables
+    from vaegan_jax.runtime import signals
 
     config, folder = _saved(arguments.run, settings)
     if arguments.out is not None:
@@ -122,7 +123,8 @@ def _go_through(stage: str, source: str, settings: dict[str, Any]) -> None:
 
 def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Returns the config that a run was saved with, but for some settings, and its folder."""
-    from vaegan_jax import environment, trained, workdir
+    from vaegan_jax import trained, workdir
+    from vaegan_jax.runtime import environment
 
     path = pathlib.Path(run)
     workdir.require_run(path)

@@ -14,7 +14,8 @@ import grain
 import jax
 import numpy as np
 
-from vaegan_jax import parallel, randomness
+from vaegan_jax import randomness
+from vaegan_jax.runtime import parallel
 
 _BLOCK_BYTES = 32 * 2**20
 _LAST_STEP = 2**31 - 1  # steps are int32

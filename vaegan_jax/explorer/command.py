@@ -45,7 +45,7 @@ def explore(arguments: argparse.Namespace) -> None:
     import jax
     from absl import logging
 
-    from vaegan_jax import environment
+    from vaegan_jax.runtime import environment
 
     try:
         import uvicorn

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import filelock
 import jax
 
-from vaegan_jax import environment
+from vaegan_jax.runtime import environment
 
 P = ParamSpec("P")
 R = TypeVar("R")

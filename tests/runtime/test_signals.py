@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vaegan_jax.signals import StopRequest
+from vaegan_jax.runtime.signals import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax import profiling
+from vaegan_jax.runtime import profiling
 
 
 def test_some_calls_are_traced_and_all_give_what_they_gave(tmp_path):

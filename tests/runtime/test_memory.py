@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaegan_jax import memory, pipeline
+from vaegan_jax import pipeline
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import memory
 
 
 @pytest.fixture(scope="module")

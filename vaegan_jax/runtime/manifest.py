@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 
-from vaegan_jax.files import write_whole
+from vaegan_jax.runtime.files import write_whole
 
 NAME = "checksums.json"
 

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from tests.conftest import ROOT
-from vaegan_jax import environment
+from vaegan_jax.runtime import environment
 
 
 def test_the_facts_are_the_same_after_json():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from vaegan_jax import compilation, environment
+from vaegan_jax.runtime import compilation, environment
 
 # Prints a result and how many programs were loaded from the cache and added to it.
 PROGRAM = """

@@ -1,0 +1,1 @@
+"""The machine: devices and processes, compiled programs, profiles, environment, signals, files."""
