@@ -3,7 +3,7 @@
     python benchmarks/loop.py --config configs/quickstart.py
 
 For each stage, in turns: as many steps alone, in the jitted call that training makes; and
-`training.train` in a new folder from the end of its first call (which compiles) to its return, with
+`loop.train` in a new folder from the end of its first call (which compiles) to its return, with
 metrics, pictures and checkpoints at the intervals of the config. Distances, which are taken on the
 way, are left out: their seconds are told apart in a run too. Every stage is held against the bare
 steps right before and right after it, so that a drift of the machine's speed cancels out to first
@@ -27,9 +27,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import pipeline, training, workdir
+from vaegan_jax import pipeline, workdir
 from vaegan_jax.data import feed, images
 from vaegan_jax.runtime import compilation, environment, parallel
+from vaegan_jax.training import loop
 
 
 class Clock:
@@ -52,7 +53,7 @@ def whole(make_stage: Any, config: ConfigDict, data: images.Images) -> float:
             clock: Any = Clock()
             stage = make_stage(config, data, opened)
             with contextlib.redirect_stdout(io.StringIO()):  # of the lines that it prints
-                training.train(stage, data.train, config, opened, clock)
+                loop.train(stage, data.train, config, opened, clock)
             seconds = time.perf_counter() - clock.began
     return seconds / (stage.steps - 1)  # the first call takes one step
 
@@ -64,14 +65,14 @@ class Bare:
         self.stage = make_stage(config, data, None)
         self.most = most = config.training.log_every
         mesh = parallel.make_mesh()
-        self.call = training.make_call(self.stage, most, config.data.flip, mesh)
+        self.call = loop.make_call(self.stage, most, config.data.flip, mesh)
         batches = feed.Batches(
             config.seed, self.stage.number, self.stage.batch_size, len(data.train)
         )
         served = feed.Resident(data.train, batches).serve(0, most)
         indices = jnp.asarray(served.indices)
         seed = jnp.uint32(config.seed)
-        self.block = training.Block(served.images, indices, indices, jnp.int32(most), seed)
+        self.block = loop.Block(served.images, indices, indices, jnp.int32(most), seed)
         self.state = parallel.put_state(self.stage.init(), parallel.whole(mesh))
         self.run(1)
 

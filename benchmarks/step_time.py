@@ -38,9 +38,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, networks, randomness, training, vae
+from vaegan_jax import gan, networks, randomness, vae
 from vaegan_jax.data import preprocessing
 from vaegan_jax.runtime import environment, parallel
+from vaegan_jax.training import loop
 
 try:
     import torch
@@ -121,8 +122,8 @@ def jax_steps(
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN
     most = 16 if in_loop else 1
-    call = training.make_call(
-        training.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
+    call = loop.make_call(
+        loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
     )
     # Where a training has it, so that the first call is compiled for those that follow.
     state = parallel.put_state(state, parallel.whole(parallel.make_mesh()))
@@ -138,7 +139,7 @@ def jax_steps(
         if in_loop:
             for began in range(0, steps, most):
                 count = jnp.int32(min(most, steps - began))
-                block = training.Block(images, indices, indices, count, jnp.uint32(0))
+                block = loop.Block(images, indices, indices, count, jnp.uint32(0))
                 state, _ = call(state, block)
         else:
             for _ in range(steps):

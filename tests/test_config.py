@@ -266,16 +266,6 @@ def test_a_config_is_refused_if_and_only_if_its_generator_never_trains():
                 assert trains or "gan.discriminator_" in said
 
 
-def test_a_rise_of_the_learning_rate_must_end_before_the_last_step_of_the_generator():
-    config = configuration.default_config()
-    config.gan.steps, config.gan.discriminator_warmup_steps = 20, 5
-    config.gan.discriminator_steps = 3  # trains at 6, 9, 12, 15 and 18
-    config.gan.generator_rate_warmup_steps = 4
-    configuration.check(config)
-    config.gan.generator_rate_warmup_steps = 5
-    assert "gan.generator_rate_warmup_steps" in refusal(config)
-
-
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -434,7 +424,6 @@ def test_any_value_passes_or_is_refused_by_name_in_one_sentence(values):
         allowed
         and config.gan.discriminator_warmup_steps < config.gan.steps
         and config.gan.discriminator_steps == 1
-        and config.gan.generator_rate_warmup_steps == 0
         and (config.vae.kl_warmup_steps, config.vae.kl_cycles) == (0, 4)
         and config.data.name == "comic_faces"
         and (config.data.path, config.data.split, config.data.feature) == ("", "train", "")

@@ -12,8 +12,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from vaegan_jax import config as configuration
-from vaegan_jax import monitor
 from vaegan_jax.errors import UserError
+from vaegan_jax.training import monitor
 from vaegan_jax.workdir import open_workdir, require_run, require_same_sources, require_usable
 
 

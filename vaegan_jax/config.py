@@ -111,7 +111,6 @@ _POSITIVE = (lambda value: _is_number(value) and 0 < value < float("inf"), "a nu
 _NOT_NEGATIVE = (lambda value: _is_number(value) and 0 <= value < float("inf"), "at least 0")
 _BELOW_ONE = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
 _FRACTION = (lambda value: _is_number(value) and 0 <= value <= 1, "from 0 to 1")
-_RATE_DECAY = (lambda value: _is_number(value) and 0 < value <= 1, "above 0 and at most 1")
 _TEXT = (lambda value: isinstance(value, str), "text")
 _NAMED = (lambda value: isinstance(value, str) and bool(value.strip()), "text that is not empty")
 _YES_OR_NO = (lambda value: isinstance(value, bool), "True or False")
@@ -398,7 +397,7 @@ REMOVED: dict[str, str] = {
             "monitor.active",
             "monitor.sharpness",
         ),
-        "leave it out; the thresholds are constants in vaegan_jax/monitor.py",
+        "leave it out; the thresholds are constants in vaegan_jax/training/monitor.py",
     ),
     "together": "name the seeds in config.seeds, which are trained one after another",
     "training.together_by": "name the seeds in config.seeds, which are trained one after another",
@@ -497,19 +496,12 @@ def _check_steps(config: ConfigDict) -> None:
             "or the generator never trains."
         )
     every = config.gan.discriminator_steps
-    updates = steps // every - warmup // every  # see gan.make_train_step
+    updates = steps // every - warmup // every  # see gan.train_step
     if not updates:
         raise UserError(
             f"The generator never trains: it does so at multiples of gan.discriminator_steps "
             f"({every}) above gan.discriminator_warmup_steps ({warmup}), and there is none up to "
             f"gan.steps ({steps}). Lower gan.discriminator_steps."
-        )
-    rise = config.gan.generator_rate_warmup_steps
-    if rise >= updates:
-        raise UserError(
-            f"gan.generator_rate_warmup_steps ({rise}) must be below the number of steps that "
-            f"train the generator ({updates}), or its learning rate never rises to "
-            "gan.generator_learning_rate."
         )
 
 

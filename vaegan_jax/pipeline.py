@@ -11,18 +11,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import (
-    checkpoints,
-    evaluating,
-    gan,
-    monitor,
-    randomness,
-    registry,
-    training,
-    transfer,
-    vae,
-    workdir,
-)
+from vaegan_jax import checkpoints, evaluating, gan, randomness, registry, transfer, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
@@ -30,6 +19,7 @@ from vaegan_jax.evaluation import curve, latent_use
 from vaegan_jax.report import page, pictures, tables
 from vaegan_jax.runtime import compilation, environment, memory, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
+from vaegan_jax.training import loop, monitor
 
 State = TypeVar("State")
 
@@ -82,11 +72,11 @@ def train_and_evaluate(
         worked = False
         if "vae" in trained:
             vae_ = vae_stage(config, data, folder, judges.measure)
-            worked |= training.train(vae_, data.train, config, folder, stop, profile)
+            worked |= loop.train(vae_, data.train, config, folder, stop, profile)
             _note_latent_use(config, data, folder)
         if "gan" in trained:
             gan_ = gan_stage(config, data, folder, judges.measure)
-            worked |= training.train(gan_, data.train, config, folder, stop, profile)
+            worked |= loop.train(gan_, data.train, config, folder, stop, profile)
         if "evaluate" in stages and judges.embedding is not None:
             worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
         if not parallel.is_first():
@@ -147,13 +137,13 @@ def vae_stage(
     data: images.Images,
     folder: workdir.Workdir,
     measure: curve.Measure | None = None,
-) -> training.Stage[vae.VAEState]:
+) -> loop.Stage[vae.VAEState]:
     """Returns the VAE stage of a run, which needs nothing that is in its folder."""
     del folder
     init = functools.partial(vae.init, config, data.shape)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
     decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
-    return training.Stage(
+    return loop.Stage(
         number=randomness.Stage.VAE,
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
@@ -174,7 +164,7 @@ def gan_stage(
     data: images.Images,
     folder: workdir.Workdir,
     measure: curve.Measure | None = None,
-) -> training.Stage[gan.GANState]:
+) -> loop.Stage[gan.GANState]:
     """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
     random_start = functools.partial(gan.random_start, config, data.shape)
     init = functools.partial(gan.init, config, data.shape)
@@ -195,7 +185,7 @@ def gan_stage(
         state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
         return state
 
-    return training.Stage(
+    return loop.Stage(
         number=randomness.Stage.GAN,
         steps=config.gan.steps,
         batch_size=config.gan.batch_size,
@@ -260,7 +250,7 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
     if monitor.too_few(stage, metrics, config):
         texts.append(
             f"training failures were not looked for: that takes {monitor.WINDOW} lines of metrics "
-            "after the warm-up of the discriminator (lower training.log_every for more lines)"
+            "after the warm-up of the discriminator (lower loop.log_every for more lines)"
         )
     return texts
 

@@ -31,11 +31,12 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
-from vaegan_jax import checkpoints, monitor
+from vaegan_jax import checkpoints
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import parallel
 from vaegan_jax.runtime.files import write_whole
+from vaegan_jax.training import monitor
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, assert_trees_equal
-from vaegan_jax import randomness, training, vae, workdir
+from vaegan_jax import randomness, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed
 from vaegan_jax.runtime.signals import StopRequest
+from vaegan_jax.training import loop
 
 SHAPE = (16, 32, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, *SHAPE)).astype(np.uint8)
@@ -150,7 +151,7 @@ def train(config, path, limit_mb, steps=7):
     def init():
         return vae.init(config, SHAPE)
 
-    stage = training.Stage(
+    stage = loop.Stage(
         number=STAGE,
         steps=steps,
         batch_size=4,
@@ -161,7 +162,7 @@ def train(config, path, limit_mb, steps=7):
         shown=("kl",),
     )
     with workdir.open_workdir(path, config) as folder:
-        training.train(stage, IMAGES, config, folder, StopRequest())
+        loop.train(stage, IMAGES, config, folder, StopRequest())
     checkpoints = Checkpoints(path / "checkpoints" / "vae", 9)
     states = [checkpoints.restore(step, stage.template)[0] for step in (3, 6, 7)]
     checkpoints.close()
@@ -179,11 +180,11 @@ def test_training_is_the_same_to_the_last_bit_resident_or_streamed(tmp_path, con
 def test_flips_are_part_of_the_result(tmp_path, config):
     def first_loss(flip):
         step = vae.make_train_step(config, SHAPE)
-        stage = training.Stage(STAGE, 7, 4, None, None, step, None, ("kl",))
-        call = training.make_call(stage, 1, flip)
+        stage = loop.Stage(STAGE, 7, 4, None, None, step, None, ("kl",))
+        call = loop.make_call(stage, 1, flip)
         indices = np.arange(4, dtype=np.int32)[None]
         state = jax.jit(lambda: vae.init(config, SHAPE))()
-        block = training.Block(IMAGES, indices, indices, np.int32(1), np.uint32(0))
+        block = loop.Block(IMAGES, indices, indices, np.int32(1), np.uint32(0))
         return float(call(state, block)[1]["loss"][0])
 
     assert first_loss(True) != first_loss(False)

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from vaegan_jax import config as configuration
-from vaegan_jax import monitor, workdir
+from vaegan_jax import workdir
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import page
+from vaegan_jax.training import monitor
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Void elements of HTML, and those of SVG that close themselves.

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from vaegan_jax import checkpoints, monitor, workdir
+from vaegan_jax import checkpoints, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.training import monitor
 
 TRAINED = ("vae", "gan")
 EVALUATION = "evaluation"

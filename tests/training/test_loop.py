@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import monitor, randomness, training, vae, workdir
+from vaegan_jax import randomness, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.runtime.signals import StopRequest
+from vaegan_jax.training import loop, monitor
 
 SHAPE = (16, 32, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, *SHAPE)).astype(np.uint8)
@@ -33,12 +34,12 @@ def make_stage(config, **changes):
         "pictures": lambda state: {"step": np.full((2, 2, 3), int(state.step), np.uint8)},
         "shown": ("kl",),
     }
-    return training.Stage(**(fields | changes))
+    return loop.Stage(**(fields | changes))
 
 
 def train(stage, config, path, stop=None):
     with workdir.open_workdir(path, config) as folder:
-        return training.train(stage, IMAGES, config, folder, stop or StopRequest())
+        return loop.train(stage, IMAGES, config, folder, stop or StopRequest())
 
 
 def final_state(stage, config, path):
@@ -97,7 +98,7 @@ def test_the_loop_is_the_steps_one_by_one(tmp_path, config):
 
 def test_the_length_of_a_call_changes_no_bit(config):
     stage = make_stage(config)
-    call = training.make_call(stage, 8)
+    call = loop.make_call(stage, 8)
     batches = feed.Batches(config.seed, stage.number, 4, len(IMAGES))
 
     def go(*lengths):
@@ -105,9 +106,7 @@ def test_the_length_of_a_call_changes_no_bit(config):
         for length in lengths:
             indices = np.zeros((8, 4), np.int32)
             indices[:length] = [batches.indices(first + i) for i in range(length)]
-            block = training.Block(
-                IMAGES, indices, indices, np.int32(length), np.uint32(config.seed)
-            )
+            block = loop.Block(IMAGES, indices, indices, np.int32(length), np.uint32(config.seed))
             state, scalars = call(state, block)
             rows.append(np.asarray(scalars["loss"][:length]))
             first += length
@@ -230,7 +229,7 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
             folder.rewind("vae", 0)
             progress, first = None, 0
             for part in parts:
-                log = training.Log(stage, config, folder, first, progress)
+                log = loop.Log(stage, config, folder, first, progress)
                 log.add({"kl": rows["kl"][first : first + part]})
                 progress, first = json.loads(json.dumps(log.progress())), first + part
             log.write(3)
@@ -241,7 +240,7 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
 
 def test_what_is_saved_of_a_log_stays_as_it_was(tmp_path, config):
     with workdir.open_workdir(tmp_path, config) as folder:
-        log = training.Log(make_stage(config), config, folder, 0)
+        log = loop.Log(make_stage(config), config, folder, 0)
         log.add({"kl": np.array([1.0, 2.0], np.float32)})
         progress = log.progress()
         log.add({"kl": np.array([4.0], np.float32)})
@@ -251,22 +250,22 @@ def test_what_is_saved_of_a_log_stays_as_it_was(tmp_path, config):
 def test_the_first_row_that_is_not_finite_is_found_with_its_names():
     fine = np.arange(4.0)
     bad = np.array([0, 1, np.nan, np.inf])
-    assert training.first_not_finite({"a": fine, "b": fine}) is None
-    assert training.first_not_finite({"a": fine, "b": bad}) == (2, "b")
-    assert training.first_not_finite({"a": -bad, "b": bad, "c": fine}) == (2, "a and b")
+    assert loop.first_not_finite({"a": fine, "b": fine}) is None
+    assert loop.first_not_finite({"a": fine, "b": bad}) == (2, "b")
+    assert loop.first_not_finite({"a": -bad, "b": bad, "c": fine}) == (2, "a and b")
 
 
 def test_implicit_transfers_are_refused_in_a_step(tmp_path, config):
     sound = vae.make_train_step(config, SHAPE)
     stage = make_stage(config, step=sound)
-    real_make_call = training.make_call
+    real_make_call = loop.make_call
 
     def careless(*arguments):
         call = real_make_call(*arguments)
         return lambda state, block: call(state, block._replace(places=np.asarray(block.places)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_call", careless)
+        patch.setattr(loop, "make_call", careless)
         with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
             train(stage, config, tmp_path)
 
@@ -298,9 +297,9 @@ def test_the_curve_is_taken_every_so_many_steps_and_at_the_end(tmp_path, config)
 
 def test_what_measuring_takes_is_no_part_of_what_training_took(tmp_path, config, monkeypatch):
     clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
     with workdir.open_workdir(tmp_path, config) as folder:
-        log = training.Log(make_stage(config), config, folder, 0)
+        log = loop.Log(make_stage(config), config, folder, 0)
         assert log.cost(2) == {"seconds": 5.0, "images": 8}
         with log.paused():
             pass  # for thirty seconds

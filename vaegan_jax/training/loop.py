@@ -13,13 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vaegan_jax import monitor, randomness
+from vaegan_jax import randomness
 from vaegan_jax.checkpoints import Checkpoints, Progress
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import Batches, ImageArray, Served, make_feed
 from vaegan_jax.errors import Stopped, UserError
 from vaegan_jax.runtime import memory, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
+from vaegan_jax.training import monitor
 from vaegan_jax.workdir import Workdir
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from vaegan_jax import monitor
+from vaegan_jax.training import monitor
 
 # A line of metrics of a run in good health, for each stage.
 VAE = {
