@@ -28,7 +28,7 @@ from vaegan_jax.evaluation import comparison, embeddings, generation, number
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs import quickstart  # noqa: E402
+from configs import quickstart
 
 # A step of the quickstart's VAE in units of one of its GAN: benchmarks/step_time.py measures it.
 VAE_STEP = 0.96

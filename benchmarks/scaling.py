@@ -21,10 +21,10 @@ import jax
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import step_time  # noqa: E402
-from vaegan_jax import config as configuration  # noqa: E402
-from vaegan_jax import gan, networks, vae  # noqa: E402
-from vaegan_jax.runtime import environment  # noqa: E402
+from benchmarks import step_time
+from vaegan_jax import config as configuration
+from vaegan_jax import gan, networks, vae
+from vaegan_jax.runtime import environment
 
 
 def gradient_bytes(stage: str, base_width: int) -> int:

@@ -17,7 +17,8 @@ from PIL import ImageColor
 from vaegan_jax import networks, randomness, registry
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import embeddings, inception, uncertainty
+from vaegan_jax.evaluation import embeddings, uncertainty
+from vaegan_jax.evaluation.backbones import inception
 from vaegan_jax.losses import augmentation
 from vaegan_jax.losses import gan as gan_losses
 from vaegan_jax.losses import vae as vae_losses

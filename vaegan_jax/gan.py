@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, registry, symptoms
-from vaegan_jax.losses import augmentation, penalties
+from vaegan_jax import networks, registry
+from vaegan_jax.losses import augmentation, penalties, symptoms
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 from vaegan_jax.runtime import parallel

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, registry, symptoms
+from vaegan_jax import networks, registry
+from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 from vaegan_jax.runtime import parallel

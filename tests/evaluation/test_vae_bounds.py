@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 from tests.evaluation.test_distances import EXPECTED, HERE
-from vaegan_jax import symptoms
 from vaegan_jax.evaluation import vae_bounds
+from vaegan_jax.losses import symptoms
 
 LINEAR = EXPECTED["closed_form"]["linear_vae"]
 

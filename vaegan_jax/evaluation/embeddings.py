@@ -11,7 +11,8 @@ import numpy as np
 from vaegan_jax import networks, registry
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation import efflite0, inception, resizing
+from vaegan_jax.evaluation import resizing
+from vaegan_jax.evaluation.backbones import efflite0, inception
 from vaegan_jax.evaluation.batches import Watch, over, unwatched
 
 Embed = Callable[[Any, jax.Array], jax.Array]

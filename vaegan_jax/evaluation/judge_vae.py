@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax import randomness, symptoms
+from vaegan_jax import randomness
 from vaegan_jax.data.images import Split
-from vaegan_jax.evaluation import distances, generation, lpips, uncertainty, vae_quality
+from vaegan_jax.evaluation import distances, generation, uncertainty, vae_quality
+from vaegan_jax.evaluation.backbones import lpips
 from vaegan_jax.evaluation.batches import Watch, over
 from vaegan_jax.evaluation.number import Number, choose, draw_key, mean, number
+from vaegan_jax.losses import symptoms
 from vaegan_jax.randomness import Purpose
 
 

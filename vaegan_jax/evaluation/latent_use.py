@@ -12,7 +12,7 @@ from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation import vae_quality
 from vaegan_jax.evaluation.batches import over
 from vaegan_jax.losses import vae as losses
-from vaegan_jax.symptoms import ACTIVE_VARIANCE
+from vaegan_jax.losses.symptoms import ACTIVE_VARIANCE
 
 _MOST_IMAGES = 1_000
 _MUCH = 0.95

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, randomness, symptoms, vae
+from vaegan_jax import networks, randomness, vae
 from vaegan_jax.data import preprocessing
 from vaegan_jax.evaluation import vae_bounds
+from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import torch_file
+from vaegan_jax.evaluation.backbones import torch_file
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FEATURES = 1280

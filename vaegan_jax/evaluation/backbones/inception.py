@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import resizing, torch_file
+from vaegan_jax.evaluation import resizing
+from vaegan_jax.evaluation.backbones import torch_file
 
 FEATURES = 2048
 SIZE = 299

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from vaegan_jax import symptoms
+from vaegan_jax.losses import symptoms
 
 
 def batch(seed, shape=(6, 8, 8, 3)):

@@ -18,7 +18,7 @@ import numpy as np
 
 from vaegan_jax import networks
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import torch_file
+from vaegan_jax.evaluation.backbones import torch_file
 
 SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 SMALLEST = 16

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import torch_file
+from vaegan_jax.evaluation.backbones import torch_file
 
 
 class Named:

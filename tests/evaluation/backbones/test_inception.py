@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluation.test_distances import HERE
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import inception
+from vaegan_jax.evaluation.backbones import inception
 
 # Names and shapes of the file, from the published network that reads it.
 SHAPES = json.loads((HERE / "inception_names.json").read_text())
