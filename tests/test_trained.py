@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests import made_runs
-from vaegan_jax import gan, networks, trained, transfer, weights, workdir
+from vaegan_jax import gan, networks, trained, transfer, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import weights
 
 SHAPE = made_runs.SHAPE
 

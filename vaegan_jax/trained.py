@@ -20,17 +20,20 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, networks, transfer, vae, weights, workdir
+from vaegan_jax import checkpoints, networks, transfer, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.checkpoints import require_equal_leaves
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.batches import over
+from vaegan_jax.export import weights
 
 MODELS = ("vae", "gan")
 PRETRAINED = "pretrained"
-PRETRAINED_FILE = pathlib.Path(__file__).with_name("pretrained") / f"comic_faces{weights.SUFFIX}"
+PRETRAINED_FILE = pathlib.Path(weights.__file__).with_name("pretrained") / (
+    f"comic_faces{weights.SUFFIX}"
+)
 
 PARTS = {
     "encoder": ("vae", ("params", "encoder")),

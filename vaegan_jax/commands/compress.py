@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from vaegan_jax import compressor
 from vaegan_jax.commands import common
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import codec
 
 _QUALITIES = range(1, 96)
 _MOST_COMPARED = 4_096
@@ -18,14 +18,14 @@ _MOST_COMPARED = 4_096
 def encode(arguments: argparse.Namespace) -> None:
     """Compresses images, and says what JPEG and WebP make of as many bytes."""
     model = common.load(arguments, encoder=True, default="vae")
-    out = arguments.out or pathlib.Path(f"encoded{compressor.SUFFIX}")
+    out = arguments.out or pathlib.Path(f"encoded{codec.SUFFIX}")
     common.require_new(out, arguments.force)
     originals, _ = common.read_images(arguments.images, model)
     mean, _ = model.encode(common.to_network(originals))
-    step = arguments.step_size or compressor.DEFAULT_STEP
-    integers = compressor.quantise(mean, step)
-    data = compressor.pack(integers, step, model.facts["sha256"], model.image_shape)
-    latents = compressor.unpack(data).latents
+    step = arguments.step_size or codec.DEFAULT_STEP
+    integers = codec.quantise(mean, step)
+    data = codec.pack(integers, step, model.facts["sha256"], model.image_shape)
+    latents = codec.unpack(data).latents
     back = common.decode(model, model.to_own(latents))
     out.write_bytes(data)
     print(f"result: {out}, {len(originals)} images in {len(data)} bytes")
@@ -44,7 +44,7 @@ def decode(arguments: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(f"{arguments.file} cannot be read: {error.strerror}.") from error
     try:
-        found = compressor.unpack(data)
+        found = codec.unpack(data)
     except UserError as error:
         raise UserError(f"{arguments.file} cannot be decoded. {error}") from error
     model = common.load(arguments, default="vae")

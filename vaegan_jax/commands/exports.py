@@ -4,10 +4,11 @@ import argparse
 import json
 import pathlib
 
-from vaegan_jax import export as exporting
-from vaegan_jax import trained, weights
+from vaegan_jax import trained
 from vaegan_jax.commands import common
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import stablehlo as exporting
+from vaegan_jax.export import weights
 from vaegan_jax.runtime.files import write_whole
 
 _SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo"}

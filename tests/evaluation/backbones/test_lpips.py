@@ -227,7 +227,7 @@ def test_every_array_of_the_file_has_its_place(params):
 def test_the_distance_is_the_authors(cut, expected):
     # In float64, by PyTorch's functions from the file's arrays; the authors' package lpips 0.1.4,
     # with the same arrays in its VGG16 and its own heads, agrees to the last digits of float32.
-    with np.load(HERE.parent / "efflite0.npz") as file:
+    with np.load(HERE / "efflite0.npz") as file:
         images = file["images"][cut].astype(np.float32) / 127.5 - 1
     ours = jax.jit(lpips.distance)(lpips.load(), images, np.roll(images, -1, axis=0))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)

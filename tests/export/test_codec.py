@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vaegan_jax import compressor
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import codec
 
 HASH = "0123456789abcdef" * 4
 SHAPE = (16, 32, 3)
@@ -27,7 +27,7 @@ def drawn(count=30, size=6, seed=0):
     st.floats(2**-6, 4, width=32),
 )
 def test_any_integers_come_back(integers, step):
-    found = compressor.unpack(compressor.pack(integers, step, HASH, SHAPE))
+    found = codec.unpack(codec.pack(integers, step, HASH, SHAPE))
     np.testing.assert_array_equal(found.integers, integers)
     assert found.step == np.float32(step)
     assert (found.image_shape, found.model) == (SHAPE, HASH[:16])
@@ -35,39 +35,39 @@ def test_any_integers_come_back(integers, step):
 
 def test_latents_are_within_half_a_step():
     means = drawn()
-    integers = compressor.quantise(means, 0.25)
-    latents = compressor.unpack(compressor.pack(integers, 0.25, HASH, SHAPE)).latents
+    integers = codec.quantise(means, 0.25)
+    latents = codec.unpack(codec.pack(integers, 0.25, HASH, SHAPE)).latents
     assert np.abs(latents - means).max() <= 0.125 + 1e-6
 
 
 def test_many_images_take_about_their_entropy():
     # Of a normal with deviation s in steps: log2(s sqrt(2 pi e)) bits (Cover and Thomas, 8.3).
     means = drawn(4_000, 6)
-    data = compressor.pack(compressor.quantise(means, 0.1), 0.1, HASH, SHAPE)
+    data = codec.pack(codec.quantise(means, 0.1), 0.1, HASH, SHAPE)
     entropy = np.log2(10 * np.sqrt(2 * np.pi * np.e)) * means.size / 8
     assert entropy < len(data) < 1.03 * entropy
 
 
 def test_inactive_dimensions_take_next_to_nothing():
-    active = compressor.quantise(drawn(400, 6), 0.25)
-    alone = compressor.pack(active, 0.25, HASH, SHAPE)
-    beside = compressor.pack(np.pad(active, ((0, 0), (0, 60))), 0.25, HASH, SHAPE)
+    active = codec.quantise(drawn(400, 6), 0.25)
+    alone = codec.pack(active, 0.25, HASH, SHAPE)
+    beside = codec.pack(np.pad(active, ((0, 0), (0, 60))), 0.25, HASH, SHAPE)
     assert len(beside) < 1.15 * len(alone)
 
 
 def test_it_is_smaller_than_zlib():
-    integers = compressor.quantise(drawn(500, 32), 0.25)
+    integers = codec.quantise(drawn(500, 32), 0.25)
     squeezed = zlib.compress(integers.astype(np.int8).tobytes(), 9)
-    assert len(compressor.pack(integers, 0.25, HASH, SHAPE)) < 0.9 * len(squeezed)
+    assert len(codec.pack(integers, 0.25, HASH, SHAPE)) < 0.9 * len(squeezed)
 
 
 def test_steps_that_do_not_fit_are_refused():
     for step in (1e-6, 0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="step-size"):
-            compressor.quantise(drawn(), step)
+            codec.quantise(drawn(), step)
 
 
-DATA = compressor.pack(compressor.quantise(drawn(), 0.25), 0.25, HASH, SHAPE)
+DATA = codec.pack(codec.quantise(drawn(), 0.25), 0.25, HASH, SHAPE)
 
 
 @hypothesis.given(st.data())
@@ -81,19 +81,19 @@ def test_a_mutated_file_is_refused(data):
     else:
         mutated += data.draw(st.binary(min_size=1, max_size=9))
     with pytest.raises(UserError):
-        compressor.unpack(bytes(mutated))
+        codec.unpack(bytes(mutated))
 
 
 @hypothesis.given(st.data())
 def test_a_forged_file_whose_checksum_fits_is_refused_or_read(data):
-    crc_begin, begin = compressor._HEADER.size - 4, compressor._HEADER.size
+    crc_begin, begin = codec._HEADER.size - 4, codec._HEADER.size
     head, payload = bytearray(DATA[:crc_begin]), bytearray(DATA[begin:])
     for _ in range(data.draw(st.integers(1, 4))):
         where = data.draw(st.sampled_from([head, payload]))
         where[data.draw(st.integers(0, len(where) - 1))] = data.draw(st.integers(0, 255))
     crc = struct.pack("<I", zlib.crc32(bytes(head + payload)))
     try:
-        found = compressor.unpack(bytes(head) + crc + bytes(payload))
+        found = codec.unpack(bytes(head) + crc + bytes(payload))
     except UserError:
         return
     # A few bytes never make more than they could hold: deflate's limit is 1032 to 1.
@@ -106,14 +106,14 @@ def test_a_file_of_the_first_version_is_refused():
     payload = bytes(40)
     data = head + struct.pack("<I", zlib.crc32(head + payload)) + payload
     with pytest.raises(UserError, match="version 1"):
-        compressor.unpack(data)
+        codec.unpack(data)
 
 
 def test_a_short_file_that_inflates_without_end_is_refused():
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     payload = deflate.compress(bytes(10**7)) + deflate.flush()
     for count in (1, 10**6, 2**32 - 1):
-        head = compressor._HEADER.pack(b"VGLC", 2, bytes(8), *SHAPE, 6, count, 0.25, 1, 0)[:-4]
+        head = codec._HEADER.pack(b"VGLC", 2, bytes(8), *SHAPE, 6, count, 0.25, 1, 0)[:-4]
         crc = struct.pack("<I", zlib.crc32(head + payload))
         with pytest.raises(UserError):
-            compressor.unpack(head + crc + payload)
+            codec.unpack(head + crc + payload)

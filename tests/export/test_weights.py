@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vaegan_jax import weights
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import weights
 
 TREE = {
     "generator": {"dense": {"kernel": np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)}},

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests import made_runs
-from vaegan_jax import export, trained, weights
+from vaegan_jax import trained
 from vaegan_jax.errors import UserError
+from vaegan_jax.export import stablehlo, weights
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return export.whole(trained.load(run))
+    return stablehlo.whole(trained.load(run))
 
 
 def latents(count, seed=5):
@@ -30,8 +31,8 @@ def latents(count, seed=5):
 
 
 def test_safetensors_hold_all_of_a_gan_and_its_vae(model, run, tmp_path):
-    card = export.card(model, licence="CC0", made_by="a test")
-    made = export.to_safetensors(model, card, "float32", tmp_path / "scratch")
+    card = stablehlo.card(model, licence="CC0", made_by="a test")
+    made = stablehlo.to_safetensors(model, card, "float32", tmp_path / "scratch")
     assert not (tmp_path / "scratch").exists()
     path = tmp_path / "a.safetensors"
     path.write_bytes(made.data)
@@ -41,16 +42,16 @@ def test_safetensors_hold_all_of_a_gan_and_its_vae(model, run, tmp_path):
         assert one.facts["sha256"] == other.facts["sha256"]
         pictures = other.decode(latents(2))
         np.testing.assert_array_equal(one.encode(pictures)[0], other.encode(pictures)[0])
-    again = export.card(trained.load(path))
+    again = stablehlo.card(trained.load(path))
     assert (again["data_licence"], again["made_by"]) == ("CC0", "a test")
     assert again["latent"]["active_units"] == 3
 
 
 def test_bfloat16_is_the_rounded_model_and_says_what_that_costs(model, tmp_path):
-    card = export.card(model)
-    made = export.to_safetensors(model, card, "bfloat16", tmp_path / "scratch")
+    card = stablehlo.card(model)
+    made = stablehlo.to_safetensors(model, card, "bfloat16", tmp_path / "scratch")
     assert len(made.data) < 0.7 * len(
-        export.to_safetensors(model, card, "float32", tmp_path / "s").data
+        stablehlo.to_safetensors(model, card, "float32", tmp_path / "s").data
     )
     path = tmp_path / "a.safetensors"
     path.write_bytes(made.data)
@@ -62,7 +63,7 @@ def test_bfloat16_is_the_rounded_model_and_says_what_that_costs(model, tmp_path)
 
 
 def test_the_card_says_what_it_must_and_nothing_private(model):
-    card = export.card(model)
+    card = stablehlo.card(model)
     assert card["data"]["digest"] == "d" * 64
     assert card["data_licence"] == "not stated"
     assert card["steps"] == {"gan": 5, "vae": 7}
@@ -72,7 +73,7 @@ def test_the_card_says_what_it_must_and_nothing_private(model):
 
 
 def test_stablehlo_is_for_three_platforms_and_agrees_for_any_batch(model):
-    made = export.to_stablehlo(model)
+    made = stablehlo.to_stablehlo(model)
     again = jax.export.deserialize(bytearray(made.data))
     assert again.platforms == ("cpu", "cuda", "tpu")
     for count in (1, 2, 11):
@@ -89,11 +90,11 @@ def test_an_export_that_differs_is_refused(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights, "pack", faulty)
     with pytest.raises(UserError, match="not written, since its images differ"):
-        export.to_safetensors(model, export.card(model), "float32", tmp_path / "scratch")
+        stablehlo.to_safetensors(model, stablehlo.card(model), "float32", tmp_path / "scratch")
     other = jax.tree.map(lambda leaf: leaf * np.float32(1.001), model.params)
     changed = dataclasses.replace(model, parts=model.parts | {"generator": other})
     deserialize = jax.export.deserialize
-    data = bytearray(export.to_stablehlo(changed).data)
+    data = bytearray(stablehlo.to_stablehlo(changed).data)
     monkeypatch.setattr(jax.export, "deserialize", lambda _: deserialize(data))
     with pytest.raises(UserError, match="StableHLO export is not written"):
-        export.to_stablehlo(model)
+        stablehlo.to_stablehlo(model)
