@@ -13,8 +13,9 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline, sweep
+from vaegan_jax import pipeline
 from vaegan_jax.errors import Stopped, UserError, one_line
+from vaegan_jax.experiments import sweep
 from vaegan_jax.runtime import compilation, environment, parallel
 
 _EXIT_ERROR = 1

@@ -1,8 +1,9 @@
 import pytest
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline, sweep
+from vaegan_jax import pipeline
 from vaegan_jax.errors import UserError
+from vaegan_jax.experiments import sweep
 
 
 @pytest.fixture
