@@ -20,10 +20,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from vaegan_jax import checkpoints, gan, pipeline, randomness
+from vaegan_jax import checkpoints, gan, randomness
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import comparison, embeddings, generation, number
+from vaegan_jax.pipeline import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -101,7 +102,7 @@ def train_missing(workdir: pathlib.Path, seeds: list[int], fraction: float) -> N
             if config.transfer.generator == "vae" and first.exists() and not folder.exists():
                 shutil.copytree(first, folder / "checkpoints" / "vae")
                 (folder / "config.json").write_text(configuration.to_json(config))
-            pipeline.train_and_evaluate(config, folder, ("vae", "gan"))
+            run.train_and_evaluate(config, folder, ("vae", "gan"))
             distance = distance or Distance(config)
             line = {"seed": seed, "variant": variant, "fraction": fraction}
             line |= {"gan_steps": config.gan.steps} | distance(config, folder)

@@ -27,8 +27,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import pipeline, workdir
+from vaegan_jax import workdir
 from vaegan_jax.data import feed, images
+from vaegan_jax.pipeline import stages
 from vaegan_jax.runtime import compilation, environment, parallel
 from vaegan_jax.training import loop
 
@@ -106,7 +107,7 @@ def main() -> None:
     print("| stage | bare steps, s a step | the loop, s a step | share of steps |")
     print("|---|---|---|---|", flush=True)
     compilation.enable_cache(tempfile.mkdtemp())
-    for name, make_stage in (("vae", pipeline.vae_stage), ("gan", pipeline.gan_stage)):
+    for name, make_stage in (("vae", stages.make_vae_stage), ("gan", stages.make_gan_stage)):
         bare, loop = Bare(make_stage, config, data), list[float]()
         alone = [bare.run(steps)]
         for _ in range(flags.rounds):

@@ -8,8 +8,9 @@ import pytest
 
 from configs import smoke
 from tests.conftest import ROOT
-from vaegan_jax import pipeline, workdir
+from vaegan_jax import workdir
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import run
 
 PAGE = (ROOT / "docs" / "troubles.md").read_text()
 COMMON = re.search(r"```sh\n(.*)\n```", PAGE)[1]
@@ -49,9 +50,7 @@ def test_a_broken_run_raises_what_it_should(tmp_path, text, expected, capsys):
     of_vae = expected.startswith("vae") and "gan" not in expected
     message = ""
     try:
-        pipeline.train_and_evaluate(
-            config, tmp_path / "run", ("vae",) if of_vae else ("vae", "gan")
-        )
+        run.train_and_evaluate(config, tmp_path / "run", ("vae",) if of_vae else ("vae", "gan"))
     except UserError as error:
         message = str(error)
     with workdir.open_workdir(tmp_path / "run", config) as folder:

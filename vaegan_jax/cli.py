@@ -13,9 +13,9 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline
 from vaegan_jax.errors import Stopped, UserError, one_line
 from vaegan_jax.experiments import sweep
+from vaegan_jax.pipeline import run
 from vaegan_jax.runtime import compilation, environment, parallel
 
 _EXIT_ERROR = 1
@@ -33,7 +33,7 @@ def define_flags() -> None:
         "the run's folder, runs/CONFIG if not named; a run that stopped goes on there",
     )
     flags.DEFINE_list(
-        "stages", list(pipeline.STAGES), "which stages to go through, with commas; all if not named"
+        "stages", list(run.STAGES), "which stages to go through, with commas; all if not named"
     )
     flags.DEFINE_bool(
         "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
@@ -72,11 +72,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise _unknown_override(argv, error) from error
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
-        unknown = [stage for stage in flags.FLAGS.stages if stage not in pipeline.STAGES]
+        unknown = [stage for stage in flags.FLAGS.stages if stage not in run.STAGES]
         if unknown or not flags.FLAGS.stages:
             raise UserError(
                 f"--stages has no stage {', '.join(unknown) or 'at all'}: name one or more of "
-                f"{', '.join(pipeline.STAGES)}, with commas."
+                f"{', '.join(run.STAGES)}, with commas."
             )
         if not flags.FLAGS.workdir:
             flags.FLAGS["workdir"].value = f"runs/{config_path.stem}"
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         _join_processes()
         config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
         compilation.enable_cache(flags.FLAGS.compilation_cache)
-        train = sweep.run_all if sweep.is_sweep(config) else pipeline.train_and_evaluate
+        train = sweep.run_all if sweep.is_sweep(config) else run.train_and_evaluate
         train(config, path, flags.FLAGS.stages, flags.FLAGS.profile)
     except UserError as error:
         _fail(error)

@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_data_and_its_licence(wheel):
         "vaegan_jax/explorer/static/index.html",
         "vaegan_jax/explorer/static/explorer.js",
         "vaegan_jax/explorer/static/style.css",
-        "vaegan_jax/pretrained/comic_faces.json",
+        "vaegan_jax/export/pretrained/comic_faces.json",
         "vaegan_jax/export/pretrained/comic_faces.safetensors",
         "vaegan_jax/report/report.html.jinja",
         "vaegan_jax/report/style.css.jinja",

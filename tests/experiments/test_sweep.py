@@ -1,9 +1,9 @@
 import pytest
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
+from vaegan_jax.pipeline import run
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_variant_has_a_seed_or_the_sweep_has_seeds():
 
 def test_each_is_run_in_a_folder_of_its_own(swept, tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(pipeline, "train_and_evaluate", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(run, "train_and_evaluate", lambda *arguments: seen.append(arguments))
     sweep.run_all(swept, tmp_path, ("vae",))
     members = sweep.members(swept)
     assert [path for _, path, *_ in seen] == [tmp_path / member.name for member in members]

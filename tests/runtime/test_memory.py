@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaegan_jax import pipeline
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import stages
 from vaegan_jax.runtime import memory
 
 
@@ -28,7 +28,7 @@ def test_a_program_is_refused_for_its_temporaries(call):
 def test_a_stage_is_refused_before_its_state_is_allocated(config, stage, monkeypatch):
     data = images.load(config.data)
     config.transfer.generator = "scratch"
-    make_stage = {"vae": pipeline.vae_stage, "gan": pipeline.gan_stage}[stage]
+    make_stage = {"vae": stages.make_vae_stage, "gan": stages.make_gan_stage}[stage]
     monkeypatch.setattr(memory, "_free", lambda: 2000)
     with pytest.raises(UserError, match=rf"{stage}\.batch_size or model\.base_width"):
         make_stage(config, data, None).init()

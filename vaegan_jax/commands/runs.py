@@ -57,9 +57,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     import json
 
-    from vaegan_jax import evaluating
     from vaegan_jax.commands import common
     from vaegan_jax.data import images
+    from vaegan_jax.pipeline import evaluate
     from vaegan_jax.report import tables
     from vaegan_jax.runtime import signals
 
@@ -70,9 +70,9 @@ def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
-    judges = evaluating.make_judges(config, data, required=True)
+    judges = evaluate.make_judges(config, data, required=True)
     with signals.StopRequest() as stop:
-        found, *_ = evaluating.judge(config, data, folder, judges, steps, stop)
+        found, *_ = evaluate.judge(config, data, folder, judges, steps, stop)
     print(tables.as_text(found))
     for finding in found["findings"]:
         print(f"{finding['name']}: {finding['text']}")
@@ -115,10 +115,10 @@ def report(arguments: argparse.Namespace) -> None:
 
 def _go_through(stage: str, source: str, settings: dict[str, Any]) -> None:
     """Runs one stage with the config that the run was saved with."""
-    from vaegan_jax import pipeline
+    from vaegan_jax.pipeline import run
 
     config, folder = _saved(source, settings)
-    pipeline.train_and_evaluate(config, folder.path, (stage,))
+    run.train_and_evaluate(config, folder.path, (stage,))
 
 
 def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:

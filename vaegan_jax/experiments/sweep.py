@@ -10,8 +10,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
-from vaegan_jax import pipeline
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import run
 
 
 class Member(NamedTuple):
@@ -86,7 +86,7 @@ def members(config: ConfigDict) -> list[Member]:
 def run_all(
     config: ConfigDict,
     path: pathlib.Path,
-    stages: Sequence[str] = pipeline.STAGES,
+    stages: Sequence[str] = run.STAGES,
     profile: bool = False,
 ) -> None:
     """Goes through all runs of a sweep, each in a folder of its own within the sweep's.
@@ -101,7 +101,7 @@ def run_all(
     all_of_it = members(config)
     for number, member in enumerate(all_of_it, 1):
         print(f"Run {number} of {len(all_of_it)}: {member.name}", flush=True)
-        pipeline.train_and_evaluate(member.config, path / member.name, stages, profile)
+        run.train_and_evaluate(member.config, path / member.name, stages, profile)
     folders = " ".join(str(path / member.name) for member in all_of_it)
     print(f"All {len(all_of_it)} runs are there. To compare them:\n"
           f"vaegan compare {folders}")  # fmt: skip

@@ -4,24 +4,23 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, evaluating, gan, randomness, registry, transfer, vae, workdir
+from vaegan_jax import checkpoints, gan, registry, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import curve, latent_use
-from vaegan_jax.report import page, pictures, tables
-from vaegan_jax.runtime import compilation, environment, memory, parallel, profiling
+from vaegan_jax.evaluation import latent_use
+from vaegan_jax.pipeline import evaluate
+from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
+from vaegan_jax.report import page, tables
+from vaegan_jax.runtime import environment, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import loop, monitor
-
-State = TypeVar("State")
 
 STAGES = ("vae", "gan", "evaluate", "report")
 
@@ -63,7 +62,7 @@ def train_and_evaluate(
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     again = "evaluate" in stages and len(stages) < len(STAGES)
-    judges = evaluating.make_judges(config, data, required=again)
+    judges = evaluate.make_judges(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
@@ -71,14 +70,14 @@ def train_and_evaluate(
         folder.note_environment(facts, _identity(config, data))
         worked = False
         if "vae" in trained:
-            vae_ = vae_stage(config, data, folder, judges.measure)
-            worked |= loop.train(vae_, data.train, config, folder, stop, profile)
+            vae_stage = make_vae_stage(config, data, folder, judges.measure)
+            worked |= loop.train(vae_stage, data.train, config, folder, stop, profile)
             _note_latent_use(config, data, folder)
         if "gan" in trained:
-            gan_ = gan_stage(config, data, folder, judges.measure)
-            worked |= loop.train(gan_, data.train, config, folder, stop, profile)
+            gan_stage = make_gan_stage(config, data, folder, judges.measure)
+            worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
         if "evaluate" in stages and judges.embedding is not None:
-            worked |= evaluating.evaluate_run(config, data, folder, judges, stop, again)
+            worked |= evaluate.evaluate_run(config, data, folder, judges, stop, again)
         if not parallel.is_first():
             return  # the rest reads from the folder, while the first process writes it
         peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
@@ -130,78 +129,6 @@ def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Wo
     found = {"step": config.vae.steps} | latent_use.facts(use)
     folder.write_facts(workdir.LATENT, found)
     print(f"vae: {latent_use.advice(found)}", flush=True)
-
-
-def vae_stage(
-    config: ConfigDict,
-    data: images.Images,
-    folder: workdir.Workdir,
-    measure: curve.Measure | None = None,
-) -> loop.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run, which needs nothing that is in its folder."""
-    del folder
-    init = functools.partial(vae.init, config, data.shape)
-    reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
-    decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
-    return loop.Stage(
-        number=randomness.Stage.VAE,
-        steps=config.vae.steps,
-        batch_size=config.vae.batch_size,
-        template=jax.eval_shape(init),
-        init=memory.checked(compilation.once(init), "vae"),
-        step=vae.make_train_step(config, data.shape),
-        pictures=lambda state: {
-            "reconstructions": reconstructions(state.params),
-            **decoder_pictures(state.params["decoder"]),
-        },
-        shown=("reconstruction", "kl"),
-        measure=_measured(measure, lambda state: state.params["decoder"], "normal"),
-    )
-
-
-def gan_stage(
-    config: ConfigDict,
-    data: images.Images,
-    folder: workdir.Workdir,
-    measure: curve.Measure | None = None,
-) -> loop.Stage[gan.GANState]:
-    """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
-    random_start = functools.partial(gan.random_start, config, data.shape)
-    init = functools.partial(gan.init, config, data.shape)
-    generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
-
-    def first_state() -> gan.GANState:
-        if config.transfer.generator == "vae":
-            vae_checkpoints = folder.checkpoints("vae")
-            if checkpoints.latest(vae_checkpoints) != config.vae.steps:
-                raise UserError(
-                    "The VAE is not finished, and the GAN grows from its decoder: run the vae "
-                    "stage first, or set transfer.generator=scratch in another --workdir."
-                )
-            start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
-        else:
-            start = memory.checked(compilation.once(random_start), "gan")()
-        # One compiled program for both beginnings, so that all else is equal to the last bit.
-        state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
-        return state
-
-    return loop.Stage(
-        number=randomness.Stage.GAN,
-        steps=config.gan.steps,
-        batch_size=config.gan.batch_size,
-        template=jax.eval_shape(init, jax.eval_shape(random_start)),
-        init=first_state,
-        step=gan.make_train_step(config, data.shape),
-        pictures=lambda state: generator_pictures(state.ema),
-        shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
-        measure=_measured(measure, lambda state: state.ema, config.gan.noise),
-    )
-
-
-def _measured(
-    measure: curve.Measure | None, params: Callable[[State], optax.Params], noise: str
-) -> Callable[[State], dict[str, float]] | None:
-    return None if measure is None else lambda state: measure(params(state), noise)
 
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
