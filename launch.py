@@ -1,10 +1,10 @@
-"""The front door: ``python launch.py --config configs/quickstart.py --workdir runs/quickstart``."""
+"""Entry point: ``python launch.py --config configs/quickstart.py --workdir runs/quickstart``."""
 
 from absl import app
 
-from vaegan_jax import cli
+from vaegan_jax.cli import launch
 
-cli.define_flags()
+launch.define_flags()
 
 if __name__ == "__main__":
-    app.run(cli.main, flags_parser=cli.parse_flags)
+    app.run(launch.main, flags_parser=launch.parse_flags)

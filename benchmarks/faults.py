@@ -115,7 +115,7 @@ def main() -> int:
         print(f"| {name} | {count} |")
     print(flush=True)
     return subprocess.run(
-        [sys.executable, "-m", "vaegan_jax.commands.main", "compare", str(whole), str(parts)],
+        [sys.executable, "-m", "vaegan_jax.cli.main", "compare", str(whole), str(parts)],
         cwd=ROOT,
     ).returncode
 

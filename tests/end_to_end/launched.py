@@ -19,7 +19,7 @@ NOT_EVALUATED = "--config.evaluation.embedding=none"
 # Imports, which are most of the time of what is refused at once, are had once for all of these.
 ONE_BY_ONE = """
 import json, os, runpy, sys
-from vaegan_jax import cli
+from vaegan_jax.cli import launch
 
 for arguments, out, err in json.load(sys.stdin):
     child = os.fork()

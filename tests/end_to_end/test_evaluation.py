@@ -18,7 +18,7 @@ from tests.end_to_end.launched import (
     refused,
     snapshot,
 )
-from vaegan_jax.commands import main
+from vaegan_jax.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from vaegan_jax import trained
-from vaegan_jax.commands import main
+from vaegan_jax.cli import main
 from vaegan_jax.export import weights
 
 SMALL = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.experiments.compare import made
-from vaegan_jax.commands import main
+from vaegan_jax.cli import main
 from vaegan_jax.experiments.compare import identity
 
 
@@ -204,7 +204,7 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path):
     os.close(read)
     with os.fdopen(write, "w") as closed:
         result = subprocess.run(
-            [sys.executable, "-m", "vaegan_jax.commands.main", "compare", a, b],
+            [sys.executable, "-m", "vaegan_jax.cli.main", "compare", a, b],
             cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120,
         )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")

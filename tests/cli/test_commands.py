@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests import made_runs
 from vaegan_jax import trained
-from vaegan_jax.commands import common, compress, main, show
+from vaegan_jax.cli import common, compress, main, show
 
 
 @pytest.fixture(scope="module")

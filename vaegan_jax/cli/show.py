@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import trained
-from vaegan_jax.commands import common
+from vaegan_jax.cli import common
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.report.pictures import alternate

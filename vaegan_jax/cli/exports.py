@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from vaegan_jax import trained
-from vaegan_jax.commands import common
+from vaegan_jax.cli import common
 from vaegan_jax.errors import UserError
 from vaegan_jax.export import stablehlo as exporting
 from vaegan_jax.export import weights

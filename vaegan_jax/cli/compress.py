@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from vaegan_jax.commands import common
+from vaegan_jax.cli import common
 from vaegan_jax.errors import UserError
 from vaegan_jax.export import codec
 

@@ -14,10 +14,10 @@ def train(argv: Sequence[str]) -> None:
     """Trains as launch.py does, with its flags; it ends the program."""
     from absl import app
 
-    from vaegan_jax import cli
+    from vaegan_jax.cli import launch
 
-    cli.define_flags()
-    app.run(cli.main, argv=["vaegan train", *argv], flags_parser=cli.parse_flags)
+    launch.define_flags()
+    app.run(launch.main, argv=["vaegan train", *argv], flags_parser=launch.parse_flags)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     import json
 
-    from vaegan_jax.commands import common
+    from vaegan_jax.cli import common
     from vaegan_jax.data import images
     from vaegan_jax.pipeline import evaluate
     from vaegan_jax.report import tables

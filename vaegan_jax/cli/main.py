@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _find(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(
-        importlib.import_module(f"vaegan_jax.commands.{module}"), function
+        importlib.import_module(f"vaegan_jax.cli.{module}"), function
     )
     return found
 

@@ -1,1 +1,0 @@
-"""The subcommands of `vaegan`: what was trained, used from the command line."""
