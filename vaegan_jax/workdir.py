@@ -331,8 +331,9 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     removed = [name for name in saved if name in configuration.REMOVED]
     if removed:
         raise UserError(
-            f"The run in {path} is of an older version and cannot be resumed: its {CONFIG} has "
-            f"{', '.join(removed)}, which this version does not have; name another --workdir."
+            f"The run in {path} cannot be resumed, because its {CONFIG} has fields that were "
+            f"removed ({', '.join(removed)}): resume it with the version that {ENVIRONMENT} names, "
+            "or name another --workdir."
         )
     steps = {
         stage: found[-1]
