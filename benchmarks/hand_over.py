@@ -1,4 +1,4 @@
-"""What the options of the hand-over are worth: warm against scratch, and the ways to be warm.
+"""Compares options of the transfer: warm against scratch, and variants of warm.
 
     python benchmarks/hand_over.py --workdir runs/hand_over
 
@@ -6,6 +6,7 @@ trains one VAE a seed and, from it, one GAN for each variant; judges 1,000 sampl
 the held-out images; and prints a table of means over the seeds and of differences from the first
 variant, paired by seed. All variants cost the same: the one from scratch, which has no VAE, takes
 so many more steps of the GAN. What is finished is not done again, and `--table` only prints.
+docs/hand_over.md says why this does not answer whether the warm start helps.
 """
 
 import argparse

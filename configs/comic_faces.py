@@ -1,4 +1,4 @@
-"""The real setting on the embedded comic faces: base width 64, for a GPU or a TPU."""
+"""The embedded comic faces at base width 64, for a GPU or a TPU; not run to its end yet."""
 
 from ml_collections import ConfigDict
 

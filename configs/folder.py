@@ -1,4 +1,4 @@
-"""Your own images: ``--config.data.path=`` names a folder or a zip. Half an hour on a laptop."""
+"""Your own images: ``--config.data.path=`` names a folder or a zip."""
 
 from ml_collections import ConfigDict
 

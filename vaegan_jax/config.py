@@ -272,7 +272,9 @@ FIELDS: dict[str, Field] = {
         _AUGMENTATIONS,
         "of all that the discriminator sees: colour, translation, cutout, or your own, with commas",
     ),
-    "gan.discriminator_steps": _field(1, _whole(1), "steps for each that trains the generator"),
+    "gan.discriminator_steps": _field(
+        1, _whole(1), "the generator trains at multiples of so many steps"
+    ),
     "gan.noise": _field("normal", _one_of(randomness.DISTRIBUTIONS), "the latents' distribution"),
     "gan.generator_learning_rate": _field(2e-4, _POSITIVE, "of the generator's Adam"),
     "gan.discriminator_learning_rate": _field(2e-4, _POSITIVE, "of the discriminator's Adam"),
@@ -304,7 +306,7 @@ FIELDS: dict[str, Field] = {
         free=True,
     ),
     "evaluation.size": _field(
-        224, _whole(32), "to which efflite0 resizes; 128 is four times as fast", free=True
+        224, _whole(32), "to which efflite0 resizes, in pixels; smaller is faster", free=True
     ),
     "evaluation.resize": _field(
         "clean",
@@ -321,7 +323,8 @@ FIELDS: dict[str, Field] = {
     "evaluation.samples": _field(
         0,
         _SAMPLES,
-        "of each kind; 0 for as many as are held out (at most 10,000), for which floors exist",
+        "of each kind (at most as many reconstructions as images are held out); 0 for as many as "
+        "are held out, at most 10,000, for which floors exist",
         free=True,
     ),
     "evaluation.reference_images": _field(
@@ -329,7 +332,7 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.paths": _field(1_000, _whole(2), "pairs of latents for the path length", free=True),
     "evaluation.likelihood_images": _field(
-        1_000, _whole(2), "held-out images whose likelihood is bounded", free=True
+        1_000, _whole(2), "at most so many held-out images have their likelihood bounded", True
     ),
     "evaluation.likelihood_draws": _field(64, _whole(1), "K of the IWAE bound", free=True),
     "evaluation.curve_every": _field(
@@ -338,7 +341,7 @@ FIELDS: dict[str, Field] = {
     "evaluation.curve_samples": _field(
         500,
         _whole(uncertainty.FEWEST),
-        "samples, against twice as many held-out images",
+        "samples, against twice as many held-out images or all there are",
         free=True,
     ),
 }

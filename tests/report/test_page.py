@@ -171,7 +171,7 @@ def test_what_was_seen_during_training_is_told(run, tmp_path):
         text = page.make(folder)
     parsed(text)
     assert "<dt>Mode collapse, GAN, step 40</dt>" in text
-    assert "They are &lt;alike&gt;. What usually helps: more of it." in text
+    assert "They are &lt;alike&gt;. To try: more of it." in text
     assert "1 of 3 latent dimensions are active; they carry 2 nats" in text
     # And among what happened.
     assert "gan, step 40: mode collapse: They are &lt;alike&gt;." in text

@@ -73,7 +73,7 @@ def test_each_threshold_raises_its_own_trouble(watched, stage, changes, near, na
     assert names(stage, lines(stage, changes), watched) == [name]
     assert names(stage, lines(stage, near), watched) == []
     (trouble,) = monitor.look(stage, lines(stage, changes), watched)
-    assert "What usually helps" in trouble.sentence
+    assert trouble.remedy in trouble.sentence
     for key in changes.keys() & trouble.evidence.keys():
         assert trouble.evidence[key] == pytest.approx(changes[key])
 

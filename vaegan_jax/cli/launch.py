@@ -45,7 +45,9 @@ def define_flags() -> None:
         "profile", False, "leave a trace of some steps of each stage in WORKDIR/profile"
     )
     flags.DEFINE_bool(
-        "distributed", False, "one of several processes that SLURM, Kubernetes or the like started"
+        "distributed",
+        False,
+        "one of several processes, which JAX finds, as under SLURM or Open MPI",
     )
     flags.DEFINE_string("coordinator", None, "of several processes: HOST:PORT of the first")
     flags.DEFINE_integer("process_id", None, "of several processes: which this is, from 0")

@@ -1,4 +1,4 @@
-"""What the latent dimensions of a trained VAE are used for, and how many it seems to want."""
+"""How much each latent dimension of a trained VAE carries, and a rule of thumb for their number."""
 
 import math
 from typing import Any, NamedTuple
@@ -87,7 +87,5 @@ def advice(found: dict[str, Any]) -> str:
     if found["active_units"] == 0:
         return f"{said} The size is not the trouble: the VAE has collapsed or diverged."
     if suggested > size:
-        return f"{said} None can be spared: model.latent_size={suggested} may hold more."
-    if suggested < size:
-        return f"{said} model.latent_size={suggested} seems enough."
-    return f"{said} model.latent_size={size} seems right."
+        said += " None can be spared."
+    return f"{said} The rule of thumb (docs/troubles.md) is model.latent_size={suggested}."

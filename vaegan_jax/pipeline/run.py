@@ -159,7 +159,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
 
 
 def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
-    """Returns what to say of each trouble that a stage was in: when, the evidence, what helps."""
+    """Returns a text on each trouble of a stage: when, the evidence, what to try."""
     metrics = folder.metrics(stage)
     held = monitor.held(stage, metrics, config)
     texts = []
@@ -172,7 +172,7 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
             until = " to the end" if steps[-1] == metrics[-1]["step"] else f" to step {steps[-1]}"
         texts.append(
             f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
-            f"What usually helps: {line['remedy']}."
+            f"To try: {line['remedy']}."
         )
     if monitor.too_few(stage, metrics, config):
         texts.append(

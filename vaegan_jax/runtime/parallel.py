@@ -28,8 +28,8 @@ def join(
     """Joins the processes of one run; call it before JAX is first used.
 
     Args:
-      coordinator: "host:port" of the first process. Without it JAX asks SLURM, Open MPI,
-        Kubernetes or Cloud TPU.
+      coordinator: "host:port" of the first process. Without it JAX finds the others, as
+        under SLURM or Open MPI.
       process_id: of this one, from 0.
       processes: how many there are.
 
@@ -40,7 +40,7 @@ def join(
     if any(given) and not all(given):
         raise UserError(
             "--coordinator, --process_id and --num_processes belong together: give all three, or "
-            "--distributed alone where SLURM, Open MPI, Kubernetes or Cloud TPU starts the run."
+            "--distributed alone where JAX finds the others, as under SLURM."
         )
     if processes is not None and not 0 <= (process_id or 0) < processes:
         raise UserError(

@@ -37,7 +37,7 @@ class Trouble(NamedTuple):
       name: of it, such as "mode_collapse".
       evidence: the numbers that it rests on.
       text: a sentence with these numbers.
-      remedy: what usually helps, in names of config fields.
+      remedy: what to try, in names of config fields.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Trouble(NamedTuple):
     @property
     def sentence(self) -> str:
         """All of it for a person to read."""
-        return f"{self.name.replace('_', ' ')}: {self.text} What usually helps: {self.remedy}."
+        return f"{self.name.replace('_', ' ')}: {self.text} To try: {self.remedy}."
 
 
 def look(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]:
@@ -199,7 +199,7 @@ def _gan_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | N
 
 
 def _vae_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    remedy = "a lower vae.kl_weight, vae.reconstruction=gaussian, or the GAN that follows"
+    remedy = "a lower vae.kl_weight, vae.reconstruction=gaussian"
     return _blurring(now, config, "the reconstructions", remedy)
 
 
