@@ -278,9 +278,7 @@ def _folders(directory: pathlib.Path) -> set[int]:
 
 def _complete(directory: pathlib.Path) -> set[int]:
     """Returns the steps whose checkpoints have a manifest."""
-    return {
-        step for step in _folders(directory) if (directory / str(step) / manifest.NAME).exists()
-    }
+    return {step for step in _folders(directory) if manifest.exists(directory / str(step))}
 
 
 def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:

@@ -225,9 +225,19 @@ def _prepare(
 
 
 def data_directory(directory: str) -> pathlib.Path:
-    """Returns where data is kept: the folder named, or else TFDS's own."""
+    """Returns where data is kept: the folder named, or else TFDS's own.
+
+    Raises:
+      UserError: for a path that TFDS would take for a pattern.
+    """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(directory or default).expanduser()
+    path = pathlib.Path(directory or default).expanduser()
+    if set("*?\\") & set(str(path.absolute())):
+        raise UserError(
+            f"data.directory is {path.absolute()}, and TFDS takes *, ? and backslashes in it for "
+            "patterns: name a folder without them."
+        )
+    return path
 
 
 def digest(digests: np.ndarray) -> str:

@@ -15,11 +15,14 @@ _intact: dict[pathlib.Path, list[Stat]] = {}
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes the manifest of all files in a folder into it, completely or not at all."""
+    """Writes the manifest of the files in a folder into it, completely or not at all.
+
+    Hidden files and those of file managers are left out, since they may change or go at any time.
+    """
     digests = {
         path.relative_to(folder).as_posix(): _sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not _is_foreign(path.relative_to(folder))
     }
     write_whole(folder / NAME, json.dumps(digests, indent=0))
 
@@ -40,10 +43,10 @@ def damage(folder: pathlib.Path) -> str:
         return f"{NAME} is not valid JSON"
     if not isinstance(digests, dict) or not digests:
         return f"{NAME} names no files"
-    for name in digests:
-        if not (folder / name).exists():
-            return f"{name} is missing"
-    stats = [_stat(folder / name) for name in (NAME, *digests)]
+    try:
+        stats = [_stat(folder / name) for name in (NAME, *digests)]
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
     if _intact.get(folder) == stats:
         return ""
     for name, digest in digests.items():
@@ -51,6 +54,24 @@ def damage(folder: pathlib.Path) -> str:
             return f"{name} has changed"
     _intact[folder] = stats
     return ""
+
+
+def exists(folder: pathlib.Path) -> bool:
+    """Returns whether a folder has a manifest.
+
+    Raises:
+      OSError: where that cannot be told, as without access to the folder.
+    """
+    try:
+        (folder / NAME).stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_foreign(path: pathlib.Path) -> bool:
+    names = ("@eadir", "thumbs.db", "desktop.ini")
+    return any(part.startswith(".") or part.lower() in names for part in path.parts)
 
 
 def _stat(path: pathlib.Path) -> Stat:
