@@ -156,7 +156,7 @@ _SIZE = (
 
 FIELDS: dict[str, Field] = {
     "seed": _field(0, _SEED, "every random draw of the run follows from it"),
-    "seeds": _field((), _SEEDS, "a run for each, in folders of their own, in the place of seed"),
+    "seeds": _field((), _SEEDS, "one run per seed, each in its own folder; replaces seed"),
     "variants": _field(
         (), _VARIANTS, 'a run for each, such as ("warm", "scratch: transfer.generator=scratch")'
     ),
@@ -229,7 +229,7 @@ FIELDS: dict[str, Field] = {
     "vae.free_bits": _field(
         0.0, _NOT_NEGATIVE, "nats of KL a latent dimension that cost no less than these"
     ),
-    # The hand-over.
+    # The transfer from the VAE to the GAN.
     "transfer.generator": _field(
         "vae",
         _one_of(["vae", "scratch"]),

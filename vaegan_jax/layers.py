@@ -336,7 +336,7 @@ def spectrally_normalised(kernel: jax.Array) -> jax.Array:
 
     Of a `Down` that matrix is the one of Miyato et al. 2018, arXiv 1802.05957, section 2.1 and
     appendix A. Where the paper carries a vector from step to step, this begins its power iteration
-    anew each time, from the same vector, so that there is no state; after 16 rounds the value is
+    again at each use, from the same vector, so that there is no state; after 16 rounds the value is
     a per cent or so too small for a random matrix. No gradient passes through the vectors.
     """
     matrix = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])

@@ -145,7 +145,7 @@ class Decoder(nn.Module):
             width // SIZE_MULTIPLE,
             self.base_width * 2 ** (LEVELS - 1),
         )
-        # With a bias of its own, so that it can take in an affine map of the latents.
+        # With its own bias, so that it can absorb an affine map of the latents.
         x = nn.Dense(
             h * w * c,
             kernel_init=nn.initializers.he_normal(),

@@ -56,7 +56,7 @@ class Trained:
 
     Two spaces of latents meet here. The *encoder's* are those of the VAE; the model's *own* are
     what its network takes. They are one for a VAE; a GAN whose generator took in the aggregated
-    posterior (``transfer.match_posterior``) takes latents of its own.
+    posterior (``transfer.match_posterior``) takes its own latents.
 
     Attributes:
       model: "vae" or "gan".

@@ -1,4 +1,4 @@
-"""The hand-over: what the GAN takes from the VAE's checkpoint."""
+"""The transfer: the GAN's initial parameters from a VAE's checkpoint."""
 
 import functools
 import pathlib

@@ -103,11 +103,11 @@ class Workdir:
             raise UserError(
                 f"The images have changed since the run in {self.path} began "
                 f"({_counts(noted)} then, {_counts(facts)} now): put them back to go on with it, "
-                "or name another --workdir to begin anew."
+                "or name another --workdir to start again."
             )
 
     def note_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Notes what the run began with and, where it goes on in another environment, that too.
+        """Records the environment in which a run starts, and every other one in which it resumes.
 
         Args:
           facts: of the environment.
@@ -230,7 +230,7 @@ class Workdir:
         return self.path / "evaluation"
 
     def write_evaluation(self, numbers: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
-        """Puts an evaluation in the place of the one before; the numbers come last."""
+        """Replaces the evaluation before; the numbers are written last."""
         if not self._writes:
             return
         self.evaluation_folder.mkdir(exist_ok=True)

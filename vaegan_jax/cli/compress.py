@@ -116,7 +116,7 @@ def _columns(count: int) -> int:
 
 
 def _coded(images: np.ndarray, name: str, quality: int) -> bytes:
-    # No gap between images, in the place of the grid's white lines.
+    # No gap between images instead of the grid's white lines.
     n, height, width, channels = images.shape
     columns = _columns(n)
     rows = -(-n // columns)

@@ -30,7 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "the run's folder, runs/CONFIG if not named; a run that stopped goes on there",
+        "the run's folder, runs/CONFIG by default; a stopped run resumes there",
     )
     flags.DEFINE_list(
         "stages", list(run.STAGES), "which stages to go through, with commas; all if not named"

@@ -125,12 +125,18 @@ def _parser() -> argparse.ArgumentParser:
         help="judge this one alone, print it, and leave the run's evaluation as it is",
     )
     command.add_argument(
-        "--step", type=_whole(0), help="of which checkpoint, the newest if not given; likewise"
+        "--step",
+        type=_whole(0),
+        help="of the checkpoint, the newest by default; prints only",
     )
-    command.add_argument("--seed", type=_seed, help="of the samples, the run's; likewise")
+    command.add_argument(
+        "--seed", type=_seed, help="of the samples, the run's by default; prints only"
+    )
     _out(command, "nothing but the terminal; a JSON file of the numbers")
     command.add_argument("--force", action="store_true", help="replace that file")
-    command = add("report", "runs:report", "make the page of a run anew", "report runs/quickstart")
+    command = add(
+        "report", "runs:report", "write the page of a run again", "report runs/quickstart"
+    )
     command.add_argument("run", metavar="RUN", help="the run's folder")
     command = add(
         "compare",

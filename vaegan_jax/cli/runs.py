@@ -40,7 +40,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Judges a run anew; with a model, a step or a seed named, prints and leaves the run as it is.
+    """Evaluates a run again; with --model, --step or --seed it prints and leaves the run unchanged.
 
     Raises:
       UserError: where there is no such checkpoint, or nothing to judge by.
@@ -109,7 +109,7 @@ def _chosen(folder: Any, model: str | None, step: int | None) -> dict[str, int |
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Makes a run's page anew."""
+    """Writes a run's page again."""
     _go_through("report", arguments.run, {})
 
 

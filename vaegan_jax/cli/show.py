@@ -55,7 +55,7 @@ def way(model: trained.Trained, stops: np.ndarray, frames: int) -> np.ndarray:
 
     Args:
       model: that decodes.
-      stops: latents of its own, float32 [N, L].
+      stops: its own latents, float32 [N, L].
       frames: of each leg, both of its ends included.
     """
     t, ends = jnp.linspace(0, 1, frames), jnp.asarray(stops)

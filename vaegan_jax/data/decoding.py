@@ -88,7 +88,7 @@ def kind(name: str, head: Callable[[], bytes]) -> Kind:
     return Kind.NOT_READ if _HEAD_NOT_READ.match(start) else Kind.OTHER
 
 
-class BadImage(Exception):  # noqa: N818 - a finding about a file, on which a run goes on
+class BadImage(Exception):  # noqa: N818 - a finding about a file, which does not stop a run
     """A file that is no usable image; the message is the reason."""
 
 

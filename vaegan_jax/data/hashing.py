@@ -93,7 +93,7 @@ def _read_cache(cache: pathlib.Path | None) -> dict[str, Entry]:
 
 
 def _write_cache(cache: pathlib.Path, entries: dict[str, Entry]) -> None:
-    # Several processes may write at once, each a file of its own; the last one stays.
+    # Several processes may write at once, each its own file; the last one stays.
     partial = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.partial")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)

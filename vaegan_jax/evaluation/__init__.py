@@ -1,1 +1,1 @@
-"""How good what came out is: distances, bounds and checks, each a pure function."""
+"""Metrics of samples and reconstructions: distances, bounds and checks, as pure functions."""

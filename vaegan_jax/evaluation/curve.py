@@ -1,4 +1,4 @@
-"""A cheap distance to held-out images, taken as training goes on."""
+"""A cheap distance to held-out images, measured during training."""
 
 import functools
 import math

@@ -27,7 +27,7 @@ class Embedding(NamedTuple):
       name: as it stands beside every number made with it; size or way of resizing included.
       distance: what a Frechet distance in its features is called; "fid" with Inception's weights
         and the way of resizing, and with nothing else.
-      kernel: what a kernel distance in its features is called; "kid" likewise.
+      kernel: the name of a kernel distance in its features, such as "kid".
       embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure,
         so that it can be jitted.
       params: of the network, handed over so that no program has them built in.

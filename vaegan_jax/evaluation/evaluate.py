@@ -1,4 +1,4 @@
-"""The evaluation of a run: what its networks make, held against real images.
+"""The evaluation of a run: its samples and reconstructions compared with real images.
 
 Three sets are judged alike: samples of the VAE's decoder, reconstructions of held-out images, and
 samples of the generator. Each is compared with the training and with the held-out images. Beside

@@ -47,7 +47,7 @@ def number(
     count: int,
     reference_count: int = 0,
 ) -> Number:
-    """Returns a `Number` of floats or scalar arrays, with None in the place of what is not finite.
+    """Returns a `Number` of floats or scalar arrays, with None for values that are not finite.
 
     So that a number can be written as JSON, which knows no infinities.
     """

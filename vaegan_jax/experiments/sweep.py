@@ -89,7 +89,7 @@ def run_all(
     stages: Sequence[str] = run.STAGES,
     profile: bool = False,
 ) -> None:
-    """Goes through all runs of a sweep, each in a folder of its own within the sweep's.
+    """Trains all runs of a sweep, each in its own subfolder.
 
     Finished runs are skipped, so that a sweep that was stopped resumes where it was.
 

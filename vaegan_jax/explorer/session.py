@@ -56,7 +56,7 @@ class Session:
     """A run, an export or the pretrained model, open to be explored; for any number of threads.
 
     All latents are the encoder's, float32 [L]: those of the VAE's newest checkpoint. A generator
-    that takes latents of its own is given the ones that match.
+    that takes its own latents is given the ones that match.
 
     Attributes:
       name: of the run.
@@ -133,10 +133,10 @@ class Session:
         }
 
     def prepare(self) -> None:
-        """Reads the data set and encodes it, up to 10,000 images; for a thread of its own.
+        """Reads the data set and encodes it, up to 10,000 images; for a separate thread.
 
         Where the data are gone or have changed, a note in `facts` says so, and the space is
-        probed in the place of being measured.
+        probed instead of being measured.
         """
         if not self.has_encoder:
             return

@@ -80,7 +80,7 @@ def project(means: np.ndarray, space: Space) -> np.ndarray:
     """Returns where latents [N, L] lie on the map, in standard deviations: float32 [4, N].
 
     The first two rows are along the first two directions, the others along the first two units.
-    A space of one dimension has zeros in the place of a second.
+    A space of one dimension has zeros instead of a second one.
     """
     centred = means - space.middle
     found = np.zeros((4, len(means)), np.float32)

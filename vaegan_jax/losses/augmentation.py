@@ -82,7 +82,7 @@ AUGMENTATIONS: dict[str, Augment] = {
 
 
 def chain(augmentations: Sequence[Augment]) -> Augment:
-    """Returns one augmentation that applies several in turn, each with a key of its own."""
+    """Returns one augmentation that applies several in turn, each with its own key."""
 
     def augment(images: jax.Array, key: jax.Array) -> jax.Array:
         for number, each in enumerate(augmentations):

@@ -142,7 +142,7 @@ def linear(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> 
 
 
 def cyclical(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
-    """Rises from 0 to 1 and begins anew, `cycles` times in the run.
+    """Rises from 0 to 1 and starts again, `cycles` times in the run.
 
     Fu et al. 2019, arXiv 1903.10145, with R = 1/2: it rises evenly in the first half of each
     cycle, and is 1 in the second. A cycle is steps / cycles long, rounded up.

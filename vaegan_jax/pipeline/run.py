@@ -1,4 +1,4 @@
-"""A run, top to bottom: data, VAE, hand-over, GAN, evaluation, report."""
+"""A run, top to bottom: data, VAE, transfer, GAN, evaluation, report."""
 
 import functools
 import hashlib
@@ -37,7 +37,7 @@ def train_and_evaluate(
       config: from `default_config`, overridden at will.
       path: the workdir.
       stages: which of `STAGES` to go through. One that is named alone is gone through even where
-        it was finished before, but for training. The report is made anew after anything else.
+        it was finished before, but for training. The report is written again after any other stage.
       profile: whether to leave a trace of some steps of each stage in the workdir.
 
     Raises:
@@ -132,7 +132,7 @@ def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Wo
 
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
-    """Returns some lines on a run: what it took, what came out, and which files to look at."""
+    """Returns a summary of a run: its cost, its results, and which files to look at."""
     lines = []
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
         metrics = folder.metrics(stage)

@@ -143,7 +143,7 @@ def _vanishing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None
         {"generator_slope": slope, "generator_gradient_norm": now["generator_gradient_norm"]},
         f"the generator's loss has a slope of {slope:.2g} in the discriminator's logits "
         f"{_steps(config)}, so that hardly anything of it reaches the generator.",
-        "gan.objective=non_saturating in the place of minimax, a weaker discriminator",
+        "gan.objective=non_saturating instead of minimax, a weaker discriminator",
     )
 
 
