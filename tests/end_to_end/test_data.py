@@ -83,7 +83,7 @@ def test_a_folder_of_photographs_becomes_rectangles(finished, prepared_directory
     assert facts["train"] + facts["held_out"] == COUNT
     assert (facts["skipped"], facts["duplicates"], facts["shape"]) == (1, 0, [16, 48, 3])
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000006.png"))
-    assert samples.shape == (4 * 18 - 2, 4 * 50 - 2, 3)
+    assert samples.shape == (8 * 18 - 2, 8 * 50 - 2, 3)
     assert f"{facts['train']} images to train on and {facts['held_out']} held out" in result.stdout
     listed = re.search(r"skipped 1, which (.+\.csv) lists with the reasons", result.stdout)[1]
     assert "broken.png,not an image" in pathlib.Path(listed).read_text()
