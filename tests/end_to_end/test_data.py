@@ -153,7 +153,7 @@ def test_a_prepared_tfds_set_in_grey(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "32x32, grey" in result.stdout
     with Image.open(tmp_path / "run/images/gan/samples_000006.png") as samples:
-        assert (samples.mode, samples.size) == ("L", (4 * 34 - 2, 4 * 34 - 2))
+        assert (samples.mode, samples.size) == ("L", (8 * 34 - 2, 8 * 34 - 2))
 
 
 BAD = {
