@@ -88,7 +88,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, tmp_path):
     """Whatever its path, and whatever a file manager has left in it."""
     workdir = tmp_path / "[of] a\\b" / "run"
     shutil.copytree(finished[0], workdir)
-    for folder in workdir.glob("checkpoints/*/*"):
+    for folder in workdir.glob("checkpoints/*/[0-9]*"):
         (folder / ".DS_Store").write_bytes(b"other")
     before = snapshot(workdir)
     result = launch(workdir, evaluated=True)

@@ -79,7 +79,7 @@ def _environment() -> str:
     the processor's model and splits work by the number of threads.
     """
     facts = environment.facts()
-    about = json.dumps([facts["processor"], facts["threads"]])
+    about = json.dumps([facts["processor"], facts["threads"], facts["variables"]])
     return f"{jax.default_backend()}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
 
 

@@ -94,6 +94,8 @@ def make_deterministic() -> None:
     It must be called before JAX is first used. Flags that are set already stay.
     """
     flags = os.environ.get("XLA_FLAGS", "")
+    if flags and not flags.lstrip().startswith("-"):
+        return  # the name of a file of flags, to which none can be added
     if DETERMINISTIC.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 

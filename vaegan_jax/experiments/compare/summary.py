@@ -211,10 +211,10 @@ def _number(value: float, half_width: float | None = None, sign: str = "") -> st
 
 def _spread(values: Sequence[Any], labels: Sequence[str]) -> str:
     """Returns the different values, each with the runs that have it."""
-    runs: dict[str, list[str]] = {}
+    runs: dict[str, tuple[Any, list[str]]] = {}
     for value, label in zip(values, labels, strict=True):
-        runs.setdefault(_value(value), []).append(label)
-    return "; ".join(f"{value} ({_named(having)})" for value, having in runs.items())
+        runs.setdefault(repr(value), (value, []))[1].append(label)
+    return "; ".join(f"{_value(value)} ({_named(having)})" for value, having in runs.values())
 
 
 def _value(value: Any) -> str:
