@@ -361,7 +361,7 @@ def test_an_old_one_is_deleted_only_when_the_new_one_is_complete(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vaegan_jax.manifest.write", full)
+        patch.setattr("vaegan_jax.runtime.manifest.write", full)
         checkpoints.save(2, {"a": jnp.zeros((50,), jnp.int32)}, {})
         with pytest.raises(UserError, match="No space left on device"):
             checkpoints.finish()

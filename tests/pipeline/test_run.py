@@ -11,6 +11,7 @@ from vaegan_jax import registry
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline.run import STAGES, train_and_evaluate
 
 STEPS = {"vae": 7, "gan": 5}
 
@@ -55,20 +56,20 @@ def test_a_changed_loss_is_refused_where_training_is_left_and_nothing_is_written
     config, run = begun
     config.gan.steps = STEPS["gan"] + 1
     with pytest.raises(LoadError):
-        run.train_and_evaluate(config, run)
+        train_and_evaluate(config, run)
     edit(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"vae\.reconstruction=loss_of_run:loss .*\(loss_of_run\)"):
-        run.train_and_evaluate(config, run)
+        train_and_evaluate(config, run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_finished_run_is_evaluated_with_a_changed_loss(begun):
     config, run = begun
     edit(run)
-    for stages in (run.STAGES, ("evaluate",)):
+    for stages in (STAGES, ("evaluate",)):
         with pytest.raises(LoadError):
-            run.train_and_evaluate(config, run, stages)
+            train_and_evaluate(config, run, stages)
 
 
 def test_a_changed_embedding_stops_no_training(begun):
@@ -78,7 +79,7 @@ def test_a_changed_embedding_stops_no_training(begun):
     (run / "run.json").write_text(json.dumps(noted))
     config.gan.steps = STEPS["gan"] + 1
     with pytest.raises(LoadError):
-        run.train_and_evaluate(config, run)
+        train_and_evaluate(config, run)
 
 
 def test_a_users_module_cannot_change_what_is_pinned(begun):
@@ -87,5 +88,5 @@ def test_a_users_module_cannot_change_what_is_pinned(begun):
     (run.parent / "loss_with_x64.py").write_text(text)
     config.vae.reconstruction = "loss_with_x64:loss"
     with pytest.raises(LoadError):
-        run.train_and_evaluate(config, run.parent / "new")
+        train_and_evaluate(config, run.parent / "new")
     assert not jax.config.jax_enable_x64

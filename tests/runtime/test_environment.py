@@ -99,7 +99,8 @@ def test_the_processor_is_identified_beyond_its_name(monkeypatch, told, facts):
 PROGRAM = """
 import json
 import jax, jax.numpy as jnp
-from vaegan_jax import environment, randomness
+from vaegan_jax import randomness
+from vaegan_jax.runtime import environment
 environment.pin()
 key = randomness.step_key(3, randomness.Stage.VAE, 5)
 drawn = randomness.latents(key, (3, 5))

@@ -24,7 +24,7 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number, capsys):
 def test_a_second_signal_ends_the_process_at_once():
     program = (
         "import os, signal, time\n"
-        "from vaegan_jax.signals import StopRequest\n"
+        "from vaegan_jax.runtime.signals import StopRequest\n"
         "with StopRequest():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('noted', flush=True)\n"
