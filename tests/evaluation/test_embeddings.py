@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.evaluation.backbones.test_inception import SHAPES, weights
 from tests.evaluation.test_distances import HERE
-from tests.evaluation.test_inception import SHAPES, weights
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import embeddings
 from vaegan_jax.evaluation.backbones import efflite0, inception
