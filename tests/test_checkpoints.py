@@ -289,6 +289,17 @@ def test_an_interrupted_save_is_set_aside(tmp_path):
     checkpoints.close()
 
 
+def test_a_first_save_may_be_interrupted_again_and_again(tmp_path):
+    saved(tmp_path, (1,))
+    for _ in range(3):
+        (tmp_path / "1").mkdir(exist_ok=True)
+        (tmp_path / "1" / "checksums.json").unlink(missing_ok=True)
+        checkpoints = Checkpoints(tmp_path, 9)
+        assert checkpoints.latest() is None
+        checkpoints.close()
+        assert latest(tmp_path) is None
+
+
 NAMES = ["[a]", "a\\b", "*", "what?", "[!x]{y}", "~ $HOME %41"]
 
 

@@ -297,7 +297,9 @@ def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
 
 def _require_none_damaged(directory: pathlib.Path, damaged: dict[int, str]) -> None:
     aside = directory / _DAMAGED
-    if not damaged and not (aside.is_dir() and any(aside.iterdir())):
+    # Interrupted saves were moved there, too; they have no manifest, and never counted.
+    moved = aside.is_dir() and any(p.is_dir() and manifest.exists(p) for p in aside.iterdir())
+    if not damaged and not moved:
         return
     found = "; ".join(f"step {step}: {why}" for step, why in damaged.items()) or f"see {aside}"
     raise UserError(
