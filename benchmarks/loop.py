@@ -74,7 +74,7 @@ class Bare:
         indices = jnp.asarray(served.indices)
         seed = jnp.uint32(config.seed)
         self.block = loop.Block(served.images, indices, indices, jnp.int32(most), seed)
-        self.state = parallel.put_state(self.stage.init(), parallel.whole(mesh))
+        self.state = parallel.put_state(self.stage.init(), parallel.replicated(mesh))
         self.run(1)
 
     def run(self, steps: int) -> float:

@@ -35,7 +35,7 @@ def gradient_bytes(stage: str, base_width: int) -> int:
         trained = [jax.eval_shape(lambda: vae.init(config, step_time.SHAPE)).params]
     else:
         state = jax.eval_shape(
-            lambda: gan.init(config, step_time.SHAPE, gan.random_start(config, step_time.SHAPE))
+            lambda: gan.init(config, step_time.SHAPE, gan.random_init(config, step_time.SHAPE))
         )
         trained = [state.generator, state.discriminator]
     return sum(4 * leaf.size for leaf in jax.tree.leaves(trained))

@@ -116,7 +116,7 @@ def jax_steps(
         state = jax.jit(functools.partial(vae.init, config, SHAPE))()
         step, number = vae.make_train_step(config, SHAPE), randomness.Stage.VAE
     else:
-        start = jax.jit(functools.partial(gan.random_start, config, SHAPE))()
+        start = jax.jit(functools.partial(gan.random_init, config, SHAPE))()
         state = jax.jit(functools.partial(gan.init, config, SHAPE))(start)
         # Past the warm-up, so that the generator is updated too.
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
@@ -126,7 +126,7 @@ def jax_steps(
         loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
     )
     # Where a training has it, so that the first call is compiled for those that follow.
-    state = parallel.put_state(state, parallel.whole(parallel.make_mesh()))
+    state = parallel.put_state(state, parallel.replicated(parallel.make_mesh()))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
     indices = jnp.arange(most * batch, dtype=jnp.int32).reshape(most, batch) % len(images)

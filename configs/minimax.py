@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
     config.evaluation.samples = 1_000
-    config.evaluation.reference_images = 1_000
+    config.evaluation.max_reference_images = 1_000
     config.evaluation.curve_every = 400
     config.evaluation.curve_samples = 200
     return config

@@ -22,10 +22,10 @@ def get_config() -> ConfigDict:
     config.training.picture_every = 500
     config.training.checkpoint_every = 500
     config.evaluation.samples = 1_000
-    config.evaluation.reference_images = 1_000
-    config.evaluation.paths = 100
-    config.evaluation.likelihood_images = 500
-    config.evaluation.likelihood_draws = 16
+    config.evaluation.max_reference_images = 1_000
+    config.evaluation.path_samples = 100
+    config.evaluation.max_likelihood_images = 500
+    config.evaluation.iwae_samples = 16
     config.evaluation.curve_every = 3_000
     config.evaluation.curve_samples = 200
     return config

@@ -23,10 +23,10 @@ def get_config() -> ConfigDict:
     config.training.checkpoint_every = 400
     # A minute, where the default takes many.
     config.evaluation.samples = 1_000
-    config.evaluation.reference_images = 1_000
-    config.evaluation.paths = 100
-    config.evaluation.likelihood_images = 500
-    config.evaluation.likelihood_draws = 16
+    config.evaluation.max_reference_images = 1_000
+    config.evaluation.path_samples = 100
+    config.evaluation.max_likelihood_images = 500
+    config.evaluation.iwae_samples = 16
     config.evaluation.curve_every = 400
     config.evaluation.curve_samples = 200
     return config

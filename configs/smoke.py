@@ -20,10 +20,10 @@ def get_config() -> ConfigDict:
     config.training.checkpoint_every = 6
     config.evaluation.embedding = "pixels"
     config.evaluation.samples = 100
-    config.evaluation.reference_images = 200
-    config.evaluation.paths = 20
-    config.evaluation.likelihood_images = 20
-    config.evaluation.likelihood_draws = 2
+    config.evaluation.max_reference_images = 200
+    config.evaluation.path_samples = 20
+    config.evaluation.max_likelihood_images = 20
+    config.evaluation.iwae_samples = 2
     config.evaluation.curve_every = 6
     config.evaluation.curve_samples = 50
     return config

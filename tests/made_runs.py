@@ -25,13 +25,13 @@ def states(config, scratch=False):
     """Returns a VAE's state, and a GAN's with a latent map unlike the identity."""
     trained = vae.init(config, SHAPE)
     if scratch:
-        start = gan.random_start(config, SHAPE)
+        start = gan.random_init(config, SHAPE)
     else:
         rng = np.random.default_rng(3)
         size = config.model.latent_size
         spread = rng.normal(size=(size, 2 * size))
-        start = gan.unmatched(trained.params["decoder"], size)
-        start = transfer.matched(start, rng.normal(size=size), spread @ spread.T / size)
+        start = gan.identity_init(trained.params["decoder"], size)
+        start = transfer.match_posterior(start, rng.normal(size=size), spread @ spread.T / size)
     grown = gan.init(config, SHAPE, start)
     # The average is not the generator, so that one cannot pass for the other.
     return trained, grown.replace(ema=jax.tree.map(lambda leaf: leaf * 1.1 + 0.01, grown.ema))

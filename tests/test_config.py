@@ -89,7 +89,7 @@ BAD = {
     "data.held_out_one_in": [1, 0, 8.0],
     "data.max_bad_fraction": [-0.1, 1.1, float("nan")],
     "data.flip": [1, "yes"],
-    "data.resident_limit_mb": [-1.0, float("inf")],
+    "data.max_resident_mb": [-1.0, float("inf")],
     "data.workers": [-1, 0.5],
     "model.base_width": [0, 1.5],
     "model.latent_size": [0, "128"],
@@ -103,7 +103,7 @@ BAD = {
     "vae.b1": [1.0, -0.1, float("nan")],
     "vae.b2": [1.0, -0.1],
     "vae.reconstruction": ["l2"],
-    "vae.variance": ["fixed"],
+    "vae.decoder_variance": ["fixed"],
     "vae.kl_weight": [-1.0, float("nan"), float("inf")],
     "vae.kl_schedule": ["cosine"],
     "vae.kl_warmup_steps": [-1],
@@ -123,19 +123,17 @@ BAD = {
     "gan.penalty_every": [0],
     "gan.augmentations": ["color", "colour,", "colour;cutout", 3],
     "gan.discriminator_steps": [0],
-    "gan.discriminator_b1": [1.0, float("nan")],
-    "gan.discriminator_b2": [1.0],
     "gan.noise": ["laplace"],
     "gan.generator_learning_rate": [0],
     "gan.discriminator_learning_rate": [0],
     "gan.b1": [1.0],
     "gan.b2": [1.0],
     "gan.discriminator_warmup_steps": [-1],
-    "gan.ema_half_life": [0],
+    "gan.ema_half_life_images": [0],
     "training.log_every": [0],
     "training.picture_every": [0],
     "training.checkpoint_every": [0],
-    "training.keep_checkpoints": [0],
+    "training.max_checkpoints": [0],
     "training.seconds_per_call": [0, -1],
     "evaluation.embedding": ["", "resnet", "a.b:", 3],
     "evaluation.size": [0, 31, 224.0],
@@ -143,10 +141,10 @@ BAD = {
     "evaluation.weights": [3],
     "evaluation.statistics": [None],
     "evaluation.samples": [-1, 1, 39],
-    "evaluation.reference_images": [-1, 39],
-    "evaluation.paths": [0, 1],
-    "evaluation.likelihood_images": [1],
-    "evaluation.likelihood_draws": [0],
+    "evaluation.max_reference_images": [-1, 39],
+    "evaluation.path_samples": [0, 1],
+    "evaluation.max_likelihood_images": [1],
+    "evaluation.iwae_samples": [0],
     "evaluation.curve_every": [-1],
     "evaluation.curve_samples": [39],
 }
@@ -196,6 +194,15 @@ def test_a_removed_field_is_refused_with_what_to_do_instead(name):
         assert "\n" not in message
 
 
+@pytest.mark.parametrize(("old", "new"), configuration.RENAMED.items())
+def test_renamed_field_is_refused_with_its_new_name_and_migrated_when_read(old, new):
+    assert old not in configuration.FIELDS
+    assert new in configuration.FIELDS
+    for part in (old, old.rpartition(".")[2]):
+        assert new in str(configuration.unknown_field(part))
+    assert configuration.migrate({old: 3, "seed": 1}) == {new: 3, "seed": 1}
+
+
 def test_a_missing_field_is_named():
     config = configuration.default_config()
     with config.unlocked():
@@ -207,7 +214,10 @@ def test_a_missing_field_is_named():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"vae.variance": "learned"}, r"vae\.variance=learned is only for vae\.reconstruction=gau"),
+        (
+            {"vae.decoder_variance": "learned"},
+            r"vae\.decoder_variance=learned is only for vae\.reconstruction=gau",
+        ),
         (
             {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
             r"transfer\.discriminator \(encoder\) takes from a VAE.*set transfer\.generator=vae",
@@ -352,7 +362,7 @@ def test_differences_name_exactly_what_changed(seed, steps, rate):
 def test_fields_on_which_no_result_depends_are_no_difference():
     before, after = configuration.default_config(), configuration.default_config()
     after.data.workers, after.data.directory, after.training.seconds_per_call = 3, "/data", 1.0
-    after.data.resident_limit_mb, after.training.keep_checkpoints = 0.0, 5
+    after.data.max_resident_mb, after.training.max_checkpoints = 0.0, 5
     assert (
         configuration.differences(configuration.flatten(before), configuration.flatten(after)) == []
     )

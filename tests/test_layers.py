@@ -187,7 +187,7 @@ def test_initialisation_keeps_the_variance_through_a_leaky_unit(layer, shape):
 @pytest.mark.parametrize("shape", [(4, 4, 3, 8), (4, 4, 8, 16), (64, 1)])
 def test_a_spectrally_normalised_kernel_has_a_largest_singular_value_of_one(shape):
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    ours = np.asarray(layers.spectrally_normalised(kernel), np.float64)
+    ours = np.asarray(layers.spectrally_normalized(kernel), np.float64)
     values = np.linalg.svd(ours.reshape(-1, shape[-1]), compute_uv=False)
     np.testing.assert_allclose(values[0], 1, atol=0.03)
     np.testing.assert_allclose(ours / ours.flat[0], kernel / kernel.flat[0], rtol=1e-3)
@@ -197,7 +197,7 @@ def test_the_gradient_of_spectral_normalisation_is_that_of_the_paper():
     # d/dk <g, k / s> = (g - <g, k / s> u v^T) / s, with the singular vectors held (equation 12).
     kernel, g = np.random.default_rng(0).normal(size=(2, 12, 3)).astype(np.float32)
     kernel[:, 0] *= 4  # one singular value well above the others
-    ours = jax.grad(lambda k: jnp.sum(g * layers.spectrally_normalised(k)))(kernel)
+    ours = jax.grad(lambda k: jnp.sum(g * layers.spectrally_normalized(k)))(kernel)
     u, s, v = np.linalg.svd(kernel.astype(np.float64), full_matrices=False)
     inner = np.sum(g * kernel) / s[0]
     expected = (g - inner * np.outer(u[:, 0], v[0])) / s[0]

@@ -128,7 +128,7 @@ def test_no_encoder_overflows_the_divergence_in_bfloat16():
 
 
 def test_the_judge_gives_logits_and_what_they_come_from(config):
-    judge = networks.make_judge(config.model, (16, 32, 3))
+    judge = networks.make_discriminate(config.model, (16, 32, 3))
     discriminator = networks.make_discriminator(config.model, (16, 32, 3))
     images = jax.random.uniform(jax.random.key(0), (2, 16, 32, 3), minval=-1)
     params = discriminator.init(jax.random.key(1), images)["params"]

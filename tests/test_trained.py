@@ -76,17 +76,17 @@ def test_the_maps_between_the_latents_are_those_of_the_gans_state(run):
     path, _, gan_state = run
     model, z = trained.load(path), latents(4).astype(np.float64)
     wanted = np.asarray(gan_state.latent_mean) + z @ np.asarray(gan_state.latent_factor).T
-    np.testing.assert_allclose(model.from_own(z), wanted, atol=1e-5)
-    np.testing.assert_allclose(model.to_own(wanted), z, atol=1e-4)
+    np.testing.assert_allclose(model.to_encoder_latents(z), wanted, atol=1e-5)
+    np.testing.assert_allclose(model.to_generator_latents(wanted), z, atol=1e-4)
     vae_model = trained.load(path, "vae")
-    np.testing.assert_array_equal(vae_model.to_own(z), z.astype(np.float32))
+    np.testing.assert_array_equal(vae_model.to_generator_latents(z), z.astype(np.float32))
 
 
 def test_a_fresh_generator_shows_an_encoded_picture_as_the_decoder_does(tmp_path):
     config = made_runs.tiny()
     vae_state, _ = made_runs.states(config)
-    start = gan.unmatched(vae_state.params["decoder"], 5)
-    start = transfer.matched(start, np.ones(5), 2 * np.eye(5))
+    start = gan.identity_init(vae_state.params["decoder"], 5)
+    start = transfer.match_posterior(start, np.ones(5), 2 * np.eye(5))
     made_runs.write(tmp_path, config, vae_steps=(7,), gan_steps=())
     saved = Checkpoints(tmp_path / "checkpoints" / "gan", keep=1)
     saved.save(1, gan.init(config, SHAPE, start), {})
@@ -94,7 +94,7 @@ def test_a_fresh_generator_shows_an_encoded_picture_as_the_decoder_does(tmp_path
     saved.close()
     model = trained.load(tmp_path)
     z = latents(2)
-    shown = model.decode(model.to_own(z))
+    shown = model.decode(model.to_generator_latents(z))
     wanted = plainly(vae_state.params["decoder"], z)
     np.testing.assert_allclose(shown, wanted, atol=1e-4)
 
@@ -123,7 +123,7 @@ def test_a_config_of_an_older_version_gets_defaults(run, tmp_path):
     path = tmp_path / "old"
     shutil.copytree(run[0], path)
     flat = json.loads((path / "config.json").read_text())
-    del flat["gan.discriminator_b1"], flat["model.spectral_norm"]
+    del flat["gan.penalty"], flat["model.spectral_norm"]
     (path / "config.json").write_text(json.dumps(flat | {"gan.gone": 3}))
     config = trained.load(path).config
     assert config.model.spectral_norm is False
@@ -174,7 +174,7 @@ def test_a_gan_from_scratch_has_no_encoder(tmp_path):
     assert not model.has_encoder
     with pytest.raises(UserError, match="no encoder"):
         model.encode(np.zeros((1, *SHAPE), np.float32))
-    np.testing.assert_array_equal(model.to_own(latents(2)), latents(2))
+    np.testing.assert_array_equal(model.to_generator_latents(latents(2)), latents(2))
 
 
 def test_what_does_not_fit_the_network_is_refused(run):
@@ -207,7 +207,9 @@ def test_an_export_loads_to_the_same_bits(run, tmp_path):
     file.write_bytes(weights.pack(model.parts, card))
     again = trained.load(file)
     np.testing.assert_array_equal(again.decode(latents(3)), model.decode(latents(3)))
-    np.testing.assert_array_equal(again.to_own(latents(3)), model.to_own(latents(3)))
+    np.testing.assert_array_equal(
+        again.to_generator_latents(latents(3)), model.to_generator_latents(latents(3))
+    )
     assert again.facts["sha256"] == model.facts["sha256"]
     assert trained.steps(file, "gan") == [5]
     with pytest.raises(UserError, match=r"no gan of step 3: it holds the gan of step 5"):

@@ -34,7 +34,7 @@ def first_state(config, start):
 
 
 def scratch(config):
-    return first_state(config, jax.jit(lambda: gan.random_start(config, SHAPE))())
+    return first_state(config, jax.jit(lambda: gan.random_init(config, SHAPE))())
 
 
 def decode(config, params, z):
@@ -47,7 +47,7 @@ def latents(config, count=3):
 
 def test_the_fresh_generator_makes_the_decoders_images_bit_for_bit(saved, config):
     directory, state = saved
-    start = transfer.start(config, IMAGES, directory, 7)
+    start = transfer.make_init(config, IMAGES, directory, 7)
     assert_trees_equal(start.generator, state.params["decoder"])
     warm = first_state(config, start)
     apply = jax.jit(networks.make_decoder(config.model, SHAPE).apply)
@@ -56,13 +56,17 @@ def test_the_fresh_generator_makes_the_decoders_images_bit_for_bit(saved, config
     assert np.ptp(images) > 0
     np.testing.assert_array_equal(apply({"params": warm.generator}, z), images)
     np.testing.assert_array_equal(apply({"params": warm.ema}, z), images)
-    np.testing.assert_array_equal(transfer.to_decoder(warm.latent_mean, warm.latent_factor, z), z)
-    np.testing.assert_array_equal(transfer.to_generator(warm.latent_mean, warm.latent_factor, z), z)
+    np.testing.assert_array_equal(
+        transfer.to_encoder_latents(warm.latent_mean, warm.latent_factor, z), z
+    )
+    np.testing.assert_array_equal(
+        transfer.to_generator_latents(warm.latent_mean, warm.latent_factor, z), z
+    )
 
 
 def test_all_but_the_generator_is_as_from_scratch(saved, config):
     directory, _ = saved
-    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
     alone = scratch(config)
     assert_trees_equal(
         warm.replace(generator=None, ema=None), alone.replace(generator=None, ema=None)
@@ -75,14 +79,14 @@ def test_the_trunk_of_the_encoder_judges_under_a_fresh_head(saved, config):
     config.model.discriminator_norm = config.model.norm
     alone = scratch(config)
     config.transfer.discriminator = "encoder"
-    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
     assert_trees_equal(warm.discriminator["trunk"], state.params["encoder"]["trunk"])
     assert_trees_equal(warm.discriminator["head"], alone.discriminator["head"])
     assert_trees_equal(warm.generator, state.params["decoder"])
     # What it judges by is what the encoder's head saw.
     model = config.model
     images = jnp.asarray(IMAGES[:3] / 127.5 - 1, jnp.float32)
-    _, features = networks.make_judge(model, SHAPE)(warm.discriminator, images)
+    _, features = networks.make_discriminate(model, SHAPE)(warm.discriminator, images)
     head = state.params["encoder"]["head"]
     encoded, _ = networks.make_encoder(model, SHAPE).apply(
         {"params": state.params["encoder"]}, images
@@ -94,7 +98,7 @@ def test_the_trunk_of_the_encoder_judges_under_a_fresh_head(saved, config):
 def test_a_matched_generator_is_the_decoder_at_the_latents_it_was_trained_on(saved, config):
     directory, state = saved
     config.transfer.match_posterior = True
-    warm = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
 
     # The aggregated posterior's moments, by NumPy in float64 over all images at once.
     images = jnp.asarray(IMAGES / 127.5 - 1, jnp.float32)
@@ -125,15 +129,17 @@ def test_matching_latents_go_both_ways():
     rng = np.random.default_rng(0)
     factor = np.tril(rng.normal(size=(5, 5))).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)
     mean, z = rng.normal(size=(5,)).astype(np.float32), rng.normal(size=(9, 5)).astype(np.float32)
-    there = transfer.to_decoder(mean, factor, z)
+    there = transfer.to_encoder_latents(mean, factor, z)
     np.testing.assert_allclose(there, mean + z @ factor.T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(transfer.to_generator(mean, factor, there), z, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        transfer.to_generator_latents(mean, factor, there), z, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_training_keeps_the_match(saved, config):
     directory, _ = saved
     config.transfer.match_posterior, config.gan.discriminator_warmup_steps = True, 0
-    state = first_state(config, transfer.start(config, IMAGES, directory, 7))
+    state = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
     real = jnp.asarray(IMAGES[:4] / 127.5 - 1, jnp.float32)
     new, _ = jax.jit(gan.make_train_step(config, SHAPE))(state, real, jax.random.key(0))
     assert_trees_equal(new.latent_mean, state.latent_mean)
@@ -145,7 +151,7 @@ def test_only_the_decoder_is_read(saved, config):
     directory, state = saved
     odd = {"decoder": state.params["decoder"], "encoder": {"a": jnp.ones(3)}}
     save(directory, 8, {"params": odd, "b": jnp.ones(2)})
-    start = transfer.start(config, IMAGES, directory, 8)
+    start = transfer.make_init(config, IMAGES, directory, 8)
     assert_trees_equal(start.generator, state.params["decoder"])
 
 
@@ -163,7 +169,7 @@ def test_another_network_is_refused(saved, config, change, phrase):
     directory, _ = saved
     config.model.update(change)
     with pytest.raises(UserError) as caught:
-        transfer.start(config, IMAGES, directory, 7)
+        transfer.make_init(config, IMAGES, directory, 7)
     assert phrase in str(caught.value)
     assert "params.decoder" in str(caught.value)
 
@@ -179,7 +185,7 @@ def test_missing_and_extra_leaves_are_refused(saved, config, missing):
         params = {"decoder": decoder}
     save(directory, 9, {"params": params})
     with pytest.raises(UserError) as caught:
-        transfer.start(config, IMAGES, directory, 9)
+        transfer.make_init(config, IMAGES, directory, 9)
     assert "only wanted: up_1.kernel" in str(caught.value)
     if missing != "whole":
         assert "only saved: spare.kernel" in str(caught.value)

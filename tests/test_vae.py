@@ -162,7 +162,7 @@ def test_a_reconstruction_term_of_ones_own_is_found_by_name(config, batch):
 
 
 def test_a_learned_variance_is_a_parameter_of_the_likelihood(config, batch):
-    config.vae.reconstruction, config.vae.variance = "gaussian", "learned"
+    config.vae.reconstruction, config.vae.decoder_variance = "gaussian", "learned"
     step = jax.jit(vae.make_train_step(config, SHAPE))
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     variance = float(np.exp(state.params["likelihood"]["log_variance"]))

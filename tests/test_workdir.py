@@ -217,7 +217,7 @@ def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, conf
             workdir.note_environment({"jax": version, "cores": 2}, {"seed": version})
         changed = [{"jax": "2"}, {"jax": "1"}]
         assert workdir.facts("run.json") == {
-            "seed": "1", "jax": "1", "cores": 2, "went_on_with": changed,
+            "seed": "1", "jax": "1", "cores": 2, "resumed_with": changed,
         }  # fmt: skip
 
         events = [line["event"] for line in workdir.events()]
@@ -233,7 +233,7 @@ def test_of_nested_facts_those_that_changed_are_noted(tmp_path, config):
         for facts in (began, later, later, last, last):
             workdir.note_environment(facts, {})
         assert workdir.facts("run.json") == began | {
-            "went_on_with": [
+            "resumed_with": [
                 {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
                 {"settings": {"b": None}, "git": {"dirty": False}},
             ]
@@ -247,7 +247,7 @@ SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embedding": 
     "noted",
     [
         {"sources": SOURCES},
-        {"went_on_with": [{"jax": "2"}, {"sources": SOURCES}, {"sources": {}}]},
+        {"resumed_with": [{"jax": "2"}, {"sources": SOURCES}, {"sources": {}}]},
     ],
 )
 def test_another_source_of_what_is_trained_is_refused(tmp_path, config, noted):

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.runtime import manifest, parallel
-from vaegan_jax.runtime.files import without_wildcards, write_whole
+from vaegan_jax.runtime.files import without_wildcards, write_atomic
 
 State = TypeVar("State")
 
@@ -57,15 +57,15 @@ class Checkpoints:
         """
         self._directory, self._keep = directory.absolute(), keep
         self.warnings: list[str] = []
-        if parallel.is_first():
+        if parallel.is_primary():
             with _access(self._directory):
                 self._directory.mkdir(parents=True, exist_ok=True)
                 _require_format(self._directory)
                 if not (self._directory / _FORMAT).exists():
-                    write_whole(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
+                    write_atomic(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
                 for half_deleted in self._directory.glob(f"{_DELETING}*"):
                     shutil.rmtree(half_deleted)
-        parallel.wait("checkpoints opened")
+        parallel.barrier("checkpoints opened")
         # Orbax deletes nothing: old checkpoints go once the new one has its manifest.
         self._manager = ocp.CheckpointManager(
             without_wildcards(self._directory),
@@ -83,8 +83,8 @@ class Checkpoints:
           UserError: where all checkpoints are damaged, or one cannot be accessed; nothing is moved
             then.
         """
-        newest = self._move_damaged() if parallel.is_first() else None
-        (step,) = parallel.first_says([-1 if newest is None else newest])
+        newest = self._move_damaged() if parallel.is_primary() else None
+        (step,) = parallel.broadcast_from_primary([-1 if newest is None else newest])
         self._manager.reload()
         return None if step < 0 else step
 
@@ -138,14 +138,14 @@ class Checkpoints:
             step, saved = pending
             if leaves(_read_tree(self._directory, step, None)) != saved:
                 raise ValueError("it reads back with other arrays than were saved")
-            parallel.wait("checkpoint read back")
-            if parallel.is_first():
+            parallel.barrier("checkpoint read back")
+            if parallel.is_primary():
                 manifest.write(self._directory / str(step))
                 for old in sorted(_complete(self._directory))[: -self._keep]:
                     doomed = self._directory / f"{_DELETING}{old}"
                     (self._directory / str(old)).rename(doomed)
                     shutil.rmtree(doomed)
-            parallel.wait("checkpoint complete")
+            parallel.barrier("checkpoint complete")
         except (OSError, ValueError) as error:
             raise self._not_saved(error) from error
 

@@ -7,7 +7,7 @@ Files in configs/ start from `default_config` and override; the command line ove
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -92,8 +92,8 @@ def _is_colour(value: Any) -> bool:
 
 
 _SAMPLES = (
-    lambda value: _is_int(value) and (value == 0 or value >= uncertainty.FEWEST),
-    f"0, or at least {uncertainty.FEWEST}",
+    lambda value: _is_int(value) and (value == 0 or value >= uncertainty.MIN_SAMPLES),
+    f"0, or at least {uncertainty.MIN_SAMPLES}",
 )
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
 _SEEDS = (
@@ -121,10 +121,6 @@ _DATA_NAME = (
         isinstance(value, str) and bool(re.fullmatch(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?", value))
     ),
     "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
-)
-_OTHER_BETA = (
-    lambda value: _is_number(value) and value < 1 and value == value,
-    "below 1, and negative for the common one",
 )
 _OWN_OR_NONE = (
     lambda value: isinstance(value, str) and (not value or registry.is_path(value)),
@@ -185,7 +181,7 @@ FIELDS: dict[str, Field] = {
         0.1, _FRACTION, "of the files, that may be unusable before the run is refused"
     ),
     "data.flip": _field(False, _YES_OR_NO, "mirror training images at random, left to right"),
-    "data.resident_limit_mb": _field(
+    "data.max_resident_mb": _field(
         2_000.0, _NOT_NEGATIVE, "a larger set is streamed; the same bits either way", free=True
     ),
     "data.workers": _field(
@@ -213,7 +209,7 @@ FIELDS: dict[str, Field] = {
         registry.allowed(vae_losses.RECONSTRUCTIONS),
         "the reconstruction term of the loss",
     ),
-    "vae.variance": _field(
+    "vae.decoder_variance": _field(
         "optimal",
         _one_of(["optimal", "learned"]),
         "of reconstruction=gaussian: the likeliest for each batch, or one parameter",
@@ -280,21 +276,17 @@ FIELDS: dict[str, Field] = {
     "gan.discriminator_learning_rate": _field(2e-4, _POSITIVE, "of the discriminator's Adam"),
     "gan.b1": _field(0.5, _BELOW_ONE, "both Adams' decay of the gradient's mean"),
     "gan.b2": _field(0.999, _BELOW_ONE, "both Adams' decay of the gradient's square"),
-    "gan.discriminator_b1": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b1 if negative"),
-    "gan.discriminator_b2": _field(-1.0, _OTHER_BETA, "of the discriminator's; gan.b2 if negative"),
     "gan.discriminator_warmup_steps": _field(
         200, _whole(0), "first steps, in which the discriminator trains alone"
     ),
-    "gan.ema_half_life": _field(
+    "gan.ema_half_life_images": _field(
         10_000.0, _POSITIVE, "images after which the generator's average has forgotten half"
     ),
     # The loop of both stages.
     "training.log_every": _field(100, _whole(1), "steps between lines of metrics", later=True),
     "training.picture_every": _field(1_000, _whole(1), "steps between pictures", later=True),
     "training.checkpoint_every": _field(1_000, _whole(1), "steps between checkpoints", later=True),
-    "training.keep_checkpoints": _field(
-        3, _whole(1), "newest checkpoints kept, a stage", free=True
-    ),
+    "training.max_checkpoints": _field(3, _whole(1), "newest checkpoints kept, a stage", free=True),
     "training.seconds_per_call": _field(
         2.0, _POSITIVE, "about how long the device works before the host looks", free=True
     ),
@@ -327,20 +319,22 @@ FIELDS: dict[str, Field] = {
         "are held out, at most 10,000, for which floors exist",
         free=True,
     ),
-    "evaluation.reference_images": _field(
+    "evaluation.max_reference_images": _field(
         50_000, _SAMPLES, "most real images, on either side, to compare with; 0 for all", free=True
     ),
-    "evaluation.paths": _field(1_000, _whole(2), "pairs of latents for the path length", free=True),
-    "evaluation.likelihood_images": _field(
+    "evaluation.path_samples": _field(
+        1_000, _whole(2), "pairs of latents for the path length", free=True
+    ),
+    "evaluation.max_likelihood_images": _field(
         1_000, _whole(2), "at most so many held-out images have their likelihood bounded", True
     ),
-    "evaluation.likelihood_draws": _field(64, _whole(1), "K of the IWAE bound", free=True),
+    "evaluation.iwae_samples": _field(64, _whole(1), "K of the IWAE bound", free=True),
     "evaluation.curve_every": _field(
         1_000, _whole(0), "steps between cheap evaluations during training; 0 for none", free=True
     ),
     "evaluation.curve_samples": _field(
         500,
-        _whole(uncertainty.FEWEST),
+        _whole(uncertainty.MIN_SAMPLES),
         "samples, against twice as many held-out images or all there are",
         free=True,
     ),
@@ -379,7 +373,23 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(flatten(config), indent=2) + "\n"
 
 
+RENAMED: dict[str, str] = {
+    "data.resident_limit_mb": "data.max_resident_mb",
+    "vae.variance": "vae.decoder_variance",
+    "gan.ema_half_life": "gan.ema_half_life_images",
+    "training.keep_checkpoints": "training.max_checkpoints",
+    "evaluation.reference_images": "evaluation.max_reference_images",
+    "evaluation.likelihood_images": "evaluation.max_likelihood_images",
+    "evaluation.likelihood_draws": "evaluation.iwae_samples",
+    "evaluation.paths": "evaluation.path_samples",
+}
+"""Names of fields in earlier versions -> today's."""
+
 REMOVED: dict[str, str] = {
+    **{
+        f"gan.discriminator_{beta}": f"set gan.{beta}, which holds for both networks"
+        for beta in ("b1", "b2")
+    },
     "training.picture_columns": "leave it out; grids of pictures have 8 columns",
     "transfer.generator_rate_decay": (
         "set gan.generator_learning_rate, which holds for every level of the generator"
@@ -412,6 +422,11 @@ REMOVED: dict[str, str] = {
 """Fields of earlier versions, and what to do instead."""
 
 
+def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a flattened config of an earlier version with renamed fields by today's names."""
+    return {RENAMED.get(name, name): value for name, value in flat.items()}
+
+
 def unknown_field(name: str) -> UserError:
     """Returns the error for a field that does not exist, or that an older version had.
 
@@ -419,6 +434,9 @@ def unknown_field(name: str) -> UserError:
       name: of the field, or the part of it that ml_collections did not find: its section or its
         last part.
     """
+    for old, new in RENAMED.items():
+        if name in (old, old.rpartition(".")[2]):
+            return UserError(f"The config field {old} is now called {new}.")
     for removed, instead in REMOVED.items():
         if name in (removed, *removed.split(".")):
             return UserError(f"The config field {name} was removed: {instead}.")
@@ -521,7 +539,7 @@ _ONLY_FOR = {
 }
 
 _ONLY_WITH = {
-    "vae.variance": ("vae.reconstruction", "gaussian"),
+    "vae.decoder_variance": ("vae.reconstruction", "gaussian"),
     "vae.kl_warmup_steps": ("vae.kl_schedule", "linear"),
     "vae.kl_cycles": ("vae.kl_schedule", "cyclical"),
 }

@@ -29,8 +29,8 @@ class GANState(flax.struct.PyTreeNode):
       generator_optimizer: the state of the generator's Adam.
       discriminator_optimizer: the state of the discriminator's Adam.
       ema: the generator's parameters, averaged over the steps; samples are drawn from these.
-      latent_mean: float32 [L], the m of `Start`; never changed.
-      latent_factor: float32 [L, L], the L of `Start`; never changed.
+      latent_mean: float32 [L], the m of `GANInit`; never changed.
+      latent_factor: float32 [L, L], the L of `GANInit`; never changed.
     """
 
     step: jax.Array
@@ -43,7 +43,7 @@ class GANState(flax.struct.PyTreeNode):
     latent_factor: jax.Array
 
 
-class Start(NamedTuple):
+class GANInit(NamedTuple):
     """What a GAN begins with.
 
     Attributes:
@@ -60,26 +60,26 @@ class Start(NamedTuple):
     latent_factor: jax.Array
 
 
-def unmatched(generator: optax.Params, latent_size: int) -> Start:
+def identity_init(generator: optax.Params, latent_size: int) -> GANInit:
     """Returns the start of a generator that takes latents as they are."""
-    return Start(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
+    return GANInit(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
 
 
-def random_start(config: ConfigDict, image_shape: tuple[int, int, int]) -> Start:
+def random_init(config: ConfigDict, image_shape: tuple[int, int, int]) -> GANInit:
     """Returns the start of a generator with random parameters."""
     generator = networks.make_decoder(config.model, image_shape)
     key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DECODER)
     params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
-    return unmatched(params, config.model.latent_size)
+    return identity_init(params, config.model.latent_size)
 
 
-def init(config: ConfigDict, image_shape: tuple[int, int, int], start: Start) -> GANState:
+def init(config: ConfigDict, image_shape: tuple[int, int, int], start: GANInit) -> GANState:
     """Returns the state of a GAN before its first step.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
-      start: from `transfer.start` or `random_start`; what it does not say is the same either way.
+      start: from `transfer.make_init` or `random_init`; everything else is the same for both.
     """
     key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
@@ -117,7 +117,7 @@ class GAN(NamedTuple):
     """
 
     generate: Callable[[optax.Params, jax.Array], jax.Array]
-    discriminate: networks.Judge
+    discriminate: networks.Discriminate
     objective: losses.Objective
     penalties: tuple[penalties.Term, ...]
     augment: augmentation.Augment
@@ -136,7 +136,7 @@ def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
     generator = networks.make_decoder(config.model, image_shape)
     return GAN(
         generate=lambda params, z: jnp.tanh(networks.apply(generator, params, z)),
-        discriminate=networks.make_judge(config.model, image_shape),
+        discriminate=networks.make_discriminate(config.model, image_shape),
         objective=registry.find("objective", config.gan.objective, losses.OBJECTIVES),
         penalties=tuple(penalties.make_terms(config.gan)),
         augment=augmentation.make(config.gan.augmentations),
@@ -153,7 +153,7 @@ def discriminator_loss(
     fake: jax.Array,
     key: jax.Array,
     *,
-    discriminate: networks.Judge,
+    discriminate: networks.Discriminate,
     objective: losses.Objective,
     terms: Sequence[penalties.Term] = (),
     penalty_scale: float = 1.0,
@@ -214,7 +214,7 @@ def generator_loss(
     real: jax.Array,
     fake: jax.Array,
     *,
-    discriminate: networks.Judge,
+    discriminate: networks.Discriminate,
     objective: losses.Objective,
 ) -> tuple[jax.Array, Scalars]:
     """Returns the generator's objective at the given fakes.
@@ -291,14 +291,14 @@ def update_generator(
     Args:
       state: before the update; its step is not advanced.
       gradient: of the generator's loss with respect to its parameters.
-      batch_size: images by which the average's half-life (``gan.ema_half_life``) is counted.
+      batch_size: images by which the average's half-life (``gan.ema_half_life_images``) is counted.
       gan: the networks, losses and optimizers.
     """
     updates, optimizer_state = gan.generator_optimizer.update(
         gradient, state.generator_optimizer, state.generator
     )
     params = optax.apply_updates(state.generator, updates)
-    decay = 0.5 ** (batch_size / gan.config.ema_half_life)
+    decay = 0.5 ** (batch_size / gan.config.ema_half_life_images)
     return state.replace(
         generator=params,
         generator_optimizer=optimizer_state,
@@ -325,10 +325,10 @@ def train_step(
       where it is not updated), and of the fakes relative to the real images `diversity`,
       `near_duplicates` and `sharpness` (see `symptoms`).
     """
-    real, batch_size = parallel.split_batch(real), len(real)
+    real, batch_size = parallel.shard_batch(real), len(real)
     noise_key = draw_key(key, Purpose.LATENT)
     z = latents(noise_key, (batch_size, gan.latent_size), gan.config.noise)
-    z = parallel.split_batch(z)
+    z = parallel.shard_batch(z)
     fake, pull_back = jax.vjp(lambda params: gan.generate(params, z), state.generator)
     keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
 
@@ -412,6 +412,4 @@ def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     gan = config.gan
-    b1 = gan.b1 if gan.discriminator_b1 < 0 else gan.discriminator_b1
-    b2 = gan.b2 if gan.discriminator_b2 < 0 else gan.discriminator_b2
-    return optax.adam(gan.discriminator_learning_rate, b1, b2)
+    return optax.adam(gan.discriminator_learning_rate, gan.b1, gan.b2)

@@ -29,11 +29,11 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 # A convolution whose window is the whole map g is quick while that map is small; past this many
 # positions, products of patches are quicker (on CPU: docs/performance.md).
-_LARGEST_WINDOW = 64
-_MOST_CHUNKS = 8
+_MAX_WINDOW = 64
+_MAX_CHUNKS = 8
 
 # Of the image: with no more, patches and one product are quicker than a convolution on a CPU.
-_MOST_PATCH_CHANNELS = 8
+_MAX_PATCH_CHANNELS = 8
 
 
 @jax.custom_vjp
@@ -41,7 +41,7 @@ def down(x: jax.Array, k: jax.Array) -> jax.Array:
     """A 4x4 convolution of stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, O]."""
     if _by_tiles(x, k.shape[2], x.shape[1] // 2, x.shape[2] // 2):
         return _on_cpu(_down_by_tiles, _down_by_convolution, x, k)
-    if k.shape[2] <= _MOST_PATCH_CHANNELS:
+    if k.shape[2] <= _MAX_PATCH_CHANNELS:
         return _on_cpu(_down_by_patches, _down_by_convolution, x, k)
     return _down_by_convolution(x, k)
 
@@ -61,7 +61,7 @@ def up(g: jax.Array, k: jax.Array) -> jax.Array:
     """The transpose of `down` in its image: [B, h, w, O] -> [B, 2h, 2w, C]."""
     if _by_tiles(g, k.shape[2], g.shape[1], g.shape[2]):
         return _on_cpu(_up_by_tiles, _up_by_convolution, g, k)
-    if k.shape[2] <= _MOST_PATCH_CHANNELS:
+    if k.shape[2] <= _MAX_PATCH_CHANNELS:
         return _on_cpu(_up_by_patches, _up_by_convolution, g, k)
     return _up_by_convolution(g, k)
 
@@ -91,7 +91,7 @@ def _up_by_patches(g: jax.Array, k: jax.Array) -> jax.Array:
 def correlate(x: jax.Array, g: jax.Array) -> jax.Array:
     """The derivative of ``<g, down(x, k)>`` in k: [B, H, W, C], [B, h, w, O] -> [4, 4, C, O]."""
     _, h, w, _ = g.shape
-    direct = _correlate_by_convolution if h * w <= _LARGEST_WINDOW else _correlate_by_patches
+    direct = _correlate_by_convolution if h * w <= _MAX_WINDOW else _correlate_by_patches
     if _by_tiles(x, x.shape[3], h, w):
         return _on_cpu(_correlate_by_tiles, direct, x, g)
     return direct(x, g)
@@ -122,7 +122,7 @@ def _correlate_by_patches(x: jax.Array, g: jax.Array) -> jax.Array:
         return total + g.reshape(-1, o).T @ patches.reshape(-1, 16 * c), None
 
     # A few images at a time keep the patches in the cache.
-    n = math.gcd(b, _MOST_CHUNKS)
+    n = math.gcd(b, _MAX_CHUNKS)
     chunks = (x.reshape(n, b // n, height, width, c), g.reshape(n, b // n, h, w, o))
     total, _ = lax.scan(add_chunk, jnp.zeros((o, 16 * c), x.dtype), chunks)
     return total.T.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
@@ -171,13 +171,13 @@ def _joined_blocks(blocks: jax.Array) -> jax.Array:
 # and g by the same two maps in rows and in columns; `up` and `correlate` follow as its derivatives.
 
 # Of the image; with fewer, making the tiles costs more than the products save.
-_FEWEST_CHANNELS = 32
+_MIN_CHANNELS = 32
 
 
 def _by_tiles(x: jax.Array, channels: int, h: int, w: int) -> bool:
     """Whether tiles of 2x2 outputs fit, are precise enough and, on a CPU, pay."""
     wide = jnp.finfo(x.dtype).bits >= 32
-    return wide and channels >= _FEWEST_CHANNELS and h % 2 == 0 and w % 2 == 0
+    return wide and channels >= _MIN_CHANNELS and h % 2 == 0 and w % 2 == 0
 
 
 _Form = Callable[[jax.Array, jax.Array], jax.Array]
@@ -331,7 +331,7 @@ up_init = nn.initializers.variance_scaling(4 * _GAIN, "fan_in", "normal", in_axi
 _POWER_ITERATIONS = 16
 
 
-def spectrally_normalised(kernel: jax.Array) -> jax.Array:
+def spectrally_normalized(kernel: jax.Array) -> jax.Array:
     """Divides a kernel [..., C, O] by the largest singular value of it as a matrix of O columns.
 
     Of a `Down` that matrix is the one of Miyato et al. 2018, arXiv 1802.05957, section 2.1 and

@@ -23,9 +23,9 @@ SIZE_MULTIPLE = 2**LEVELS
 NORMS = ("group", "none")
 
 _LEAK = 0.2
-_MOST_GROUPS = 8
+_MAX_GROUPS = 8
 # The posterior's deviations stay within exp(-10) and exp(10), as do their inverses.
-_MOST_LOG_VARIANCE = 20.0
+_MAX_LOG_VARIANCE = 20.0
 
 
 def normalise(x: jax.Array, norm: str) -> jax.Array:
@@ -38,7 +38,7 @@ def normalise(x: jax.Array, norm: str) -> jax.Array:
     """
     if norm == "none":
         return x
-    groups = math.gcd(_MOST_GROUPS, x.shape[-1])
+    groups = math.gcd(_MAX_GROUPS, x.shape[-1])
     group_norm = nn.GroupNorm(num_groups=groups, use_bias=False, use_scale=False, dtype=x.dtype)
     normalised: jax.Array = group_norm(x)
     return normalised
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
         mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-        return mean, bound(log_variance, _MOST_LOG_VARIANCE)
+        return mean, bound(log_variance, _MAX_LOG_VARIANCE)
 
 
 class Decoder(nn.Module):
@@ -180,7 +180,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Judges images.
+        """Evaluators images.
 
         Raises:
           ValueError: for images of another shape than `image_shape`.
@@ -197,10 +197,10 @@ def apply(module: nn.Module, params: optax.Params, x: jax.Array) -> Any:
     return module.apply({"params": params}, x)
 
 
-Judge = Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
+Discriminate = Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def make_judge(model: ConfigDict, image_shape: tuple[int, int, int]) -> Judge:
+def make_discriminate(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminate:
     """Returns ``judge(discriminator's params, images [B, H, W, C]) -> (logits, features)``.
 
     The logits are float32 [B], the features the trunk's [B, H/16, W/16, 8 base_width]. With
@@ -210,18 +210,18 @@ def make_judge(model: ConfigDict, image_shape: tuple[int, int, int]) -> Judge:
 
     def judge(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         if model.spectral_norm:
-            params = spectrally_normalised(params)
+            params = spectrally_normalized(params)
         logits, kept = discriminator.apply({"params": params}, images, mutable=["intermediates"])
         return logits, kept["intermediates"]["features"][0]
 
     return judge
 
 
-def spectrally_normalised(params: optax.Params) -> optax.Params:
-    """Returns parameters whose kernels, and nothing else, are `layers.spectrally_normalised`."""
+def spectrally_normalized(params: optax.Params) -> optax.Params:
+    """Returns parameters whose kernels, and nothing else, are `layers.spectrally_normalized`."""
 
     def normalised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return layers.spectrally_normalised(leaf) if path[-1].key == "kernel" else leaf
+        return layers.spectrally_normalized(leaf) if path[-1].key == "kernel" else leaf
 
     result: optax.Params = jax.tree_util.tree_map_with_path(normalised, params)
     return result

@@ -26,7 +26,7 @@ from vaegan_jax.checkpoints import require_equal_leaves
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import generation
-from vaegan_jax.evaluation.batches import over
+from vaegan_jax.evaluation.batches import map_batches
 from vaegan_jax.export import weights
 
 MODELS = ("vae", "gan")
@@ -128,19 +128,19 @@ class Trained:
         mean, log_variance = _in_batches(self._encode, pictures, sizes)
         return mean, log_variance
 
-    def to_own(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+    def to_generator_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
         """Returns the model's own latents that match the encoder's: float32 [B, L], both."""
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.array(transfer.to_generator(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_generator_latents(*self._map, jnp.asarray(latents)))
 
-    def from_own(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Returns the encoder's latents that match the model's own; the inverse of `to_own`."""
+    def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+        """Returns the encoder's latents for this model's; inverts `to_generator_latents`."""
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.array(transfer.to_decoder(*self._map, jnp.asarray(latents)))
+        return np.array(transfer.to_encoder_latents(*self._map, jnp.asarray(latents)))
 
     @property
     def params(self) -> Any:
@@ -263,7 +263,7 @@ def config_from(flat: dict[str, Any], where: str) -> ConfigDict:
     try:
         known = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in flat.items()
+            for name, value in configuration.migrate(flat).items()
             if name in configuration.FIELDS
         }
         config.update_from_flattened_dict(known)
@@ -439,7 +439,7 @@ def _in_batches(
     """Applies a function to rows, a batch of one size at a time; `shapes` is what each becomes."""
     if not len(rows):
         return tuple(np.zeros((0, *shape), np.float32) for shape in shapes)
-    found: tuple[np.ndarray, ...] = over(
+    found: tuple[np.ndarray, ...] = map_batches(
         len(rows), lambda indices: function(jnp.asarray(rows[indices])), _BATCH
     )
     return found

@@ -16,7 +16,9 @@ from vaegan_jax.data.feed import ImageArray
 _BATCH = 64
 
 
-def start(config: ConfigDict, images: ImageArray, directory: pathlib.Path, step: int) -> gan.Start:
+def make_init(
+    config: ConfigDict, images: ImageArray, directory: pathlib.Path, step: int
+) -> gan.GANInit:
     """Returns what ``config.transfer`` takes from a VAE.
 
     Args:
@@ -36,11 +38,11 @@ def start(config: ConfigDict, images: ImageArray, directory: pathlib.Path, step:
     if wanted.discriminator == "encoder" or wanted.match_posterior:
         names.append("encoder")
     parts = checkpoints.read(directory, step, {("params", name): params[name] for name in names})
-    begun = gan.unmatched(parts["params", "decoder"], config.model.latent_size)
+    begun = gan.identity_init(parts["params", "decoder"], config.model.latent_size)
     encoder = parts["params", names[-1]]
     if wanted.match_posterior:
         mean, covariance = aggregated_posterior(config, encoder, images)
-        begun = matched(begun, mean, covariance)
+        begun = match_posterior(begun, mean, covariance)
     if wanted.discriminator == "encoder":
         begun = begun._replace(trunk=encoder["trunk"])
     return begun
@@ -85,7 +87,7 @@ def aggregated_posterior(
     return mean, covariance
 
 
-def matched(start: gan.Start, mean: np.ndarray, covariance: np.ndarray) -> gan.Start:
+def match_posterior(start: gan.GANInit, mean: np.ndarray, covariance: np.ndarray) -> gan.GANInit:
     """Folds the map of the prior to the aggregated posterior into the generator's first layer.
 
     With a Gaussian of this mean m and covariance ``L L^T`` (L lower triangular, of Cholesky) the
@@ -111,11 +113,11 @@ def matched(start: gan.Start, mean: np.ndarray, covariance: np.ndarray) -> gan.S
     )
 
 
-def to_decoder(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
+def to_encoder_latents(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
     """Returns the decoder's latents that match a generator's: ``m + L z``, all rows [B, L]."""
     return mean[None] + jnp.matmul(latents, factor.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def to_generator(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
-    """Returns the generator's latents that match a decoder's: the inverse of `to_decoder`."""
+def to_generator_latents(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
+    """Returns the generator's latents for a decoder's: the inverse of `to_encoder_latents`."""
     return jax.scipy.linalg.solve_triangular(factor, (latents - mean[None]).T, lower=True).T

@@ -29,8 +29,8 @@ class VAEState(flax.struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, steps taken.
-      params: ``{"encoder": ..., "decoder": ...}``, float32; with ``vae.variance=learned`` also
-        ``{"likelihood": {"log_variance": scalar}}``.
+      params: ``{"encoder": ..., "decoder": ...}``, float32; with ``vae.decoder_variance=learned``
+        also ``{"likelihood": {"log_variance": scalar}}``.
       optimizer: the state of Adam.
     """
 
@@ -50,7 +50,7 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
         "encoder": encoder.init(draw_key(key, Purpose.ENCODER), images)["params"],
         "decoder": decoder.init(draw_key(key, Purpose.DECODER), latents)["params"],
     }
-    if config.vae.variance == "learned":
+    if config.vae.decoder_variance == "learned":
         params["likelihood"] = {"log_variance": jnp.asarray(_FIRST_LOG_VARIANCE)}
     return VAEState(
         step=jnp.zeros((), jnp.int32),
@@ -181,9 +181,9 @@ def train_step(
     Returns:
       The new state, and the scalars of `loss` with the `gradient_norm`.
     """
-    images = parallel.split_batch(images)
+    images = parallel.shard_batch(images)
     shape = (len(images), vae.latent_size)
-    eps = parallel.split_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
+    eps = parallel.shard_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
     gradient, scalars = jax.grad(loss, has_aux=True)(
         state.params, images, eps, vae.kl_weight(state.step), vae
     )

@@ -35,7 +35,7 @@ from vaegan_jax import checkpoints
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import parallel
-from vaegan_jax.runtime.files import write_whole
+from vaegan_jax.runtime.files import write_atomic
 from vaegan_jax.training import monitor
 
 CHECKPOINTS = "checkpoints"
@@ -60,7 +60,7 @@ class Workdir:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self._writes = parallel.is_first()
+        self._writes = parallel.is_primary()
         self._tensorboards: dict[str, SummaryWriter] = {}
 
     def checkpoints(self, stage: str) -> pathlib.Path:
@@ -97,7 +97,7 @@ class Workdir:
         """
         noted = self.facts(DATA)
         if noted is None:
-            self._write_whole(DATA, json.dumps(facts, indent=2) + "\n")
+            self._write_atomic(DATA, json.dumps(facts, indent=2) + "\n")
             return
         if noted["digest"] != facts["digest"]:
             raise UserError(
@@ -118,11 +118,11 @@ class Workdir:
             self.write_facts(ENVIRONMENT, identity | facts)
             return
         last = noted
-        for change in noted.get("went_on_with", []):
+        for change in noted.get("resumed_with", []):
             last = _merged(last, change)
         changed = _changes({name: last.get(name) for name in facts}, facts)
         if changed:
-            noted["went_on_with"] = [*noted.get("went_on_with", []), changed]
+            noted["resumed_with"] = [*noted.get("resumed_with", []), changed]
             self.write_facts(ENVIRONMENT, noted)
             self.write_event(f"went on with another environment: {', '.join(changed)}")
 
@@ -143,7 +143,7 @@ class Workdir:
                 or line["step"] <= step
                 or line.get("trouble") == monitor.NOT_FINITE  # what went wrong stays on record
             ]
-            write_whole(self.path / name, "".join(f"{line}\n" for line in kept))
+            write_atomic(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
             match = re.fullmatch(r".*_(\d+)", picture.stem)
             if match and int(match[1]) > step:
@@ -214,7 +214,7 @@ class Workdir:
 
     def write_facts(self, name: str, facts: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
-        self._write_whole(name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        self._write_atomic(name, json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
     def evaluation(self) -> dict[str, Any] | None:
         """Returns what `write_evaluation` wrote last, or None.
@@ -240,11 +240,11 @@ class Workdir:
         for name, picture in pictures.items():
             _save_picture(self.evaluation_folder / f"{name}.png", picture)
         text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-        write_whole(self.path / NUMBERS, text)
+        write_atomic(self.path / NUMBERS, text)
 
     def write_report(self, page: str) -> pathlib.Path:
         """Writes report.html."""
-        self._write_whole(REPORT, page)
+        self._write_atomic(REPORT, page)
         return self.path / REPORT
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
@@ -258,9 +258,9 @@ class Workdir:
                 lines.append(json.loads(line))
         return lines
 
-    def _write_whole(self, name: str, text: str) -> None:
+    def _write_atomic(self, name: str, text: str) -> None:
         if self._writes:
-            write_whole(self.path / name, text)
+            write_atomic(self.path / name, text)
 
     def _write_line(self, name: str, line: dict[str, Any]) -> None:
         if not self._writes:
@@ -308,7 +308,7 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     Raises:
       UserError: where it holds a run with another config, or something else altogether.
     """
-    if not parallel.is_first():
+    if not parallel.is_primary():
         return
     try:
         names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
@@ -323,7 +323,7 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
             f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
         )
     try:
-        saved = json.loads((path / CONFIG).read_text())
+        saved = configuration.migrate(json.loads((path / CONFIG).read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
@@ -370,7 +370,7 @@ def require_same_sources(
       UserError: where the source of one has changed.
     """
     noted = Workdir(path).facts(ENVIRONMENT) or {}
-    records = [noted, *noted.get("went_on_with", [])]
+    records = [noted, *noted.get("resumed_with", [])]
     began: dict[str, dict[str, str]]
     began = next((record["sources"] for record in records if "sources" in record), {})
     values = configuration.flatten(config)
@@ -402,8 +402,8 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     Raises:
       UserError: where the folder cannot be written, belongs to another run, or is in use.
     """
-    if not parallel.is_first():
-        parallel.wait("workdir opened")
+    if not parallel.is_primary():
+        parallel.barrier("workdir opened")
         yield Workdir(path)
         return
     require_usable(path, config)
@@ -431,12 +431,12 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             before = workdir.config()
             changed = configuration.differences(before, configuration.flatten(config))
             if not before or changed:
-                write_whole(path / CONFIG, configuration.to_json(config))
+                write_atomic(path / CONFIG, configuration.to_json(config))
             for change in changed if before else ():
                 workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         except OSError as error:
             raise _not_writable(path, error) from error
-        parallel.wait("workdir opened")
+        parallel.barrier("workdir opened")
         try:
             yield workdir
         finally:

@@ -167,7 +167,7 @@ def test_a_file_of_too_many_latents_is_refused(vaegan, run, white, monkeypatch):
 
 def test_a_comparison_that_is_left_out_is_named(vaegan, run, tmp_path, monkeypatch):
     pictures(tmp_path / "own")
-    monkeypatch.setattr(compress, "_MOST_COMPARED", 2)
+    monkeypatch.setattr(compress, "_MAX_COMPARED", 2)
     code, out, _ = vaegan("encode", run, "own")
     assert code == 0
     assert "PSNR" in out
@@ -214,9 +214,9 @@ def test_traverse_by_units_moves_the_most_active_of_the_encoders_latents(vaegan,
     assert code == 0
     assert "1, 3" in out  # of the variances 0.1, 0.9, 0, 0.4, 0.2
     model = trained.load(run)
-    z = model.from_own(np.zeros((1, 5)))
+    z = model.to_encoder_latents(np.zeros((1, 5)))
     z[0, 1] += 2 * np.sqrt(0.9)
-    wanted = np.round((model.decode(model.to_own(z)) + 1) * 127.5)[0]
+    wanted = np.round((model.decode(model.to_generator_latents(z)) + 1) * 127.5)[0]
     np.testing.assert_array_equal(cell(read("traverse.png"), 0, 2), wanted)
 
 

@@ -146,7 +146,7 @@ def test_a_stream_reads_ahead_a_bounded_number_of_images():
 
 def train(config, path, limit_mb, steps=7):
     config = config.copy_and_resolve_references()
-    config.data.resident_limit_mb, config.vae.steps, config.data.flip = limit_mb, steps, True
+    config.data.max_resident_mb, config.vae.steps, config.data.flip = limit_mb, steps, True
 
     def init():
         return vae.init(config, SHAPE)

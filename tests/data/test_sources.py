@@ -257,7 +257,7 @@ def test_a_name_that_is_no_utf_8_is_read(tmp_path):
 
 
 def test_gigantic_files_are_not_even_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MOST_BYTES", len(PNG))
+    monkeypatch.setattr(sources, "MAX_BYTES", len(PNG))
     fill(tmp_path, "a.png")
     fill(tmp_path, "b.png", data=PNG + b"x")
     assert reasons(sources.open_path(tmp_path)) == {"b.png": f"too large: {len(PNG) + 1} bytes"}

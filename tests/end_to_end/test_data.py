@@ -101,7 +101,7 @@ def test_streamed_or_from_a_zip_the_run_is_the_same_to_the_last_bit(finished, fo
     result = launch(
         tmp_path / "run",
         *flags(archive, tmp_path / "prepared"),
-        "--config.data.resident_limit_mb=0.0",
+        "--config.data.max_resident_mb=0.0",
         "--config.data.workers=3",
         config="configs/folder.py",
     )

@@ -157,8 +157,8 @@ def test_a_signal_ends_an_evaluation_and_the_next_run_begins_it_again(finished, 
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / "evaluation")
-    flags = ("--config.evaluation.likelihood_images=100000",
-             "--config.evaluation.likelihood_draws=999")  # fmt: skip
+    flags = ("--config.evaluation.max_likelihood_images=100000",
+             "--config.evaluation.iwae_samples=999")  # fmt: skip
     process = subprocess.Popen(
         command(workdir, *flags, evaluated=True),
         cwd=ROOT,

@@ -121,7 +121,7 @@ def test_another_seed_gives_other_bits(finished, tmp_path):
 
 def test_from_scratch_all_else_is_equal(finished, tmp_path):
     flags = ("--config.transfer.generator=scratch", "--config.training.checkpoint_every=1",
-             "--config.training.keep_checkpoints=12")  # fmt: skip
+             "--config.training.max_checkpoints=12")  # fmt: skip
     assert launch(tmp_path / "[scratch]", *flags).returncode == 0
     unmatched = "--config.transfer.match_posterior=False"
     assert launch(tmp_path / "warm", unmatched, *flags[1:]).returncode == 0

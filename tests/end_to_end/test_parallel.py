@@ -82,7 +82,7 @@ def runs(tmp_path_factory):
     base = tmp_path_factory.mktemp("parallel")
     result = launch(base / "devices", *FLAGS, **devices(2))
     assert result.returncode == 0, result.stderr
-    started = processes(base / "processes", 2, "--config.data.resident_limit_mb=0")
+    started = processes(base / "processes", 2, "--config.data.max_resident_mb=0")
     codes = [process.wait(timeout=300) for process in started]
     assert codes == [0, 0], said(base / "processes", 0) + said(base / "processes", 1)
     return base
@@ -118,7 +118,7 @@ def test_other_devices_see_the_same_batches_and_noise(finished, runs):
 
 def test_eight_devices_that_hold_a_part_of_the_images_each(finished, tmp_path):
     """8,300 images of 16x16 take 5.5 MB: more than the limit of one device, not that of eight."""
-    flags = ("--config.data.resident_limit_mb=1", "--config.training.seconds_per_call=60")
+    flags = ("--config.data.max_resident_mb=1", "--config.training.seconds_per_call=60")
     parts = launch(tmp_path / "parts", *FLAGS, "--stages=vae", *flags, **devices(8))
     assert parts.returncode == 0, parts.stderr
     one = metrics(finished[0])[0]

@@ -60,8 +60,8 @@ def test_a_run_is_judged_and_its_page_made_anew(run):
     page.unlink()
     assert vaegan("report", run).returncode == 0
     assert page.exists()
-    settings = ("embedding=pixels", "samples=60", "reference_images=60", "paths=4",
-                "likelihood_images=4", "likelihood_draws=2")  # fmt: skip
+    settings = ("embedding=pixels", "samples=60", "max_reference_images=60", "paths=4",
+                "max_likelihood_images=4", "iwae_samples=2")  # fmt: skip
     sets = [word for setting in settings for word in ("--set", f"evaluation.{setting}")]
     result = vaegan("evaluate", run, *sets)
     assert result.returncode == 0, result.stderr

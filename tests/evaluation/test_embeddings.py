@@ -189,6 +189,6 @@ def test_statistics_must_be_of_as_many_features(config, tmp_path):
     for size in (192, 2048):
         np.savez(config.evaluation.statistics, mu=np.zeros(size), sigma=np.eye(size))
         if size == 192:
-            assert evaluate.make_judges(config, data, True).statistics.mu.shape == (192,)
+            assert evaluate.make_evaluators(config, data, True).statistics.mu.shape == (192,)
     with pytest.raises(UserError, match=r"of 2048 features, and pixels makes 192"):
-        evaluate.make_judges(config, data, True)
+        evaluate.make_evaluators(config, data, True)

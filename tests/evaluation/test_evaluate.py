@@ -65,10 +65,10 @@ def data():
 @pytest.fixture
 def evaluated(config):
     config.evaluation.samples = 60
-    config.evaluation.reference_images = 100
-    config.evaluation.paths = 10
-    config.evaluation.likelihood_images = 12
-    config.evaluation.likelihood_draws = 3
+    config.evaluation.max_reference_images = 100
+    config.evaluation.path_samples = 10
+    config.evaluation.max_likelihood_images = 12
+    config.evaluation.iwae_samples = 3
     config.evaluation.curve_samples = 40
     return config
 
@@ -76,7 +76,7 @@ def evaluated(config):
 @pytest.fixture
 def models(evaluated):
     params = jax.jit(functools.partial(vae.init, evaluated, SHAPE))().params
-    generator = jax.jit(functools.partial(gan.random_start, evaluated, SHAPE))().generator
+    generator = jax.jit(functools.partial(gan.random_init, evaluated, SHAPE))().generator
     return evaluate.Models(params["encoder"], params["decoder"], generator)
 
 
@@ -144,7 +144,7 @@ def test_the_floor_is_what_as_many_real_images_of_the_other_side_give(evaluated,
 
 def test_the_errors_are_those_of_other_samples_of_the_same_model(evaluated, data, models):
     # The spread of the distance over seeds, which change nothing but the draws, is the error.
-    evaluated.evaluation.reference_images = 0
+    evaluated.evaluation.max_reference_images = 0
     reference = comparison.reference(features_of(data.held_out.pixels))
     _, found = run(evaluated, data, models)
     number = found["gan_samples", "held_out", "fd_pixels"]
@@ -187,7 +187,7 @@ def test_as_many_as_are_held_out_are_judged_if_no_number_is_named(evaluated, dat
 
 
 def test_the_pairs_are_the_nearest_images(evaluated, data, models):
-    evaluated.evaluation.reference_images = 0
+    evaluated.evaluation.max_reference_images = 0
     found, _ = run(evaluated, data, models)
     samples, train, held_out = found.pairs
     assert samples.shape == train.shape == held_out.shape == (16, *SHAPE)
@@ -212,7 +212,7 @@ def test_a_generator_that_copies_the_training_set_is_caught(evaluated, data, mod
         return drawn(evaluated, models.decoder)[:count]
 
     monkeypatch.setattr(evaluate.generation, "samples", copied)
-    evaluated.evaluation.reference_images = 0
+    evaluated.evaluation.max_reference_images = 0
     _, found = run(evaluated, data, models._replace(encoder=None))
     assert found["gan_samples", "train", "authenticity"].value == 0
     assert found["gan_samples", "train", "authenticity"].floor > 0.3

@@ -252,7 +252,7 @@ def test_even_images_and_even_slopes_have_no_detail():
 
 
 def test_a_learned_variance_is_its_own(config):
-    config.vae.reconstruction, config.vae.variance = "gaussian", "learned"
+    config.vae.reconstruction, config.vae.decoder_variance = "gaussian", "learned"
     params = {"likelihood": {"log_variance": jnp.float32(-3.0)}}
     np.testing.assert_allclose(vae_quality.own_variance(config, params), np.exp(-3), rtol=1e-6)
     assert vae_quality.own_variance(config, {}) is None  # the likeliest has no fixed one

@@ -210,7 +210,7 @@ def test_a_crop_that_leaves_nothing_is_refused(ask):
 
 
 def test_too_large_a_file_is_refused_by_what_it_says_and_by_what_it_is(ask, monkeypatch):
-    monkeypatch.setattr(server, "MOST_UPLOAD_BYTES", 100)
+    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 100)
     assert_refused(ask("POST", "/api/encode", content=b"x" * 101, headers=BYTES), 413)
 
     async def parts():

@@ -41,7 +41,7 @@ def test_pictures_are_those_of_the_loaded_models(session, path, steps):
     assert pictures.keys() == steps.keys()
     for model, step in steps.items():
         loaded = trained.load(path, model, step)
-        wanted = preprocessing.to_uint8(loaded.decode(loaded.to_own(LATENT[None])))[0]
+        wanted = preprocessing.to_uint8(loaded.decode(loaded.to_generator_latents(LATENT[None])))[0]
         assert np.abs(pictures[model].astype(int) - np.asarray(wanted, int)).max() <= 1
 
 
@@ -53,7 +53,7 @@ def test_checkpoints_and_networks_differ(session):
 
 
 def test_few_models_are_kept_however_many_are_asked_for(session, monkeypatch):
-    monkeypatch.setattr(sessions, "_MOST_MODELS", 2)
+    monkeypatch.setattr(sessions, "_MAX_MODELS", 2)
     session._models.clear()
     for steps in ({"vae": 3}, {"vae": 7}, {"gan": 2}, {"gan": 5}):
         session.pair(LATENT, steps)
@@ -67,7 +67,7 @@ def test_a_step_that_is_not_there_says_so(session):
 
 def test_a_random_latent_is_a_draw_for_the_generator(session, path):
     gan = trained.load(path, "gan")
-    own = gan.to_own(np.stack([session.random(seed) for seed in range(300)]))
+    own = gan.to_generator_latents(np.stack([session.random(seed) for seed in range(300)]))
     np.testing.assert_allclose(own.mean(axis=0), 0, atol=0.25)
     np.testing.assert_allclose(own.std(axis=0), 1, atol=0.2)
     assert (session.random(1) == session.random(1)).all()
@@ -102,7 +102,7 @@ def test_facts_say_what_there_is(session):
 
 
 def test_facts_say_of_how_many_images_those_encoded_are(path, monkeypatch):
-    monkeypatch.setattr(sessions, "_MOST_IMAGES", 30)
+    monkeypatch.setattr(sessions, "_MAX_IMAGES", 30)
     opened = Session(path)
     opened.prepare()
     data = opened.facts()["data"]
@@ -169,7 +169,7 @@ def test_without_a_crop_the_runs_own_preprocessing_decides():
 
 
 def test_pictures_beyond_the_bound_are_not_decoded(monkeypatch):
-    monkeypatch.setattr(sessions, "MOST_PIXELS", 99)
+    monkeypatch.setattr(sessions, "MAX_PIXELS", 99)
     with pytest.raises(BadImage, match="too large: 10x10"):
         sessions.crop_picture(made.png(10, 10), None, Settings(16, 16))
 

@@ -63,5 +63,5 @@ def test_a_probed_space_has_the_jacobians_singular_vectors():
 
 def test_no_more_axes_than_a_page_can_hold():
     found = space.measure(np.random.default_rng(3).normal(size=(50, 70)))
-    assert found.directions.shape == (space.MOST_AXES, 70)
-    assert len(found.units) == len(found.deviations) == space.MOST_AXES
+    assert found.directions.shape == (space.MAX_AXES, 70)
+    assert len(found.units) == len(found.deviations) == space.MAX_AXES

@@ -153,7 +153,7 @@ def read_images(
                 print(f"left out {line}")
             continue
         try:
-            if path.stat().st_size > decoding.MOST_BYTES:
+            if path.stat().st_size > decoding.MAX_BYTES:
                 raise ValueError("too large")
             image = decoding.decode(path.read_bytes())
             found.append(preprocessing.prepare(image, wanted))

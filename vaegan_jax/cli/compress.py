@@ -12,7 +12,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.export import codec
 
 _QUALITIES = range(1, 96)
-_MOST_COMPARED = 4_096
+_MAX_COMPARED = 4_096
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -26,15 +26,15 @@ def encode(arguments: argparse.Namespace) -> None:
     integers = codec.quantise(mean, step)
     data = codec.pack(integers, step, model.facts["sha256"], model.image_shape)
     latents = codec.unpack(data).latents
-    back = common.decode(model, model.to_own(latents))
+    back = common.decode(model, model.to_generator_latents(latents))
     out.write_bytes(data)
     print(f"result: {out}, {len(originals)} images in {len(data)} bytes")
     print(_line("this model", len(data), originals, back))
-    if len(originals) <= _MOST_COMPARED:
+    if len(originals) <= _MAX_COMPARED:
         for line in comparison(originals, len(data)):
             print(line)
     else:
-        print(f"JPEG and WebP are compared with up to {_MOST_COMPARED} images: not with these.")
+        print(f"JPEG and WebP are compared with up to {_MAX_COMPARED} images: not with these.")
 
 
 def decode(arguments: argparse.Namespace) -> None:
@@ -56,7 +56,7 @@ def decode(arguments: argparse.Namespace) -> None:
         )
     if found.image_shape != model.image_shape or found.integers.shape[1] != model.latent_size:
         raise UserError(f"{arguments.file} cannot be decoded: its header does not fit the model.")
-    z = model.to_own(found.latents)
+    z = model.to_generator_latents(found.latents)
     out = arguments.out or pathlib.Path("decoded")
     if out.suffix.lower() == ".png":
         common.require_grid(

@@ -9,7 +9,7 @@ from vaegan_jax.cli import common
 from vaegan_jax.errors import UserError
 from vaegan_jax.export import stablehlo as exporting
 from vaegan_jax.export import weights
-from vaegan_jax.runtime.files import write_whole
+from vaegan_jax.runtime.files import write_atomic
 
 _SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo"}
 
@@ -43,7 +43,7 @@ def export(arguments: argparse.Namespace) -> None:
     if "safetensors" in made:
         card = weights.read_card(paths["safetensors"])  # with the hash of what is stored
     card["verified"] = {name: export.verified for name, export in made.items()}
-    write_whole(card_path, json.dumps(card, indent=1, allow_nan=False) + "\n")
+    write_atomic(card_path, json.dumps(card, indent=1, allow_nan=False) + "\n")
     print(f"card: {card_path}")
 
 

@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             reason = (
-                f"The device's memory is full ({one_line(error)}): lower data.resident_limit_mb, "
+                f"The device's memory is full ({one_line(error)}): lower data.max_resident_mb, "
                 "or the stage's batch_size or model.base_width in another --workdir; what was "
                 "saved is kept."
             )
@@ -145,7 +145,7 @@ def _join_processes() -> None:
     by_hand = wanted.coordinator, wanted.process_id, wanted.num_processes
     if wanted.distributed or any(value is not None for value in by_hand):
         parallel.join(*by_hand)
-        if not parallel.is_first():
+        if not parallel.is_primary():
             sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
 
 

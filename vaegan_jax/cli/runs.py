@@ -70,7 +70,7 @@ def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
-    judges = evaluate.make_judges(config, data, required=True)
+    judges = evaluate.make_evaluators(config, data, required=True)
     with signals.StopRequest() as stop:
         found, *_ = evaluate.judge(config, data, folder, judges, steps, stop)
     print(tables.as_text(found))

@@ -92,7 +92,7 @@ def traverse(arguments: argparse.Namespace) -> None:
         spread = np.asarray(variances)
         units = np.argsort(-spread, kind="stable")[:count]
         axes = np.eye(model.latent_size)[units] * np.sqrt(spread[units])[:, None]
-        z = model.to_own(_along(model.from_own(middle), axes, reach))
+        z = model.to_generator_latents(_along(model.to_encoder_latents(middle), axes, reach))
         print(f"units, most active first: {', '.join(map(str, units))}")
     else:
         z = _along(middle, principal_directions(model)[:count], reach)
@@ -131,7 +131,7 @@ def reconstruct(arguments: argparse.Namespace) -> None:
     shown = 2 * -(-len(originals) // columns) * columns
     common.require_grid(out, shown, columns, model.image_shape, arguments.scale)
     mean, _ = model.encode(common.to_network(originals))
-    back = common.decode(model, model.to_own(mean))
+    back = common.decode(model, model.to_generator_latents(mean))
     pictures = alternate((originals, back), columns)
     common.save_grid(out, pictures, columns, arguments.scale, arguments.force)
     print(f"PSNR: {common.psnr(originals, back):.2f} dB over {len(originals)} images")
@@ -146,7 +146,7 @@ def morph(arguments: argparse.Namespace) -> None:
     out = arguments.out or pathlib.Path("morph.png")
     common.require_way(arguments, out, 1, arguments.frames + 2, model.image_shape)
     mean, _ = model.encode(common.to_network(originals))
-    legs = way(model, model.to_own(mean), arguments.frames)
+    legs = way(model, model.to_generator_latents(mean), arguments.frames)
     if out.suffix.lower() not in (".gif", ".webp"):
         legs = np.concatenate([originals[None, :1], legs, originals[None, 1:]], axis=1)
     common.save_way(arguments, out, legs)

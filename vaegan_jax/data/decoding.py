@@ -44,10 +44,10 @@ _HEAD_NOT_READ = re.compile(
     rb".{4}ftyp(hei|hev|mif1|msf1|avi[fs])|\0{3}\x0c(JXL |jP  )|\xff\x4f\xff\x51|8BPS", re.DOTALL
 )
 
-MOST_BYTES = 512 * 1024**2
+MAX_BYTES = 512 * 1024**2
 """No file, packed or not, may be larger."""
 
-MOST_PIXELS = 178_956_970
+MAX_PIXELS = 178_956_970
 """No image may have more: Pillow's limit, half a gigabyte of RGB."""
 
 MAX_SAMPLE = "vaegan_jax.max_sample"
@@ -96,7 +96,7 @@ class Unreadable(BadImage):
     """A file that cannot be read now, or changed since it was listed; it may be a good image."""
 
 
-def decode(data: bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads an image file, whatever its name: the first frame, all of its pixels.
 
     16-bit colours become 8-bit ones by `to_eight_bits`; 16-bit grey stays as it is.
@@ -106,7 +106,7 @@ def decode(data: bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
 
     Args:
       data: the file.
-      most_pixels: that it may have, up to `MOST_PIXELS`.
+      most_pixels: that it may have, up to `MAX_PIXELS`.
 
     Raises:
       BadImage: where the data is empty, damaged, cut off, too large or no image.
@@ -135,7 +135,7 @@ def decode(data: bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
     except UnidentifiedImageError:
         raise BadImage("not an image of a format that is read") from None
     except Image.DecompressionBombError:
-        raise BadImage(f"too large: more than {MOST_PIXELS} pixels") from None
+        raise BadImage(f"too large: more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         raise BadImage(f"damaged: {one_line(error) or type(error).__name__}") from None
 

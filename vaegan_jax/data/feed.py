@@ -98,7 +98,7 @@ class Resident:
         sharding: jax.sharding.NamedSharding | None = None,
     ) -> None:
         """Puts all images on the devices, whole on each or, by the sharding, a part on each."""
-        sharding = sharding or parallel.whole(parallel.make_mesh())
+        sharding = sharding or parallel.replicated(parallel.make_mesh())
         parts = 1 if sharding.is_fully_replicated else sharding.mesh.size
         read = images[np.arange(len(images))]
         # Every device holds as many; what fills up the last is never asked for.
@@ -137,7 +137,7 @@ class Stream:
         mesh = mesh or parallel.make_mesh()
         self._batches, self._block_steps = batches, block_steps
         self._mesh = mesh
-        own = parallel.own_parts(mesh)
+        own = parallel.local_shards(mesh)
 
         def read(step: int) -> np.ndarray:
             of_devices = np.split(batches.indices(step), mesh.size)
@@ -171,7 +171,7 @@ class Stream:
             steps, images, *shape = block.shape
             parts = block.reshape(steps, self._own, images // self._own, *shape).swapaxes(0, 1)
             parts = parts.reshape(self._own, -1, *shape)
-            self._next = parallel.put_parts(parts, self._mesh)
+            self._next = parallel.put_shards(parts, self._mesh)
 
 
 def make_feed(
@@ -200,9 +200,9 @@ def make_feed(
     mesh = mesh or parallel.make_mesh()
     limit = limit_mb * 1e6
     if images.nbytes <= limit:
-        return Resident(images, batches, parallel.whole(mesh))
+        return Resident(images, batches, parallel.replicated(mesh))
     if images.nbytes <= limit * mesh.size:
-        return Resident(images, batches, parallel.split(mesh))
+        return Resident(images, batches, parallel.sharded(mesh))
     batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
     block_steps = min(most, max(1, _BLOCK_BYTES // batch_bytes))
     return Stream(images, batches, start, block_steps, thread_count(workers), mesh)

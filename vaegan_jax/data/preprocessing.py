@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 from vaegan_jax.data import decoding
 
 CHANNELS = (1, 3)
-LONGEST = 100
+MAX_ASPECT_RATIO = 100
 """How many times its shorter side an image's longer side may be."""
 
 # The EXIF tag, and what undoes each of its values (EXIF 2.32, section 4.6.5).
@@ -71,9 +71,9 @@ def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
     """
     height, width, channels, fit, background = settings
     image = to_rgb(upright(image), background)
-    if max(image.size) > LONGEST * min(image.size):
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         raise ValueError(
-            f"more than {LONGEST} times as long as wide: {image.width}x{image.height} pixels"
+            f"aspect ratio above {MAX_ASPECT_RATIO}:1: {image.width}x{image.height} pixels"
         )
     size = FITS[fit](*image.size, width, height)
     if size != image.size:

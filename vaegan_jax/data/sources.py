@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from vaegan_jax.data import decoding
-from vaegan_jax.data.decoding import MOST_BYTES, SUFFIXES, BadImage, Kind, Unreadable
+from vaegan_jax.data.decoding import MAX_BYTES, SUFFIXES, BadImage, Kind, Unreadable
 from vaegan_jax.data.hashing import hash_files, version
 from vaegan_jax.errors import UserError, one_line
 
@@ -103,7 +103,7 @@ def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
             skipped.append(Skipped(name, _format_not_read(suffix)))
         elif not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
             skipped.append(Skipped(name, "not a regular file"))
-        elif status.st_size > MOST_BYTES:
+        elif status.st_size > MAX_BYTES:
             skipped.append(Skipped(name, _too_large(status.st_size)))
         else:
             found.append(name)
@@ -158,7 +158,7 @@ def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -
             skipped.append(Skipped(info.filename, _format_not_read(suffix)))
         elif info.flag_bits & 1:
             skipped.append(Skipped(info.filename, "encrypted"))
-        elif info.file_size > MOST_BYTES:
+        elif info.file_size > MAX_BYTES:
             skipped.append(Skipped(info.filename, _too_large(info.file_size)))
         else:
             found.append((info.filename, info.file_size, info.CRC, info))

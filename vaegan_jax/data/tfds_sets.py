@@ -22,7 +22,7 @@ from vaegan_jax.data.preparation import data_directory
 from vaegan_jax.data.sources import Source
 from vaegan_jax.errors import UserError, one_line
 
-_LONGEST_MESSAGE = 400
+_MAX_MESSAGE = 400
 
 
 def open_set(
@@ -193,4 +193,4 @@ def _not_prepared(name: str, error: Exception) -> UserError:
 
 def _short(message: object) -> str:
     text = one_line(message)
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."

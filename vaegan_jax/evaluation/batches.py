@@ -16,7 +16,7 @@ def unwatched(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator
     return iter(batches)
 
 
-def over(
+def map_batches(
     count: int,
     function: Callable[[np.ndarray], Any],
     batch_size: int = 0,

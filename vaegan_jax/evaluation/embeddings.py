@@ -13,7 +13,7 @@ from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import resizing
 from vaegan_jax.evaluation.backbones import efflite0, inception
-from vaegan_jax.evaluation.batches import Watch, over, unwatched
+from vaegan_jax.evaluation.batches import Watch, map_batches, unwatched
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
@@ -112,7 +112,7 @@ def extract(
       label: see `batches.over`.
     """
     embed, params = jax.jit(embedding.embed), jax.device_put(embedding.params)
-    features: np.ndarray = over(
+    features: np.ndarray = map_batches(
         len(images),
         lambda indices: embed(params, jax.device_put(images[indices])),
         batch_size,

@@ -28,12 +28,12 @@ from vaegan_jax.evaluation import (
     uncertainty,
     vae_quality,
 )
-from vaegan_jax.evaluation.batches import Watch, over
+from vaegan_jax.evaluation.batches import Watch, map_batches
 from vaegan_jax.evaluation.embeddings import Embedding, extract
 from vaegan_jax.evaluation.number import Number, choose, draw_key, mean, number
 from vaegan_jax.randomness import Purpose
 
-_MOST_BY_DEFAULT = 10_000
+_MAX_BY_DEFAULT = 10_000
 _PAIRS = 16
 
 _LABELS = {
@@ -101,9 +101,9 @@ def require_enough(data: Images) -> None:
     Raises:
       UserError: where there are not.
     """
-    if min(len(data.held_out), len(data.train)) < uncertainty.FEWEST:
+    if min(len(data.held_out), len(data.train)) < uncertainty.MIN_SAMPLES:
         raise UserError(
-            f"An evaluation needs at least {uncertainty.FEWEST} images on either side of the "
+            f"An evaluation needs at least {uncertainty.MIN_SAMPLES} images on either side of the "
             f"split, and there are {len(data.train)} to train on and {len(data.held_out)} held "
             "out: use more images or another data.held_out_one_in, or set "
             "evaluation.embedding=none."
@@ -118,7 +118,7 @@ def evaluate(
     statistics: distances.Statistics | None,
     watch: Watch,
 ) -> Evaluation:
-    """Judges the networks of a run.
+    """Evaluators the networks of a run.
 
     All draws follow from the seed, so the same networks give the same numbers to the last bit.
 
@@ -133,13 +133,13 @@ def evaluate(
     seed, wanted = config.seed, config.evaluation
     sides: dict[str, _Side] = {}
     for index, (name, split) in enumerate((("train", data.train), ("held_out", data.held_out))):
-        most = wanted.reference_images or len(split)
+        most = wanted.max_reference_images or len(split)
         chosen = split.take(choose(draw_key(seed, index, Purpose.SUBSET), len(split), most))
         label = f"features of {name.replace('_', '-')} images"
         features = extract(embedding, chosen, watch=watch, label=label)
         sides[name] = _Side(chosen, features, comparison.reference(features))
 
-    count = wanted.samples or min(len(data.held_out), _MOST_BY_DEFAULT)
+    count = wanted.samples or min(len(data.held_out), _MAX_BY_DEFAULT)
     decode = generation.make_decode(config.model, data.shape)
     sources = {"vae_samples": (models.decoder, "normal"),
                "gan_samples": (models.generator, config.gan.noise)}  # fmt: skip
@@ -257,7 +257,7 @@ def _compare(
 
 
 def _sharpness(images: ImageArray) -> np.ndarray:
-    values: np.ndarray = over(
+    values: np.ndarray = map_batches(
         len(images), lambda indices: vae_quality.sharpness(jnp.asarray(images[indices]))
     )
     return values
@@ -323,11 +323,13 @@ def _path_lengths(
     label: str,
 ) -> np.ndarray:
     """Returns path lengths between random pairs of latents, through a decoder or generator."""
-    shape = (2, config.evaluation.paths, config.model.latent_size)
+    shape = (2, config.evaluation.path_samples, config.model.latent_size)
     key = draw_key(config.seed, 1, Purpose.LATENT)
     start, end = randomness.latents(key, shape, noise)
     key = draw_key(config.seed, 0, Purpose.PLACE)
-    places = jax.random.uniform(key, (config.evaluation.paths,), maxval=1 - latents.PATH_STEP)
+    places = jax.random.uniform(
+        key, (config.evaluation.path_samples,), maxval=1 - latents.PATH_STEP
+    )
 
     @jax.jit
     def lengths(
@@ -339,7 +341,7 @@ def _path_lengths(
         return latents.path_lengths(start, end, t, embed)
 
     network = jax.device_put(embedding.params)
-    values: np.ndarray = over(
+    values: np.ndarray = map_batches(
         len(places),
         lambda i: lengths(params, network, start[i], end[i], places[i]),
         watch=watch,

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import networks
 from vaegan_jax.data import preprocessing
-from vaegan_jax.evaluation.batches import Watch, over, unwatched
+from vaegan_jax.evaluation.batches import Watch, map_batches, unwatched
 
 Decode = Callable[[optax.Params, jax.Array], jax.Array]
 
@@ -32,7 +32,7 @@ def samples(
     label: str = "",
 ) -> np.ndarray:
     """Returns what latents [N, L] decode to: uint8 [N, H, W, C]."""
-    images: np.ndarray = over(
+    images: np.ndarray = map_batches(
         len(latents),
         lambda indices: preprocessing.to_uint8(decode(params, latents[indices])),
         watch=watch,

@@ -12,7 +12,7 @@ from vaegan_jax import randomness
 from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import distances, generation, uncertainty, vae_quality
 from vaegan_jax.evaluation.backbones import lpips
-from vaegan_jax.evaluation.batches import Watch, over
+from vaegan_jax.evaluation.batches import Watch, map_batches
 from vaegan_jax.evaluation.number import Number, choose, draw_key, mean, number
 from vaegan_jax.losses import symptoms
 from vaegan_jax.randomness import Purpose
@@ -52,7 +52,7 @@ def judge(
     count: int,
     watch: Watch,
 ) -> Judged:
-    """Judges a VAE.
+    """Evaluators a VAE.
 
     Args:
       config: the run's config.
@@ -66,7 +66,7 @@ def judge(
     seed = config.seed
     originals = held_out.take(choose(draw_key(seed, 3, Purpose.SUBSET), len(held_out), count))
     encode = vae_quality.make_posterior(config, image_shape)
-    means, log_variances = over(
+    means, log_variances = map_batches(
         len(originals),
         lambda i: encode(params["encoder"], jnp.asarray(originals[i])),
         watch=watch,
@@ -87,10 +87,12 @@ def judge(
 
 def _fidelity(originals: Split, reconstructions: np.ndarray, watch: Watch) -> list[Number]:
     """Compares reconstructions with their originals."""
-    found = over(len(originals), lambda i: vae_quality.fidelity(originals[i], reconstructions[i]))
+    found = map_batches(
+        len(originals), lambda i: vae_quality.fidelity(originals[i], reconstructions[i])
+    )
     if lpips.available():
         params = jax.device_put(lpips.load())
-        found["lpips"] = over(
+        found["lpips"] = map_batches(
             len(originals),
             lambda i: _lpips(params, originals[i], reconstructions[i]),
             watch=watch,
@@ -121,8 +123,8 @@ def _likelihood(
         bounds = vae_quality.make_bounds(config, images.image_shape, draws)
         key = randomness.step_key(config.seed, randomness.Stage.EVALUATION, index)
         of_all = jnp.asarray(variances, jnp.float32)
-        rows: dict[str, np.ndarray] = over(
-            min(wanted.likelihood_images, len(images)),
+        rows: dict[str, np.ndarray] = map_batches(
+            min(wanted.max_likelihood_images, len(images)),
             lambda i: bounds(
                 params, jnp.asarray(images[i]), jnp.asarray(i, jnp.int32), key, of_all
             ),
@@ -136,12 +138,12 @@ def _likelihood(
     own = vae_quality.own_variance(config, params)
     variances = {"calibrated_": calibrated} | ({} if own is None else {"": own})
     rows = rows_of(
-        held_out, 2, wanted.likelihood_draws, list(variances.values()), "bounds on the likelihood"
+        held_out, 2, wanted.iwae_samples, list(variances.values()), "bounds on the likelihood"
     )
     named = {"kl_nats": rows["kl"]}
     for i, prefix in enumerate(variances):
         named[f"{prefix}elbo_bits_per_dim"] = rows["elbo"][:, i]
-        named[f"{prefix}iwae_{wanted.likelihood_draws}_bits_per_dim"] = rows["iwae"][:, i]
+        named[f"{prefix}iwae_{wanted.iwae_samples}_bits_per_dim"] = rows["iwae"][:, i]
     return [mean("vae", name, values) for name, values in named.items()]
 
 

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation import vae_quality
-from vaegan_jax.evaluation.batches import over
+from vaegan_jax.evaluation.batches import map_batches
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.losses.symptoms import ACTIVE_VARIANCE
 
-_MOST_IMAGES = 1_000
+_MAX_IMAGES = 1_000
 _MUCH = 0.95
 
 
@@ -34,8 +34,8 @@ def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray
     """Encodes up to 1,000 images, uint8 [N, H, W, C], and says what each dimension carries."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
     encode = vae_quality.make_posterior(config, shape)
-    means, kl = over(
-        min(len(images), _MOST_IMAGES),
+    means, kl = map_batches(
+        min(len(images), _MAX_IMAGES),
         lambda i: _with_kl(*encode(encoder_params, jnp.asarray(images[i]))),
     )
     return LatentUse(kl.astype(np.float64).mean(axis=0), means.astype(np.float64).var(axis=0))

@@ -9,7 +9,7 @@ import numpy as np
 from vaegan_jax.evaluation.batches import Watch, unwatched
 
 GROUPS = 10
-FEWEST = 4 * GROUPS
+MIN_SAMPLES = 4 * GROUPS
 """Images, below which errors and neighbours mean nothing."""
 
 Numbers = TypeVar("Numbers")

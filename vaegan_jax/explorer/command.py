@@ -12,7 +12,7 @@ import webbrowser
 from vaegan_jax.errors import UserError
 
 PORT = 8765
-_MOST_CONNECTIONS = 64
+_MAX_CONNECTIONS = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def explore(arguments: argparse.Namespace) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=3,
         )

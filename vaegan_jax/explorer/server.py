@@ -26,9 +26,9 @@ from vaegan_jax.data.decoding import BadImage
 from vaegan_jax.errors import UserError
 from vaegan_jax.explorer.session import Crop, NotThere, Session
 
-MOST_UPLOAD_BYTES = 20 * 2**20
-MOST_LATENT = 1000.0
-MOST_NEAREST = 24
+MAX_UPLOAD_BYTES = 20 * 2**20
+MAX_LATENT = 1000.0
+MAX_NEAREST = 24
 SECONDS_FOR_BODY = 20.0
 
 _RUNNING, _WAITING = 2, 6
@@ -133,7 +133,7 @@ def make_app(session: Session, token: str | None = None) -> ASGIApp:
         latent, step = _latent(asked, session.latent_size), _step(asked, "step")
         by = _one_of(asked, "by", ("pixels", "latents"))
         model = _one_of(asked, "model", ("vae", "gan"))
-        count = _whole(asked, "count", 1, MOST_NEAREST)
+        count = _whole(asked, "count", 1, MAX_NEAREST)
         if by == "pixels" and step is None:
             raise HTTPException(400, "step is missing: pixels are those of a checkpoint.")
         with gate:
@@ -161,7 +161,7 @@ def make_app(session: Session, token: str | None = None) -> ASGIApp:
         if request.headers.get("content-type") != "application/octet-stream":
             raise HTTPException(415, "Send the file as application/octet-stream.")
         with uploads:
-            data = await _body(request, MOST_UPLOAD_BYTES)
+            data = await _body(request, MAX_UPLOAD_BYTES)
             if not data:
                 raise HTTPException(400, "The file is empty.")
             latent, picture = await uploads.work(session.encode, data, crop)
@@ -324,9 +324,9 @@ def _latent(asked: dict[str, Any], size: int) -> np.ndarray:
     found = asked.get("latent")
     if not isinstance(found, list) or len(found) != size:
         raise HTTPException(400, f"latent must be a list of {size} numbers.")
-    if not all(type(x) in (int, float) and abs(x) <= MOST_LATENT for x in found):
+    if not all(type(x) in (int, float) and abs(x) <= MAX_LATENT for x in found):
         raise HTTPException(
-            400, f"All of latent must be numbers from -{MOST_LATENT:g} to {MOST_LATENT:g}."
+            400, f"All of latent must be numbers from -{MAX_LATENT:g} to {MAX_LATENT:g}."
         )
     return np.asarray(found, np.float32)
 

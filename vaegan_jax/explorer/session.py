@@ -18,12 +18,12 @@ from vaegan_jax.evaluation import generation
 from vaegan_jax.explorer import space
 from vaegan_jax.explorer.space import Space
 
-MOST_PIXELS = 40_000_000
+MAX_PIXELS = 40_000_000
 """No picture that is dropped may have more."""
 
-_MOST_MODELS = 24
-_MOST_IMAGES = 10_000
-_MOST_BYTES = 256 * 2**20
+_MAX_MODELS = 24
+_MAX_IMAGES = 10_000
+_MAX_BYTES = 256 * 2**20
 _BLOCK = 512
 
 Crop = tuple[float, float, float, float]
@@ -173,7 +173,7 @@ class Session:
         gan = self._newest.get("gan")
         noise = gan.config.gan.noise if gan else "normal"
         drawn = randomness.picture_latents(seed, (1, self.latent_size), noise)
-        latent: np.ndarray = gan.from_own(drawn)[0] if gan else np.asarray(drawn)[0]
+        latent: np.ndarray = gan.to_encoder_latents(drawn)[0] if gan else np.asarray(drawn)[0]
         return latent
 
     def encode(self, data: bytes, crop: Crop | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -269,12 +269,12 @@ class Session:
                     self._loading.pop(key, None)
             with self._lock:
                 self._models[key] = found
-                while len(self._models) > _MOST_MODELS:
+                while len(self._models) > _MAX_MODELS:
                     self._models.popitem(last=False)
         return found
 
     def _picture(self, model: trained.Trained, latent: np.ndarray) -> jax.Array:
-        picture: jax.Array = self._decode(model.params, model.to_own(latent[None]))
+        picture: jax.Array = self._decode(model.params, model.to_generator_latents(latent[None]))
         return picture
 
     def _warm(self) -> None:
@@ -287,7 +287,7 @@ class Session:
 
     def _do_without(self, why: str) -> None:
         self._note = why
-        self._probed = space.probe(lambda z: self._main.decode(self._main.to_own(z)),
+        self._probed = space.probe(lambda z: self._main.decode(self._main.to_generator_latents(z)),
                                    self.latent_size)  # fmt: skip
 
     def _encode_data(self) -> Encoded:
@@ -295,7 +295,7 @@ class Session:
         noted = self._main.facts.get("data")
         if noted and noted["digest"] != data.digest:
             raise UserError("The images have changed since the run began.")
-        most = max(2, min(_MOST_IMAGES, _MOST_BYTES // int(np.prod(self.image_shape))))
+        most = max(2, min(_MAX_IMAGES, _MAX_BYTES // int(np.prod(self.image_shape))))
         count = min(len(data.train), most)
         rows = np.arange(count) * len(data.train) // count
         pictures = np.empty((count, *self.image_shape), np.uint8)
@@ -323,7 +323,7 @@ def crop_picture(data: bytes, crop: Crop | None, settings: preprocessing.Setting
     Raises:
       BadImage: where it is no image, too large, or of pixels that cannot be used.
     """
-    image = decoding.decode(data, MOST_PIXELS)
+    image = decoding.decode(data, MAX_PIXELS)
     try:
         rgb = preprocessing.to_rgb(preprocessing.upright(image), settings.background)
     except ValueError as error:

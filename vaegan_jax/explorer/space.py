@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST_AXES = 32
+MAX_AXES = 32
 
 
 class Space(NamedTuple):
@@ -42,9 +42,9 @@ def measure(means: np.ndarray) -> Space:
     middle = means.mean(axis=0)
     centred = means - middle
     variances, vectors = np.linalg.eigh(centred.T @ centred / len(means))
-    order = np.argsort(-variances, kind="stable")[:MOST_AXES]
+    order = np.argsort(-variances, kind="stable")[:MAX_AXES]
     deviations = centred.std(axis=0)
-    units = np.argsort(-deviations, kind="stable")[:MOST_AXES]
+    units = np.argsort(-deviations, kind="stable")[:MAX_AXES]
     return Space(
         middle,
         units,
@@ -70,8 +70,8 @@ def probe(decode: Callable[[np.ndarray], np.ndarray], size: int, reach: float = 
     ahead, behind = (decode(side).reshape(size, -1).astype(np.float64) for side in (steps, -steps))
     jacobian = (ahead - behind) / (2 * reach)  # transposed: [L, pixels]
     strengths, vectors = np.linalg.eigh(jacobian @ jacobian.T)
-    order = np.argsort(-strengths, kind="stable")[:MOST_AXES]
-    units = np.argsort(-np.linalg.norm(jacobian, axis=1), kind="stable")[:MOST_AXES]
+    order = np.argsort(-strengths, kind="stable")[:MAX_AXES]
+    units = np.argsort(-np.linalg.norm(jacobian, axis=1), kind="stable")[:MAX_AXES]
     ones = np.ones(len(order))
     return Space(np.zeros(size), units, ones, _pointing(vectors.T[order]), ones, False)
 

@@ -22,7 +22,7 @@ SUFFIX = ".vgl"
 _MAGIC, _VERSION = b"VGLC", 2
 _HEADER = struct.Struct("<4sB8sHHBHIfBI")
 _CRC_BYTES = 4
-_LARGEST = 2**15 - 1
+_MAX_INTEGER = 2**15 - 1
 _RAW_DEFLATE = -15  # no header or checksum of zlib's own; a window of 2^15 bytes
 
 
@@ -56,7 +56,7 @@ def quantise(means: np.ndarray, step: float) -> np.ndarray:
     if not 0 < step < float("inf"):
         raise UserError(f"--step-size must be a number above 0, and is {step}.")
     integers = np.round(means.astype(np.float64) / np.float64(np.float32(step)))
-    if not np.isfinite(integers).all() or np.abs(integers).max(initial=0) > _LARGEST:
+    if not np.isfinite(integers).all() or np.abs(integers).max(initial=0) > _MAX_INTEGER:
         raise UserError(
             f"A --step-size of {step} is too small for these latents: use a larger one."
         )

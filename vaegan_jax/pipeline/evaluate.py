@@ -22,7 +22,7 @@ from vaegan_jax.runtime import environment
 from vaegan_jax.runtime.signals import StopRequest
 
 
-class Judges(NamedTuple):
+class Evaluators(NamedTuple):
     """What an evaluation judges by; None where there is to be none.
 
     Attributes:
@@ -36,7 +36,7 @@ class Judges(NamedTuple):
     measure: curve.Measure | None
 
 
-def make_judges(config: ConfigDict, data: images.Images, required: bool) -> Judges:
+def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
     """Loads what the evaluation needs, so that what is missing is said before any training.
 
     Args:
@@ -54,14 +54,14 @@ def make_judges(config: ConfigDict, data: images.Images, required: bool) -> Judg
                 "evaluation.embedding is none, so that there is nothing to evaluate by: set it to "
                 "efflite0, say."
             )
-        return Judges(None, None, None)
+        return Evaluators(None, None, None)
     try:
         evaluate.require_enough(data)
     except UserError as error:
         if required:
             raise
         print(f"There will be no evaluation. {error}")
-        return Judges(None, None, None)
+        return Evaluators(None, None, None)
     embedding = embeddings.make(wanted.embedding, wanted.size, wanted.resize, wanted.weights)
     features = embeddings.feature_count(embedding, data.shape)
     statistics = measure = None
@@ -74,18 +74,18 @@ def make_judges(config: ConfigDict, data: images.Images, required: bool) -> Judg
             )
     if wanted.curve_every:
         measure = curve.make_curve(config, data, embedding)
-    return Judges(embedding, statistics, measure)
+    return Evaluators(embedding, statistics, measure)
 
 
 def evaluate_run(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    judges: Judges,
+    judges: Evaluators,
     stop: StopRequest,
     again: bool,
 ) -> bool:
-    """Judges the newest checkpoints of a run, unless that was done before.
+    """Evaluators the newest checkpoints of a run, unless that was done before.
 
     Args:
       config: the run's config.
@@ -123,11 +123,11 @@ def judge(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    judges: Judges,
+    judges: Evaluators,
     steps: dict[str, int | None],
     stop: StopRequest,
 ) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
-    """Judges any checkpoints of a run and writes nothing.
+    """Evaluators any checkpoints of a run and writes nothing.
 
     Args:
       config: the run's config, or one with another seed of the samples.
@@ -161,7 +161,7 @@ def judge(
 
 
 def _wanted(
-    config: ConfigDict, data: images.Images, judges: Judges, steps: dict[str, int | None]
+    config: ConfigDict, data: images.Images, judges: Evaluators, steps: dict[str, int | None]
 ) -> dict[str, Any]:
     """Returns what an evaluation's numbers depend on."""
     assert judges.embedding is not None
@@ -204,8 +204,8 @@ def _latent_maps(
         size = config.model.latent_size
         mean, factor = jnp.zeros(size), jnp.eye(size)
     return (
-        functools.partial(transfer.to_decoder, mean, factor),
-        functools.partial(transfer.to_generator, mean, factor),
+        functools.partial(transfer.to_encoder_latents, mean, factor),
+        functools.partial(transfer.to_generator_latents, mean, factor),
     )
 
 

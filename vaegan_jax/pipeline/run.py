@@ -62,7 +62,7 @@ def train_and_evaluate(
     vae.check_losses(config, data.shape)
     gan.check_losses(config, data.shape)
     again = "evaluate" in stages and len(stages) < len(STAGES)
-    judges = evaluate.make_judges(config, data, required=again)
+    judges = evaluate.make_evaluators(config, data, required=again)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
@@ -78,7 +78,7 @@ def train_and_evaluate(
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
         if "evaluate" in stages and judges.embedding is not None:
             worked |= evaluate.evaluate_run(config, data, folder, judges, stop, again)
-        if not parallel.is_first():
+        if not parallel.is_primary():
             return  # the rest reads from the folder, while the first process writes it
         peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
         if worked:

@@ -53,7 +53,7 @@ def make_gan_stage(
     measure: curve.Measure | None = None,
 ) -> loop.Stage[gan.GANState]:
     """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
-    random_start = functools.partial(gan.random_start, config, data.shape)
+    random_init = functools.partial(gan.random_init, config, data.shape)
     init = functools.partial(gan.init, config, data.shape)
     generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
 
@@ -65,9 +65,9 @@ def make_gan_stage(
                     "The VAE is not finished, and the GAN grows from its decoder: run the vae "
                     "stage first, or set transfer.generator=scratch in another --workdir."
                 )
-            start = transfer.start(config, data.train, vae_checkpoints, config.vae.steps)
+            start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            start = memory.checked(compilation.once(random_start), "gan")()
+            start = memory.checked(compilation.once(random_init), "gan")()
         # One compiled program for both beginnings, so that all else is equal to the last bit.
         state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
         return state
@@ -76,7 +76,7 @@ def make_gan_stage(
         number=randomness.Stage.GAN,
         steps=config.gan.steps,
         batch_size=config.gan.batch_size,
-        template=jax.eval_shape(init, jax.eval_shape(random_start)),
+        template=jax.eval_shape(init, jax.eval_shape(random_init)),
         init=first_state,
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),

@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
+def write_atomic(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w") as file:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 
-from vaegan_jax.runtime.files import write_whole
+from vaegan_jax.runtime.files import write_atomic
 
 NAME = "checksums.json"
 
@@ -24,7 +24,7 @@ def write(folder: pathlib.Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not _is_foreign(path.relative_to(folder))
     }
-    write_whole(folder / NAME, json.dumps(digests, indent=0))
+    write_atomic(folder / NAME, json.dumps(digests, indent=0))
 
 
 def damage(folder: pathlib.Path) -> str:

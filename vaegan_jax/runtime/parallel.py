@@ -61,18 +61,18 @@ def join(
         ) from error
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits until every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def first_says(numbers: Sequence[int]) -> list[int]:
+def broadcast_from_primary(numbers: Sequence[int]) -> list[int]:
     """Returns the first process's numbers, in every process; all must call it."""
     if jax.process_count() == 1:
         return list(numbers)
@@ -80,7 +80,7 @@ def first_says(numbers: Sequence[int]) -> list[int]:
     return [int(number) for number in told]
 
 
-def any_says(number: int) -> int:
+def any_process(number: int) -> int:
     """Returns the largest of all processes' numbers, in every process; all must call it."""
     if jax.process_count() == 1:
         return number
@@ -92,12 +92,12 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def whole(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of what every device holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def sharded(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of what is split along its first axis."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -109,22 +109,22 @@ def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
 
 
-def own_parts(mesh: Mesh) -> list[int]:
+def local_shards(mesh: Mesh) -> list[int]:
     """Returns which parts of what is split over a mesh lie on this process's devices."""
     own = jax.process_index()
     return [part for part, device in enumerate(mesh.devices.flat) if device.process_index == own]
 
 
-def put_parts(parts: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Puts this process's parts, [own parts, N, ...] in the order of `own_parts`, onto its devices.
+def put_shards(parts: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts this process's shards, [shards, N, ...] in the order of `local_shards`, on its devices.
 
     Returns:
       [parts of all * N, ...], split along its first axis.
     """
-    devices = [mesh.devices.flat[part] for part in own_parts(mesh)]
+    devices = [mesh.devices.flat[part] for part in local_shards(mesh)]
     placed = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
     shape = (mesh.size * parts.shape[1], *parts.shape[2:])
-    return jax.make_array_from_single_device_arrays(shape, split(mesh), placed)
+    return jax.make_array_from_single_device_arrays(shape, sharded(mesh), placed)
 
 
 def put_state(state: Tree, sharding: NamedSharding) -> Tree:
@@ -147,7 +147,7 @@ def local(tree: Tree) -> Tree:
     return held
 
 
-def split_batch(x: jax.Array) -> jax.Array:
+def shard_batch(x: jax.Array) -> jax.Array:
     """Has the compiler split an array along its first axis, where a mesh is in use.
 
     To be called within a jitted function. The numbers stay the same; outside of a mesh nothing

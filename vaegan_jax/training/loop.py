@@ -128,7 +128,7 @@ def train(
         not finite, which it names together with the step.
     """
     directory = workdir.checkpoints(stage.name)
-    checkpoints = Checkpoints(directory, config.training.keep_checkpoints)
+    checkpoints = Checkpoints(directory, config.training.max_checkpoints)
     with contextlib.closing(checkpoints):
         saved = _newest_checkpoint(checkpoints, stage, workdir)
         if saved == stage.steps:
@@ -158,9 +158,9 @@ def _train(
     every = config.training
     curve_every = config.evaluation.curve_every if stage.measure else 0
     mesh = parallel.make_mesh()
-    state, progress = _restore_or_init(stage, checkpoints, workdir, step, parallel.whole(mesh))
+    state, progress = _restore_or_init(stage, checkpoints, workdir, step, parallel.replicated(mesh))
     batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
-    limit_mb, workers = config.data.resident_limit_mb, config.data.workers
+    limit_mb, workers = config.data.max_resident_mb, config.data.workers
     feed = make_feed(images, batches, step, every.log_every, limit_mb, workers, mesh)
     call = make_call(stage, every.log_every, config.data.flip, mesh)
     if profile:
@@ -169,7 +169,7 @@ def _train(
     stopping = 0
     with contextlib.closing(Log(stage, config, workdir, step, progress)) as log:
         while step < stage.steps and not stopping:
-            allowed = parallel.first_says([allowed])[0]
+            allowed = parallel.broadcast_from_primary([allowed])[0]
             until_due = _steps_to_next(step, stage.steps, every, curve_every)
             served = feed.serve(step, min(allowed, until_due))
             began = time.perf_counter()
@@ -184,7 +184,7 @@ def _train(
             if bad := first_not_finite(rows):
                 raise NotFiniteError(bad[1], step + bad[0] + 1)
             step += served.steps
-            stopping = parallel.any_says(stop.signal or 0)
+            stopping = parallel.any_process(stop.signal or 0)
             last = step == stage.steps
             log.add(rows)
             if last or step % every.log_every == 0:
@@ -247,7 +247,7 @@ def _restore_or_init(
 def _block(served: Served, max_steps: int, seed: int, mesh: jax.sharding.Mesh) -> Block:
     """Puts a call's arguments on the devices, padded to the shapes that every call has."""
     padding = [(0, max_steps - served.steps), (0, 0)]
-    whole = parallel.whole(mesh)
+    whole = parallel.replicated(mesh)
     return Block(
         served.images,
         places=parallel.put(np.pad(served.places, padding), whole),
@@ -285,7 +285,7 @@ class Log:
             initial=step,
             desc=stage.name,
             unit=" steps",
-            disable=None if parallel.is_first() else True,
+            disable=None if parallel.is_primary() else True,
         )
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
@@ -379,7 +379,7 @@ def make_call(
 
     def take_step(state: State, block: Block, i: jax.Array | int) -> tuple[State, Scalars]:
         key = randomness.step_key(block.seed, stage.number, state.step)
-        batch = block.images[parallel.split_batch(block.places[i])]
+        batch = block.images[parallel.shard_batch(block.places[i])]
         if flip:
             flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
             batch = preprocessing.random_flip(batch, block.indices[i], flip_key)
@@ -398,7 +398,7 @@ def make_call(
         return result
 
     compiled = memory.checked(
-        jax.jit(steps, donate_argnums=0, out_shardings=parallel.whole(mesh)), stage.name
+        jax.jit(steps, donate_argnums=0, out_shardings=parallel.replicated(mesh)), stage.name
     )
 
     def call(state: State, block: Block) -> tuple[State, Scalars]:

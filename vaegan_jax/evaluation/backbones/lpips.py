@@ -21,7 +21,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import torch_file
 
 SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
-SMALLEST = 16
+MIN_SIZE = 16
 """The least height and width of an image: four pools halve it."""
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -146,10 +146,10 @@ def _find() -> pathlib.Path | None:
 
 
 def _check(a: jax.Array, b: jax.Array) -> None:
-    fits = a.ndim == 4 and a.shape[-1] in (1, 3) and min(a.shape[1:3]) >= SMALLEST
+    fits = a.ndim == 4 and a.shape[-1] in (1, 3) and min(a.shape[1:3]) >= MIN_SIZE
     if not fits or a.shape != b.shape or a.dtype != jnp.float32 or b.dtype != jnp.float32:
         raise ValueError(
-            f"Expected two float32 [B, H, W, 1 or 3] of one shape, H and W at least {SMALLEST}, "
+            f"Expected two float32 [B, H, W, 1 or 3] of one shape, H and W at least {MIN_SIZE}, "
             f"got {a.dtype} {a.shape} and {b.dtype} {b.shape}."
         )
 

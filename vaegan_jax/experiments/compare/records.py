@@ -129,7 +129,7 @@ def _read(path: pathlib.Path) -> Run:
     if workdir.CONFIG not in files:
         raise UserError(f"{path} holds no run: name a folder that has a {workdir.CONFIG}.")
     defaults = json.dumps({name: field.default for name, field in configuration.FIELDS.items()})
-    files[workdir.CONFIG] = json.loads(defaults) | files[workdir.CONFIG]
+    files[workdir.CONFIG] = json.loads(defaults) | configuration.migrate(files[workdir.CONFIG])
     facts = {
         name: _flatten({k: v for k, v in tree.items() if k not in _NOT_FACTS.get(name, ())})
         for name, tree in files.items()

@@ -1,6 +1,6 @@
 // The frame that is laid over a dropped picture; it keeps the shape that the networks take.
 
-const MOST_SHOWN = 1024;
+const MAX_SHOWN = 1024;
 
 export class Crop {
   /** `shape` is width / height of what the networks take. */
@@ -44,7 +44,7 @@ export class Crop {
     } catch {
       return false;
     }
-    const scale = Math.min(1, MOST_SHOWN / Math.max(picture.width, picture.height));
+    const scale = Math.min(1, MAX_SHOWN / Math.max(picture.width, picture.height));
     this.canvas.width = Math.max(1, Math.round(picture.width * scale));
     this.canvas.height = Math.max(1, Math.round(picture.height * scale));
     this.picture = picture;

@@ -8,8 +8,8 @@ import { ask, newestOnly, post } from "./newest.js";
 const MODELS = ["vae", "gan"];
 const FIRST_SLIDERS = 8;
 const NEAREST = 8;
-const MOST_UNDO = 200;
-const MOST_UPLOAD = 20 * 2 ** 20;
+const MAX_UNDO = 200;
+const MAX_UPLOAD = 20 * 2 ** 20;
 const BROKEN = new Error("The link holds no latent of this run.");
 
 const $ = (id) => document.getElementById(id);
@@ -159,7 +159,7 @@ function move(to, { commit = true, since, keepPlaying = false } = {}) {
 function commitState() {
   if (done.length && equal(done.at(-1), z)) return;
   done.push([...z]);
-  if (done.length > MOST_UNDO) done.shift();
+  if (done.length > MAX_UNDO) done.shift();
   undone = [];
   showState();
 }
@@ -415,7 +415,7 @@ function findNearest() {
 async function take(chosen) {
   if (!chosen) return;
   if (!facts.encoder) return complain(new Error("Pictures cannot be encoded: there is no encoder, which a VAE alone has."));
-  if (chosen.size > MOST_UPLOAD) return complain(new Error(`The file is larger than ${MOST_UPLOAD / 2 ** 20} MB.`));
+  if (chosen.size > MAX_UPLOAD) return complain(new Error(`The file is larger than ${MAX_UPLOAD / 2 ** 20} MB.`));
   settle();
   file = chosen;
   selectTab("picture");

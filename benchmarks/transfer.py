@@ -1,12 +1,12 @@
 """Compares options of the transfer: warm against scratch, and variants of warm.
 
-    python benchmarks/hand_over.py --workdir runs/hand_over
+    python benchmarks/transfer.py --workdir runs/hand_over
 
 trains one VAE a seed and, from it, one GAN for each variant; judges 1,000 samples of each against
 the held-out images; and prints a table of means over the seeds and of differences from the first
 variant, paired by seed. All variants cost the same: the one from scratch, which has no VAE, takes
 so many more steps of the GAN. What is finished is not done again, and `--table` only prints.
-docs/hand_over.md says why this does not answer whether the warm start helps.
+docs/transfer.md says why this does not answer whether the warm start helps.
 """
 
 import argparse
@@ -52,10 +52,10 @@ def make_config(seed: int, fraction: float, variant: str) -> ConfigDict:
     config.seed = seed
     config.vae.steps = round(config.vae.steps * fraction)
     config.gan.steps = round(config.gan.steps * fraction)
-    config.gan.penalty_every = 1  # as it was when docs/hand_over.md was measured
+    config.gan.penalty_every = 1  # as it was when docs/transfer.md was measured
     config.evaluation.embedding = "none"
     config.training.picture_every = config.training.checkpoint_every = 10_000
-    config.training.keep_checkpoints = 1
+    config.training.max_checkpoints = 1
     config.update_from_flattened_dict(VARIANTS[variant])
     if config.transfer.generator == "scratch":
         config.gan.steps += round(VAE_STEP * config.vae.steps)
@@ -73,8 +73,8 @@ class Distance:
         self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
 
     def __call__(self, config: ConfigDict, folder: pathlib.Path) -> dict[str, float]:
-        """Judges the last generator of a run."""
-        init = jax.eval_shape(lambda: gan.random_start(config, self.shape))
+        """Evaluators the last generator of a run."""
+        init = jax.eval_shape(lambda: gan.random_init(config, self.shape))
         directory, path = folder / "checkpoints" / "gan", ("ema",)
         params = checkpoints.read(directory, config.gan.steps, {path: init.generator})[path]
         z = randomness.latents(
