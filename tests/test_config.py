@@ -9,7 +9,11 @@ from ml_collections import ConfigDict, config_flags
 
 from tests.conftest import ROOT
 from vaegan_jax import config as configuration
+from vaegan_jax import migrations, networks, randomness, rules
+from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import uncertainty
+from vaegan_jax.evaluation.backbones import inception
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
@@ -39,15 +43,15 @@ def override(config, name, value):
     return config
 
 
-def test_the_default_passes():
+def test_default_config_passes():
     configuration.check(configuration.default_config())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_passes_and_only_overrides(path):
+def test_shipped_configs_pass_and_override_fields(path):
     config = load(path)
     if config.data.name == "folder":
-        with pytest.raises(UserError, match=r"data\.path is empty: name the folder or the zip"):
+        with pytest.raises(UserError, match=r"data\.path"):
             configuration.check(config)
         config.data.path = "pictures"
     configuration.check(config)
@@ -55,7 +59,7 @@ def test_every_config_passes_and_only_overrides(path):
     assert configuration.flatten(config) != configuration.flatten(configuration.default_config())
 
 
-def test_the_command_line_overrides_any_field():
+def test_command_line_overrides_every_field():
     for name, field in configuration.FIELDS.items():
         assert name in configuration.flatten(load(CONFIGS[0], f"--config.{name}={field.default}"))
     config = load(CONFIGS[0], "--config.gan.steps=2000", "--config.data.image_size=(32, 48)")
@@ -150,12 +154,12 @@ BAD = {
 }
 
 
-def test_the_bad_values_cover_every_field():
+def test_invalid_values_cover_every_field():
     assert BAD.keys() == configuration.FIELDS.keys()
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
-def test_a_bad_value_is_refused_by_name(name, value):
+def test_invalid_value_is_refused_by_name(name, value):
     config = override(configuration.default_config(), name, value)
     with pytest.raises(UserError) as caught:
         configuration.check(config)
@@ -164,7 +168,7 @@ def test_a_bad_value_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("size", [16, 64, (64, 96), [32, 16]])
-def test_any_multiple_of_sixteen_is_a_size(size):
+def test_multiples_of_sixteen_are_sizes(size):
     config = configuration.default_config()
     config.data.image_size = size
     configuration.check(config)
@@ -174,40 +178,40 @@ def test_any_multiple_of_sixteen_is_a_size(size):
     ("name", "near"),
     [("gan.stepz", "gan.steps"), ("gan.kl_weight", "vae.kl_weight"), ("sead", "seed")],
 )
-def test_an_unknown_field_is_refused_with_the_nearest_known(name, near):
+def test_unknown_field_is_refused_with_the_closest_name(name, near):
     config = configuration.default_config()
     with config.unlocked():
         override(config, name, 3)
-    with pytest.raises(UserError, match=f"no field {name}: did you mean .*{near}"):
+    with pytest.raises(UserError, match=f"{name}.*{near}"):
         configuration.check(config)
 
 
-@pytest.mark.parametrize("name", configuration.REMOVED)
-def test_a_removed_field_is_refused_with_what_to_do_instead(name):
+@pytest.mark.parametrize("name", migrations.REMOVED)
+def test_removed_field_is_refused_with_an_alternative(name):
     assert name not in configuration.FIELDS
     # ml_collections reports the section or the last part alone, where a config file sets a field.
     missing = name.split(".")[0 if name.split(".")[0] not in configuration.default_config() else -1]
     for part in (name, missing):
         message = str(configuration.unknown_field(part))
         assert part in message
-        assert configuration.REMOVED[name] in message
+        assert migrations.REMOVED[name] in message
         assert "\n" not in message
 
 
-@pytest.mark.parametrize(("old", "new"), configuration.RENAMED.items())
+@pytest.mark.parametrize(("old", "new"), migrations.RENAMED.items())
 def test_renamed_field_is_refused_with_its_new_name_and_migrated_when_read(old, new):
     assert old not in configuration.FIELDS
     assert new in configuration.FIELDS
     for part in (old, old.rpartition(".")[2]):
         assert new in str(configuration.unknown_field(part))
-    assert configuration.migrate({old: 3, "seed": 1}) == {new: 3, "seed": 1}
+    assert migrations.migrate({old: 3, "seed": 1}) == {new: 3, "seed": 1}
 
 
-def test_a_missing_field_is_named():
+def test_missing_field_is_refused_by_name():
     config = configuration.default_config()
     with config.unlocked():
         del config.gan.noise
-    with pytest.raises(UserError, match=r"lacks gan\.noise"):
+    with pytest.raises(UserError, match=r"gan\.noise"):
         configuration.check(config)
 
 
@@ -216,19 +220,19 @@ def test_a_missing_field_is_named():
     [
         (
             {"vae.decoder_variance": "learned"},
-            r"vae\.decoder_variance=learned is only for vae\.reconstruction=gau",
+            r"vae\.decoder_variance=learned.*vae\.reconstruction=gaussian",
         ),
         (
             {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
-            r"transfer\.discriminator \(encoder\) takes from a VAE.*set transfer\.generator=vae",
+            r"transfer\.discriminator=encoder.*transfer\.generator=scratch",
         ),
         (
             {"transfer.discriminator": "encoder"},
-            r"needs model\.discriminator_norm \(none\) to be model\.norm \(group\)",
+            r"model\.discriminator_norm \(none\).*model\.norm \(group\)",
         ),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(fields, message):
+def test_inconsistent_fields_are_refused_by_name(fields, message):
     config = configuration.default_config()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=message):
@@ -250,19 +254,19 @@ def test_fields_that_do_not_go_together_are_refused(fields, message):
         ("data.image_size", "((16, 16),)"),
     ],
 )
-def test_a_flag_of_another_type_is_refused_and_not_converted(name, text):
+def test_flag_of_another_type_is_refused_not_converted(name, text):
     config = load(ROOT / "configs/smoke.py", f"--config.{name}={text}")
     assert (refusal(config) or "").startswith(f"{name} must be ")
 
 
 @pytest.mark.parametrize("text", ["[0, 2]", "(0, 2)", "0, 2"])
-def test_several_seeds_are_a_tuple_or_a_list(text):
+def test_seeds_flag_accepts_tuples_and_lists(text):
     config = load(ROOT / "configs/smoke.py", f"--config.seeds={text}")
     configuration.check(config)
     assert configuration.flatten(config)["seeds"] == [0, 2]
 
 
-def test_a_config_is_refused_if_and_only_if_its_generator_never_trains():
+def test_config_is_refused_iff_its_generator_is_never_updated():
     config = configuration.default_config()
     for steps in range(1, 9):
         for warmup in range(9):
@@ -286,28 +290,15 @@ def test_a_config_is_refused_if_and_only_if_its_generator_never_trains():
         ({"vae.kl_cycles": 2}, "vae.kl_schedule"),
         ({"vae.kl_schedule": "linear", "vae.kl_warmup_steps": 19}, None),
         ({"vae.kl_schedule": "cyclical", "vae.kl_cycles": 2}, None),
+        ({"vae.kl_schedule": "cyclical", "vae.kl_cycles": 11}, "vae.kl_cycles"),
     ],
 )
-def test_a_schedule_that_never_happens_is_refused(fields, named):
+def test_schedule_without_effect_is_refused(fields, named):
     config = configuration.default_config()
     config.vae.steps = 20
     config.update_from_flattened_dict(fields)
     assert (refusal(config) is None) == (named is None)
     assert named is None or named in refusal(config)
-
-
-def test_more_cycles_than_steps_allow_are_refused():
-    config = configuration.default_config()
-    config.vae.kl_schedule, config.vae.steps, config.vae.kl_cycles = "cyclical", 9, 5
-    with pytest.raises(UserError, match=r"vae\.kl_cycles \(5\) must be at most half"):
-        configuration.check(config)
-
-
-def test_a_warm_up_as_long_as_the_stage_is_refused():
-    config = configuration.default_config()
-    config.gan.steps = config.gan.discriminator_warmup_steps = 50
-    with pytest.raises(UserError, match=r"gan\.discriminator_warmup_steps \(50\) must be below"):
-        configuration.check(config)
 
 
 @pytest.mark.parametrize(
@@ -320,98 +311,25 @@ def test_a_warm_up_as_long_as_the_stage_is_refused():
         ("data.feature", "image", "folder"),
     ],
 )
-def test_a_field_of_another_source_is_refused(name, value, data_name):
+def test_data_field_of_another_source_is_refused(name, value, data_name):
     config = configuration.default_config()
     config.data.name = data_name
     if data_name == "folder":
         config.data.path = "pictures"
     override(config, name, value)
-    with pytest.raises(UserError, match=rf"{name} \('{value}'\) is only for .*{data_name}"):
+    with pytest.raises(UserError, match=rf"{name} \('{value}'\).*{data_name}"):
         configuration.check(config)
 
 
-def test_a_config_with_no_fields_at_all_is_refused():
-    with pytest.raises(UserError, match="lacks seed"):
+def test_empty_config_is_refused():
+    with pytest.raises(UserError, match="seed"):
         configuration.check(ConfigDict())
 
 
-def test_json_reads_back_as_the_same_values():
+def test_json_round_trip():
     config = configuration.default_config()
     config.data.image_size = (32, 48)
     assert json.loads(configuration.to_json(config)) == configuration.flatten(config)
-    assert (
-        configuration.differences(
-            json.loads(configuration.to_json(config)), configuration.flatten(config)
-        )
-        == []
-    )
-
-
-@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(201, 10**9), rate=st.floats(1e-30, 1e30))
-def test_differences_name_exactly_what_changed(seed, steps, rate):
-    before, after = configuration.default_config(), configuration.default_config()
-    after.seed, after.gan.steps, after.vae.learning_rate = seed, steps, rate
-    configuration.check(after)
-    before, after = configuration.flatten(before), configuration.flatten(after)
-    changes = configuration.differences(before, after)
-    assert {change.name for change in changes} == {n for n in before if before[n] != after[n]}
-    for change in changes:
-        assert (change.before, change.now) == (before[change.name], after[change.name])
-
-
-def test_fields_on_which_no_result_depends_are_no_difference():
-    before, after = configuration.default_config(), configuration.default_config()
-    after.data.workers, after.data.directory, after.training.seconds_per_call = 3, "/data", 1.0
-    after.data.max_resident_mb, after.training.max_checkpoints = 0.0, 5
-    assert (
-        configuration.differences(configuration.flatten(before), configuration.flatten(after)) == []
-    )
-
-
-def test_a_field_younger_than_a_config_had_its_default():
-    now = configuration.flatten(configuration.default_config())
-    old = {name: value for name, value in now.items() if name not in ("data.fit", "data.flip")}
-    assert configuration.differences(old, now) == []
-    assert configuration.differences(old, now | {"data.flip": True}) == [("data.flip", False, True)]
-    assert configuration.differences(old | {"data.gone": 1}, now) == [("data.gone", 1, "absent")]
-
-
-@pytest.mark.parametrize(
-    ("fields", "saved", "why"),
-    [
-        ({"gan.steps": 30_000}, {"vae": 10_000, "gan": 500}, ""),
-        ({"gan.steps": 500}, {"gan": 500}, ""),
-        ({"gan.steps": 499}, {"gan": 500}, "step 500 is saved already"),
-        ({"vae.steps": 12_000}, {"vae": 10_000}, ""),
-        ({"vae.steps": 12_000}, {"vae": 10_000, "gan": 1}, "the GAN has grown from the VAE"),
-        (
-            {"vae.steps": 12_000, "vae.kl_schedule": "cyclical"},
-            {},
-            "the cycles of vae.kl_schedule depend on it",
-        ),
-        ({"training.log_every": 7}, {"gan": 500}, ""),
-        ({"training.checkpoint_every": 7}, {"gan": 500}, ""),
-        ({"training.picture_every": 7}, {"gan": 500}, ""),
-        ({"vae.learning_rate": 1e-4}, {}, "the past would have been another"),
-        ({"seed": 1}, {}, "the past would have been another"),
-        ({"transfer.match_posterior": False}, {"vae": 3}, "the past would have been another"),
-    ],
-)
-def test_what_may_change_while_a_run_goes_on(fields, saved, why):
-    config = configuration.default_config()
-    before = configuration.flatten(config)
-    config.update_from_flattened_dict(fields)
-    found = [
-        configuration.objection(change, config, saved)
-        for change in configuration.differences(before, configuration.flatten(config))
-    ]
-    assert len(found) == len(fields)
-    assert any(why in objection for objection in found) if why else found == [""]
-
-
-def test_a_table_has_columns():
-    text = configuration.table([("a", 1), ("long", 22)], ("name", "value"))
-    assert text == "  name  value\n  a     1\n  long  22"
 
 
 @given(
@@ -421,12 +339,12 @@ def test_a_table_has_columns():
         max_size=4,
     )
 )
-def test_any_value_passes_or_is_refused_by_name_in_one_sentence(values):
+def test_any_value_passes_or_is_refused_by_name_in_one_line(values):
     config = configuration.default_config()
     for name, value in values.items():
         override(config, name, value)
     allowed = all(
-        configuration.FIELDS[name].allowed(value)
+        configuration.FIELDS[name].rule.allows(value)
         for name, value in configuration.flatten(config).items()
     )
     # Enough for fields to go together; more is allowed with other names of data sets.
@@ -445,3 +363,17 @@ def test_any_value_passes_or_is_refused_by_name_in_one_sentence(values):
         assert any(name in message for name in values)
         assert "\n" not in message
         assert not consistent
+
+
+def test_enumerated_values_are_those_implemented():
+    def allowed(name):
+        return set(configuration.FIELDS[name].rule.text.removeprefix("one of ").split(", "))
+
+    assert allowed("model.norm") == allowed("model.discriminator_norm") == set(networks.NORMS)
+    assert allowed("data.fit") == preprocessing.FITS.keys()
+    assert allowed("gan.noise") == randomness.DISTRIBUTIONS.keys()
+    assert allowed("evaluation.resize") == inception.RESIZES.keys()
+    assert (rules.SIZE_MULTIPLE, rules.MIN_SAMPLES) == (
+        networks.SIZE_MULTIPLE,
+        uncertainty.MIN_SAMPLES,
+    )

@@ -6,10 +6,12 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from tests.conftest import assert_trees_equal
-from vaegan_jax import gan, networks
+from vaegan_jax import gan, networks, registry
 from vaegan_jax.losses import augmentation, penalties
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
+
+OBJECTIVES = {name: registry.load("objective", name) for name in registry.BUILT_IN["objective"]}
 
 SHAPE = (16, 32, 3)
 KEY = step_key(0, Stage.GAN, 0)
@@ -168,7 +170,7 @@ def expected_losses(objective, real, fake):
     }[objective]
 
 
-@pytest.mark.parametrize("objective", list(losses.OBJECTIVES))
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 @pytest.mark.parametrize("penalty", ["r1_weight", "r2_weight", "gradient_penalty_weight"])
 def test_every_objective_takes_a_step_with_every_penalty(config, real, objective, penalty):
     config.gan.objective, config.gan.discriminator_warmup_steps = objective, 0
@@ -348,7 +350,7 @@ def test_discriminator_loss_is_the_formula_in_value_and_gradient(weight):
     terms = [penalties.Term("r1", weight / 2, penalties.r1)] if weight else []
     (loss, scalars), gradient = jax.value_and_grad(gan.discriminator_loss, has_aux=True)(
         params, real, fake, KEY,
-        discriminate=linear_discriminate, objective=losses.OBJECTIVES["non_saturating"],
+        discriminate=linear_discriminate, objective=OBJECTIVES["non_saturating"],
         terms=terms, penalty_scale=4.0,
     )  # fmt: skip
     w = np.asarray(params, np.float64)
@@ -370,7 +372,7 @@ def test_generator_loss_is_the_formula_in_value_and_gradient(name):
     params, real, fake, (x, y) = linear_case()
     (loss, scalars), gradient = jax.value_and_grad(gan.generator_loss, argnums=2, has_aux=True)(
         params, real, fake,
-        discriminate=linear_discriminate, objective=losses.OBJECTIVES[name],
+        discriminate=linear_discriminate, objective=OBJECTIVES[name],
     )  # fmt: skip
     w = np.asarray(params, np.float64)
     real_logits, logits = x @ w, y @ w

@@ -1,4 +1,4 @@
-"""The GAN stage: its state, its first state and its train step; pure functions."""
+"""The GAN: state, initialisation, losses, updates and train step, as pure functions."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, registry
 from vaegan_jax.losses import augmentation, penalties, symptoms
 from vaegan_jax.losses import gan as losses
+from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 from vaegan_jax.runtime import parallel
 
@@ -20,7 +21,7 @@ Scalars = dict[str, jax.Array]
 
 
 class GANState(flax.struct.PyTreeNode):
-    """Everything that a step of the GAN changes.
+    """Everything that a train step changes.
 
     Attributes:
       step: int32 scalar, steps taken.
@@ -28,9 +29,9 @@ class GANState(flax.struct.PyTreeNode):
       discriminator: parameters of a `Discriminator`, float32.
       generator_optimizer: the state of the generator's Adam.
       discriminator_optimizer: the state of the discriminator's Adam.
-      ema: the generator's parameters, averaged over the steps; samples are drawn from these.
-      latent_mean: float32 [L], the m of `GANInit`; never changed.
-      latent_factor: float32 [L, L], the L of `GANInit`; never changed.
+      ema: exponential moving average of the generator's parameters; samples use it.
+      latent_mean: float32 [L], the m of `GANInit`; constant.
+      latent_factor: float32 [L, L], the L of `GANInit`; constant.
     """
 
     step: jax.Array
@@ -44,14 +45,14 @@ class GANState(flax.struct.PyTreeNode):
 
 
 class GANInit(NamedTuple):
-    """What a GAN begins with.
+    """Initial parameters of a GAN.
 
     Attributes:
-      generator: the generator's first parameters.
-      trunk: those of the discriminator's trunk; None for random ones.
+      generator: of the generator.
+      trunk: of the discriminator's trunk; None for random ones.
       latent_mean: m, float32 [L].
-      latent_factor: L, float32 [L, L]: the generator at z began as a decoder at ``m + L z``. They
-        are 0 and 1 unless the decoder's latents were matched.
+      latent_factor: L, float32 [L, L]. The initial generator at z is the decoder at ``m + L z``;
+        m = 0 and L = I unless ``transfer.match_posterior`` is set.
     """
 
     generator: optax.Params
@@ -61,41 +62,41 @@ class GANInit(NamedTuple):
 
 
 def identity_init(generator: optax.Params, latent_size: int) -> GANInit:
-    """Returns the start of a generator that takes latents as they are."""
+    """Returns initial parameters with m = 0 and L = I."""
     return GANInit(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
 
 
 def random_init(config: ConfigDict, image_shape: tuple[int, int, int]) -> GANInit:
-    """Returns the start of a generator with random parameters."""
+    """Returns random initial parameters for a generator."""
     generator = networks.make_decoder(config.model, image_shape)
     key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DECODER)
     params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
     return identity_init(params, config.model.latent_size)
 
 
-def init(config: ConfigDict, image_shape: tuple[int, int, int], start: GANInit) -> GANState:
-    """Returns the state of a GAN before its first step.
+def init(config: ConfigDict, image_shape: tuple[int, int, int], initial: GANInit) -> GANState:
+    """Returns the initial state of a GAN.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
-      start: from `transfer.make_init` or `random_init`; everything else is the same for both.
+      initial: from `transfer.make_init` or `random_init`; everything else is the same for both.
     """
     key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
     params = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
-    if start.trunk is not None:
-        params = params | {"trunk": start.trunk}
+    if initial.trunk is not None:
+        params = params | {"trunk": initial.trunk}
     return GANState(
         step=jnp.zeros((), jnp.int32),
-        generator=start.generator,
+        generator=initial.generator,
         discriminator=params,
-        generator_optimizer=_generator_optimizer(config).init(start.generator),
+        generator_optimizer=_generator_optimizer(config).init(initial.generator),
         discriminator_optimizer=_discriminator_optimizer(config).init(params),
         # A copy: a donated state must not hold one buffer twice.
-        ema=jax.tree.map(jnp.copy, start.generator),
-        latent_mean=start.latent_mean,
-        latent_factor=start.latent_factor,
+        ema=jax.tree.map(jnp.copy, initial.generator),
+        latent_mean=initial.latent_mean,
+        latent_factor=initial.latent_factor,
     )
 
 
@@ -109,7 +110,7 @@ class GAN(NamedTuple):
         the last layer.
       objective: the losses as functions of logits.
       penalties: the penalties in the discriminator's loss.
-      augment: (images, key) -> the images that the discriminator sees.
+      augment: (images, key) -> augmented images, the discriminator's inputs.
       generator_optimizer: of the generator.
       discriminator_optimizer: of the discriminator.
       config: the section `gan` of the config.
@@ -131,13 +132,13 @@ def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
     """Returns the GAN that a config describes.
 
     Raises:
-      UserError: where a loss of the user's own cannot be loaded.
+      UserError: if a user's loss cannot be loaded.
     """
     generator = networks.make_decoder(config.model, image_shape)
     return GAN(
         generate=lambda params, z: jnp.tanh(networks.apply(generator, params, z)),
         discriminate=networks.make_discriminate(config.model, image_shape),
-        objective=registry.find("objective", config.gan.objective, losses.OBJECTIVES),
+        objective=registry.load("objective", config.gan.objective),
         penalties=tuple(penalties.make_terms(config.gan)),
         augment=augmentation.make(config.gan.augmentations),
         generator_optimizer=_generator_optimizer(config),
@@ -179,7 +180,7 @@ def discriminator_loss(
       (see `symptoms.diversity`).
     """
     if terms:
-        # In separate passes: the compiler finds these to be the passes of R1 and R2.
+        # In separate passes, which the compiler shares with those of R1 and R2.
         real_logits, real_features = discriminate(params, real)
         fake_logits, fake_features = discriminate(params, fake)
     else:
@@ -198,13 +199,13 @@ def discriminator_loss(
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
     for index, (name, weight, penalty) in enumerate(terms):
-        of_each = penalty(
+        per_example = penalty(
             lambda images: discriminate(params, images)[0],
             real,
             fake,
             jax.random.fold_in(key, index),
         )
-        scalars[name] = penalty_scale * jnp.mean(of_each)
+        scalars[name] = penalty_scale * jnp.mean(per_example)
         loss += weight * scalars[name]
     return loss, scalars
 
@@ -243,8 +244,8 @@ def update_discriminator(
 ) -> tuple[GANState, Scalars]:
     """Returns the state after one update of the discriminator, and the scalars of its loss.
 
-    Penalties are computed at every ``gan.penalty_every``-th step and scaled by that number, so
-    that their mean over steps stays the same (lazy regularisation: Karras et al. 2020,
+    Penalties are computed every ``gan.penalty_every`` steps and scaled by that number, which
+    keeps their mean over steps (lazy regularisation: Karras et al. 2020,
     arXiv 1912.04958, section 3.1).
 
     Args:
@@ -291,7 +292,7 @@ def update_generator(
     Args:
       state: before the update; its step is not advanced.
       gradient: of the generator's loss with respect to its parameters.
-      batch_size: images by which the average's half-life (``gan.ema_half_life_images``) is counted.
+      batch_size: images per step, the unit of ``gan.ema_half_life_images``.
       gan: the networks, losses and optimizers.
     """
     updates, optimizer_state = gan.generator_optimizer.update(
@@ -321,9 +322,9 @@ def train_step(
       gan: the networks, losses and optimizers.
 
     Returns:
-      The new state, and scalars: those of both losses, both gradient norms (the generator's is 0
-      where it is not updated), and of the fakes relative to the real images `diversity`,
-      `near_duplicates` and `sharpness` (see `symptoms`).
+      The new state, and scalars: those of both losses, both gradient norms (0 for a generator
+      that is not updated), and `diversity`, `near_duplicates` and `sharpness` of the fake images
+      relative to the real ones (see `symptoms`).
     """
     real, batch_size = parallel.shard_batch(real), len(real)
     noise_key = draw_key(key, Purpose.LATENT)
@@ -379,30 +380,23 @@ def make_train_step(
 
 
 def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks, without computing, that the losses of the GAN stage are what they must be.
+    """Checks the signatures of objective, penalties and augmentations, without computing.
 
     Raises:
-      UserError: for one that cannot be found or has another form, by name.
+      UserError: if one cannot be loaded or has another signature.
     """
     gan = config.gan
     logits = jax.ShapeDtypeStruct((2,), jnp.float32)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    objective = registry.find("objective", gan.objective, losses.OBJECTIVES)
-    for loss in objective:
-        registry.require_form("objective", gan.objective, loss, (logits, logits), ())
+    for loss in registry.load("objective", gan.objective):
+        check_signature("objective", gan.objective, loss, (logits, logits), ())
     for term in penalties.make_terms(config.gan):
-
-        def apply(
-            real: jax.Array, fake: jax.Array, key: jax.Array, penalty: penalties.Penalty
-        ) -> jax.Array:
-            return penalty(lambda x: jnp.sum(x, axis=(1, 2, 3)), real, fake, key)
-
         name = gan.penalty if term.name == "penalty" else term.name
-        one = functools.partial(apply, penalty=term.penalty)
-        registry.require_form("penalty", name, one, (images, images, key), (2,))
+        penalty = functools.partial(term.penalty, lambda x: jnp.sum(x, axis=(1, 2, 3)))
+        check_signature("penalty", name, penalty, (images, images, key), (2,))
     augment = augmentation.make(config.gan.augmentations)
-    registry.require_form("augmentation", gan.augmentations, augment, (images, key), images.shape)
+    check_signature("augmentation", gan.augmentations, augment, (images, key), images.shape)
 
 
 def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, networks, transfer, vae, workdir
+from vaegan_jax import checkpoints, migrations, networks, transfer, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.checkpoints import require_equal_leaves
 from vaegan_jax.data import images
@@ -263,15 +263,15 @@ def config_from(flat: dict[str, Any], where: str) -> ConfigDict:
     try:
         known = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in configuration.migrate(flat).items()
+            for name, value in migrations.migrate(flat).items()
             if name in configuration.FIELDS
         }
         config.update_from_flattened_dict(known)
         for name, field in configuration.FIELDS.items():
-            if name.startswith(("model.", "data.")) and not field.allowed(
+            if name.startswith(("model.", "data.")) and not field.rule.allows(
                 known.get(name, field.default)
             ):
-                raise ValueError(f"{name} must be {field.wanted}, and is {known[name]!r}")
+                raise ValueError(f"{name} must be {field.rule.text}, and is {known[name]!r}")
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"The config in {where} is damaged ({one_line(error)}).") from error
     return config

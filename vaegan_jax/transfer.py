@@ -19,42 +19,42 @@ _BATCH = 64
 def make_init(
     config: ConfigDict, images: ImageArray, directory: pathlib.Path, step: int
 ) -> gan.GANInit:
-    """Returns what ``config.transfer`` takes from a VAE.
+    """Returns the initial parameters that ``config.transfer`` takes from a VAE.
 
     Args:
       config: the run's config.
-      images: the training images, uint8 [N, H, W, C], over which posteriors are matched.
+      images: the training images, uint8 [N, H, W, C], of the aggregated posterior.
       directory: the folder of the VAE's checkpoints.
-      step: which of them.
+      step: of the checkpoint.
 
     Raises:
-      UserError: where a leaf is missing, extra, or of another shape or dtype; it lists them all.
+      UserError: if any leaf is missing, unexpected, or of another shape or dtype; it lists all.
     """
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
     params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
 
-    wanted = config.transfer
+    settings = config.transfer
     names = ["decoder"]
-    if wanted.discriminator == "encoder" or wanted.match_posterior:
+    if settings.discriminator == "encoder" or settings.match_posterior:
         names.append("encoder")
     parts = checkpoints.read(directory, step, {("params", name): params[name] for name in names})
-    begun = gan.identity_init(parts["params", "decoder"], config.model.latent_size)
+    initial = gan.identity_init(parts["params", "decoder"], config.model.latent_size)
     encoder = parts["params", names[-1]]
-    if wanted.match_posterior:
+    if settings.match_posterior:
         mean, covariance = aggregated_posterior(config, encoder, images)
-        begun = match_posterior(begun, mean, covariance)
-    if wanted.discriminator == "encoder":
-        begun = begun._replace(trunk=encoder["trunk"])
-    return begun
+        initial = match_posterior(initial, mean, covariance)
+    if settings.discriminator == "encoder":
+        initial = initial._replace(trunk=encoder["trunk"])
+    return initial
 
 
 def aggregated_posterior(
     config: ConfigDict, encoder_params: optax.Params, images: ImageArray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and the covariance of the latents that a decoder was trained on.
+    """Returns mean and covariance of the aggregated posterior, the latents that train a decoder.
 
-    The aggregated posterior is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv
-    1511.05644, equation 1), so that its covariance is that of the means plus the mean variance.
+    It is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv 1511.05644, equation
+    1), so its covariance is the covariance of the means plus the mean variance.
 
     Args:
       config: the run's config.
@@ -75,10 +75,12 @@ def aggregated_posterior(
     size = config.model.latent_size
     total, products, variances = np.zeros(size), np.zeros((size, size)), np.zeros(size)
     for first in range(0, len(images), _BATCH):
-        # Every batch has one size, for one compiled program; what is too many is left out again.
+        # Every batch has the same size, for one compiled program; the padding is dropped again.
         rows = np.arange(first, first + _BATCH)
-        found = jax.device_get(posterior(encoder_params, images[np.minimum(rows, len(images) - 1)]))
-        means, variance = (part[rows < len(images)].astype(np.float64) for part in found)
+        result = jax.device_get(
+            posterior(encoder_params, images[np.minimum(rows, len(images) - 1)])
+        )
+        means, variance = (part[rows < len(images)].astype(np.float64) for part in result)
         total += means.sum(axis=0)
         products += means.T @ means
         variances += variance.sum(axis=0)
@@ -87,37 +89,37 @@ def aggregated_posterior(
     return mean, covariance
 
 
-def match_posterior(start: gan.GANInit, mean: np.ndarray, covariance: np.ndarray) -> gan.GANInit:
-    """Folds the map of the prior to the aggregated posterior into the generator's first layer.
+def match_posterior(initial: gan.GANInit, mean: np.ndarray, covariance: np.ndarray) -> gan.GANInit:
+    """Folds the map from the prior to the aggregated posterior into the generator's first layer.
 
-    With a Gaussian of this mean m and covariance ``L L^T`` (L lower triangular, of Cholesky) the
-    map is ``z -> m + L z``, and a first layer ``W z + b`` becomes ``(W L) z + (W m + b)``.
+    The Gaussian fit of the posterior has mean m and covariance ``L L^T`` (Cholesky). The map is
+    ``z -> m + L z``, so the first layer ``W z + b`` becomes ``(W L) z + (W m + b)``.
 
     Args:
-      start: with a decoder's parameters.
+      initial: with a decoder's parameters.
       mean: m, float64 [L].
       covariance: float64 [L, L].
     """
     factor = np.linalg.cholesky(covariance)
-    dense = start.generator["dense"]
+    dense = initial.generator["dense"]
     # Flax keeps W transposed: its layer is z @ kernel + bias.
     kernel = np.asarray(dense["kernel"], np.float64)
     folded = {
         "kernel": jnp.asarray(factor.T @ kernel, jnp.float32),
         "bias": jnp.asarray(np.asarray(dense["bias"], np.float64) + mean @ kernel, jnp.float32),
     }
-    return start._replace(
-        generator={**start.generator, "dense": folded},
+    return initial._replace(
+        generator={**initial.generator, "dense": folded},
         latent_mean=jnp.asarray(mean, jnp.float32),
         latent_factor=jnp.asarray(factor, jnp.float32),
     )
 
 
 def to_encoder_latents(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
-    """Returns the decoder's latents that match a generator's: ``m + L z``, all rows [B, L]."""
+    """Maps a generator's latents to the VAE's, ``m + L z``: float32 [B, L] -> [B, L]."""
     return mean[None] + jnp.matmul(latents, factor.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def to_generator_latents(mean: jax.Array, factor: jax.Array, latents: jax.Array) -> jax.Array:
-    """Returns the generator's latents for a decoder's: the inverse of `to_encoder_latents`."""
+    """Maps the VAE's latents to a generator's: the inverse of `to_encoder_latents`."""
     return jax.scipy.linalg.solve_triangular(factor, (latents - mean[None]).T, lower=True).T

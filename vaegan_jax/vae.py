@@ -1,4 +1,4 @@
-"""The VAE stage: its state, its first state and its train step; pure functions."""
+"""The VAE: state, initialisation, loss and train step, as pure functions."""
 
 import functools
 import math
@@ -14,18 +14,19 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, registry
 from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
+from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 from vaegan_jax.runtime import parallel
 
 Scalars = dict[str, jax.Array]
 
-# About what a VAE leaves of images in [-1, 1] once it has begun to learn; Adam moves it by the
-# learning rate a step, so that a far beginning would cost thousands.
-_FIRST_LOG_VARIANCE = math.log(0.1)
+# About the residual variance early in training. Adam moves the parameter by the learning rate per
+# step, so a distant initial value would cost thousands of steps.
+_INITIAL_LOG_VARIANCE = math.log(0.1)
 
 
 class VAEState(flax.struct.PyTreeNode):
-    """Everything that a step of the VAE changes.
+    """Everything that a train step changes.
 
     Attributes:
       step: int32 scalar, steps taken.
@@ -40,7 +41,7 @@ class VAEState(flax.struct.PyTreeNode):
 
 
 def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
-    """Returns the state of a VAE before its first step."""
+    """Returns the initial state of a VAE."""
     key = step_key(config.seed, Stage.VAE, 0)
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
@@ -51,7 +52,7 @@ def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
         "decoder": decoder.init(draw_key(key, Purpose.DECODER), latents)["params"],
     }
     if config.vae.decoder_variance == "learned":
-        params["likelihood"] = {"log_variance": jnp.asarray(_FIRST_LOG_VARIANCE)}
+        params["likelihood"] = {"log_variance": jnp.asarray(_INITIAL_LOG_VARIANCE)}
     return VAEState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -91,27 +92,25 @@ def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
     """Returns the VAE that a config describes.
 
     Raises:
-      UserError: where a reconstruction term of the user's own cannot be loaded.
+      UserError: if a user's reconstruction term cannot be loaded.
     """
-    wanted = config.vae
-    schedule = losses.KL_SCHEDULES[wanted.kl_schedule]
+    settings = config.vae
+    schedule: losses.Schedule = registry.load("kl_schedule", settings.kl_schedule)
 
     def kl_weight(step: jax.Array) -> jax.Array | float:
         # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
-        weight: jax.Array | float = wanted.kl_weight
-        if wanted.kl_schedule != "constant":
-            weight *= schedule(step, wanted.steps, wanted.kl_warmup_steps, wanted.kl_cycles)
+        weight: jax.Array | float = settings.kl_weight
+        if settings.kl_schedule != "constant":
+            weight *= schedule(step, settings.steps, settings.kl_warmup_steps, settings.kl_cycles)
         return weight
 
     return VAE(
         encode=functools.partial(networks.apply, networks.make_encoder(config.model, image_shape)),
         decode=functools.partial(networks.apply, networks.make_decoder(config.model, image_shape)),
-        reconstruction=registry.find(
-            "reconstruction", wanted.reconstruction, losses.RECONSTRUCTIONS
-        ),
+        reconstruction=registry.load("reconstruction", settings.reconstruction),
         kl_weight=kl_weight,
         optimizer=_optimizer(config),
-        config=wanted,
+        config=settings,
         latent_size=config.model.latent_size,
     )
 
@@ -129,8 +128,8 @@ def loss(
     2017 (beta-VAE), and one draw ``z = mu + sigma * eps`` per image.
 
     Args:
-      params: ``{"encoder": ..., "decoder": ...}``, and `likelihood` where the variance of the
-        pixels is learned.
+      params: ``{"encoder": ..., "decoder": ...}``, and `likelihood` if the decoder's variance is
+        learned.
       images: float32 [B, H, W, C] in [-1, 1].
       eps: float32 [B, L], standard normal.
       kl_weight: beta.
@@ -138,9 +137,9 @@ def loss(
 
     Returns:
       The loss, a scalar, and scalars: `loss`, `reconstruction` and `kl` in nats per image (up to
-      the reconstruction's constant), `largest_kl`, the nats of the dimension with the most,
-      `active_units`, the `sharpness` of the decoded images relative to that of the images, and
-      `variance` where it is learned.
+      the reconstruction's constant), `largest_kl` (nats of the dimension with the largest KL),
+      `active_units`, the `sharpness` of the decoded images relative to the images, and the
+      decoder's `variance` if it is learned.
     """
     mean, log_variance = vae.encode(params["encoder"], images)
     logits = vae.decode(params["decoder"], reparameterize(mean, log_variance, eps))
@@ -179,7 +178,7 @@ def train_step(
       vae: the networks, loss and optimizer.
 
     Returns:
-      The new state, and the scalars of `loss` with the `gradient_norm`.
+      The new state, and the scalars of `loss` plus `gradient_norm`.
     """
     images = parallel.shard_batch(images)
     shape = (len(images), vae.latent_size)
@@ -204,15 +203,15 @@ def make_train_step(
 
 
 def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks, without computing, that the losses of the VAE stage are what they must be.
+    """Checks the signature of the reconstruction term, without computing.
 
     Raises:
-      UserError: for one that cannot be found or has another form, by name.
+      UserError: if it cannot be loaded or has another signature.
     """
     name = config.vae.reconstruction
-    term = registry.find("reconstruction", name, losses.RECONSTRUCTIONS)
+    term = registry.load("reconstruction", name)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    registry.require_form("reconstruction", name, term, (images, images), (2,))
+    check_signature("reconstruction", name, term, (images, images), (2,))
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:

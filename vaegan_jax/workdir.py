@@ -31,9 +31,10 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
-from vaegan_jax import checkpoints
+from vaegan_jax import checkpoints, migrations, resume
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
+from vaegan_jax.rules import Resume
 from vaegan_jax.runtime import parallel
 from vaegan_jax.runtime.files import write_atomic
 from vaegan_jax.training import monitor
@@ -323,12 +324,12 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
             f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
         )
     try:
-        saved = configuration.migrate(json.loads((path / CONFIG).read_text()))
+        saved = migrations.migrate(json.loads((path / CONFIG).read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
         ) from error
-    removed = [name for name in saved if name in configuration.REMOVED]
+    removed = [name for name in saved if name in migrations.REMOVED]
     if removed:
         raise UserError(
             f"The run in {path} cannot be resumed, because its {CONFIG} has fields that were "
@@ -342,14 +343,14 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     }
     refused = [
         (change.name, repr(change.before), repr(change.now), objection)
-        for change in configuration.differences(saved, configuration.flatten(config))
-        if (objection := configuration.objection(change, config, steps))
+        for change in resume.differences(saved, configuration.flatten(config))
+        if (objection := resume.objection(change, config, steps))
     ]
     if refused:
         heading = ("field", "was", "is", "which cannot be, since")
         raise UserError(
             f"The workdir {path} holds a run with another config: name another --workdir, or set "
-            f"these fields back to go on with that run.\n{configuration.table(refused, heading)}"
+            f"these fields back to go on with that run.\n{resume.table(refused, heading)}"
         )
 
 
@@ -376,7 +377,7 @@ def require_same_sources(
     values = configuration.flatten(config)
     for field, before in began.items():
         now = sources.get(field, before)
-        if now != before and not configuration.FIELDS[field].free:
+        if now != before and configuration.FIELDS[field].resume is not Resume.ALWAYS:
             changed = sorted({name for name, _ in before.items() ^ now.items()})
             raise UserError(
                 f"The source of {field}={values[field]} has changed since the run in {path} began "
@@ -429,7 +430,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
         try:
             workdir = Workdir(path)
             before = workdir.config()
-            changed = configuration.differences(before, configuration.flatten(config))
+            changed = resume.differences(before, configuration.flatten(config))
             if not before or changed:
                 write_atomic(path / CONFIG, configuration.to_json(config))
             for change in changed if before else ():

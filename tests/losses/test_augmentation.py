@@ -5,13 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vaegan_jax import registry
 from vaegan_jax.losses import augmentation
+
+AUGMENTATIONS = {
+    name: registry.load("augmentation", name) for name in registry.BUILT_IN["augmentation"]
+}
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
 SHAPE = (5, 16, 32, 3)
 ALL = {
-    **augmentation.AUGMENTATIONS,
-    "chain": augmentation.chain(list(augmentation.AUGMENTATIONS.values())),
+    **AUGMENTATIONS,
+    "chain": augmentation.chain(list(AUGMENTATIONS.values())),
 }
 each = pytest.mark.parametrize("name", ALL)
 

@@ -9,9 +9,16 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
+from vaegan_jax import registry
 from vaegan_jax.losses import vae as losses
 
 SHAPE = (2, 3, 4, 3)
+
+
+TERMS = {
+    name: registry.load("reconstruction", name) for name in registry.BUILT_IN["reconstruction"]
+}
+SCHEDULES = {name: registry.load("kl_schedule", name) for name in registry.BUILT_IN["kl_schedule"]}
 
 
 def draw(scale=1.0):
@@ -55,7 +62,7 @@ def test_saturated_logits_stay_finite(size):
     images = np.where(np.arange(np.prod(SHAPE)) % 2, 1, -1).reshape(SHAPE).astype(np.float32)
     for sign in (1, -1):
         logits = (sign * size * images).astype(np.float32)
-        for term in losses.RECONSTRUCTIONS.values():
+        for term in TERMS.values():
             value, gradient = jax.value_and_grad(lambda a, term=term: term(images, a).sum())(logits)
             assert np.isfinite(value)
             assert np.isfinite(gradient).all()
@@ -186,7 +193,7 @@ def test_the_best_variance_is_where_a_learned_one_rests():
 
 
 @pytest.mark.parametrize("size", [50.0, 1e3, 1e30])
-@pytest.mark.parametrize("name", losses.RECONSTRUCTIONS)
+@pytest.mark.parametrize("name", TERMS)
 def test_terms_are_exact_at_extreme_logits(name, size):
     images, logits = draw()
     logits = np.where(logits > 0, size, -size).astype(np.float32)
@@ -200,7 +207,7 @@ def test_terms_are_exact_at_extreme_logits(name, size):
         "laplace": np.abs(x - sign).sum((1, 2, 3)),
         "gaussian": squares / (2 * variance) + x[0].size / 2 * np.log(2 * np.pi * variance),
     }[name]
-    term = losses.RECONSTRUCTIONS[name]
+    term = TERMS[name]
     np.testing.assert_allclose(term(images, logits), expected, rtol=1e-5)
     gradient = jax.grad(lambda a: term(images, a).sum())(logits)
     slope = sign - x if name == "cross_entropy" else 0
@@ -246,12 +253,12 @@ def expected_factors(name, steps, warmup, cycles):
     return [one(step) for step in range(steps + 5)]
 
 
-@pytest.mark.parametrize("name", losses.KL_SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(
     ("steps", "warmup", "cycles"), [(40, 10, 4), (41, 0, 4), (7, 1, 1), (9, 20, 2)]
 )
 def test_a_schedule_is_its_formula_at_every_step(name, steps, warmup, cycles):
-    schedule = losses.KL_SCHEDULES[name]
+    schedule = SCHEDULES[name]
     expected = expected_factors(name, steps, warmup, cycles)
     traced = jax.jit(lambda step: schedule(step, steps, warmup, cycles))
     for step in range(steps + 5):
@@ -267,66 +274,3 @@ def test_a_cyclical_schedule_rises_as_often_as_it_says():
     assert (np.flatnonzero(factors == 0) == [0, 100, 200, 300]).all()
     assert (factors == 1).mean() == 0.5
     np.testing.assert_allclose(np.diff(factors[:50]), 1 / 50, rtol=1e-4)
-
-
-DRAWS = 4000
-
-
-def samples(name, variance, logits=(-1e30, -50.0, -1.5, -0.2, 0.0, 0.7, 1e3)):
-    """Draws of seven pixels, float64 [DRAWS, 7], and their logits."""
-    logits = np.array(logits, np.float32)
-    repeated = np.broadcast_to(logits.reshape(1, 1, 7, 1), (DRAWS, 1, 7, 1))
-    drawn = losses.SAMPLERS[name](jnp.asarray(repeated), jax.random.key(0), variance)
-    assert drawn.shape == repeated.shape
-    assert drawn.dtype == jnp.float32
-    return np.float64(drawn)[:, 0, :, 0], logits.astype(np.float64)
-
-
-def test_every_reconstruction_has_a_sampler():
-    assert set(losses.SAMPLERS) == set(losses.RECONSTRUCTIONS)
-
-
-@pytest.mark.parametrize("variance", [0.5, 1e-4])
-@pytest.mark.parametrize("name", ["squared_error", "gaussian", "laplace"])
-def test_samples_have_the_law_of_the_term(name, variance):
-    drawn, logits = samples(name, variance)
-    law = {"laplace": scipy.stats.laplace(0, np.sqrt(variance / 2))}.get(
-        name, scipy.stats.norm(0, np.sqrt(variance))
-    )
-    noise = drawn - np.tanh(logits)
-    for pixel in range(7):
-        assert scipy.stats.kstest(noise[:, pixel], law.cdf).pvalue > 1e-3
-    correlations = np.corrcoef(noise.T) - np.eye(7)
-    assert np.abs(correlations).max() < 5 / np.sqrt(DRAWS)
-
-
-def test_bernoulli_samples_are_black_or_white_around_the_mean():
-    drawn, logits = samples("cross_entropy", 0.5)
-    assert set(np.unique(drawn)) == {-1.0, 1.0}
-    mean = np.tanh(logits)
-    error = np.sqrt((1 - mean**2) / DRAWS)
-    assert (np.abs(drawn.mean(0) - mean) <= 4 * error).all()
-
-
-@pytest.mark.parametrize("name", losses.SAMPLERS)
-def test_the_key_decides_what_is_drawn(name):
-    _, logits = draw()
-    sample = jax.jit(losses.SAMPLERS[name])
-    first = sample(logits, jax.random.key(0), 0.5)
-    np.testing.assert_array_equal(first, sample(logits, jax.random.key(0), 0.5))
-    assert not np.array_equal(first, sample(logits, jax.random.key(1), 0.5))
-
-
-@pytest.mark.parametrize("name", ["squared_error", "laplace"])
-def test_a_term_is_the_density_that_its_sampler_draws_from(name):
-    # At a KL weight of 1: variances 1/2 and 2. The mean of -log p over draws is the entropy.
-    variance, entropy = {
-        "squared_error": (0.5, 0.5 * np.log(2 * np.pi * np.e * 0.5) - 0.5 * np.log(np.pi)),
-        "laplace": (2.0, 1 + np.log(2) - np.log(2)),
-    }[name]
-    _, logits = draw()
-    drawn = jax.vmap(lambda key: losses.SAMPLERS[name](logits, key, variance))(
-        jax.random.split(jax.random.key(0), DRAWS)
-    )
-    terms = jax.vmap(lambda x: losses.RECONSTRUCTIONS[name](x, logits))(drawn)
-    np.testing.assert_allclose(terms.mean(), logits[0].size * entropy, rtol=0.01)

@@ -12,6 +12,7 @@ from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline.run import STAGES, train_and_evaluate
+from vaegan_jax.runtime import sources
 
 STEPS = {"vae": 7, "gan": 5}
 
@@ -35,21 +36,21 @@ def begun(tmp_path, monkeypatch, config):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text(configuration.to_json(config))
-    sources = registry.sources(configuration.flatten(config))
-    assert sources.keys() == {"vae.reconstruction", "evaluation.embedding"}
-    (run / "run.json").write_text(json.dumps({"sources": sources}))
+    digests = registry.source_digests(configuration.flatten(config))
+    assert digests.keys() == {"vae.reconstruction", "evaluation.embedding"}
+    (run / "run.json").write_text(json.dumps({"sources": digests}))
     for stage, step in STEPS.items():
         saved = Checkpoints(run / "checkpoints" / stage, keep=9)
         saved.save(step, {"w": jnp.zeros(2)}, {})
         saved.finish()
         saved.close()
     yield config, run
-    registry._digests.cache_clear()
+    sources._digests.cache_clear()
 
 
 def edit(run):
     (run.parent / "loss_of_run.py").write_text("loss = repr\n")
-    registry._digests.cache_clear()
+    sources._digests.cache_clear()
 
 
 def test_a_changed_loss_is_refused_where_training_is_left_and_nothing_is_written(begun):

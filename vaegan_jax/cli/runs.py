@@ -153,6 +153,6 @@ def _setting(text: str) -> tuple[str, Any]:
         found = float(found) if isinstance(field.default, float) else found
     except (ValueError, SyntaxError, TypeError):
         found = value
-    if not field.allowed(found):
-        raise UserError(f"{name} must be {field.wanted}, and is {value!r}.")
+    if not field.rule.allows(found):
+        raise UserError(f"{name} must be {field.rule.text}, and is {value!r}.")
     return name, found

@@ -14,6 +14,7 @@ from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import resizing
 from vaegan_jax.evaluation.backbones import efflite0, inception
 from vaegan_jax.evaluation.batches import Watch, map_batches, unwatched
+from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
@@ -60,16 +61,16 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
     Raises:
       UserError: for an unknown name, or where weights are missing.
     """
-    if name in EMBEDDINGS:
-        made: Embedding = EMBEDDINGS[name](size, resize, weights)
-        return made
-    own = registry.find("embedding", name, EMBEDDINGS)
+    function = registry.load("embedding", name)
+    if not registry.is_path(name):
+        embedding: Embedding = function(size, resize, weights)
+        return embedding
     return Embedding(
         name,
         f"fd_{name}",
         f"kd_{name}",
-        lambda _, images: own(images),
-        facts={"source": registry.source_digests(name.partition(":")[0])},
+        lambda _, images: function(images),
+        facts={"source": sources.digests(name.partition(":")[0])},
     )
 
 
@@ -122,7 +123,8 @@ def extract(
     return features
 
 
-def _efflite0(size: int, resize: str, weights: str) -> Embedding:
+def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
+    """Returns EfficientNet-Lite0, see `make`."""
     del resize, weights
     network = efflite0.EfficientNetLite0()
 
@@ -141,7 +143,8 @@ def _efflite0(size: int, resize: str, weights: str) -> Embedding:
     )
 
 
-def _inception(size: int, resize: str, weights: str) -> Embedding:
+def make_inception(size: int, resize: str, weights: str) -> Embedding:
+    """Returns the Inception network of the FID, see `make`."""
     del size
     path = pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()
     network = inception.Inception()
@@ -171,7 +174,8 @@ def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
     return features
 
 
-def _pixels(size: int, resize: str, weights: str) -> Embedding:
+def make_pixels(size: int, resize: str, weights: str) -> Embedding:
+    """Returns average colours over a grid, see `make`."""
     del size, resize, weights
     return Embedding(
         name="pixels",
@@ -180,10 +184,3 @@ def _pixels(size: int, resize: str, weights: str) -> Embedding:
         embed=_embed_pixels,
         facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
     )
-
-
-EMBEDDINGS: dict[str, Callable[..., Any]] = {
-    "efflite0": _efflite0,
-    "inception": _inception,
-    "pixels": _pixels,
-}

@@ -119,7 +119,7 @@ def _set(config: ConfigDict, name: str, override: str) -> str:
     try:
         config.update_from_flattened_dict({field: _value(text)})
     except TypeError as error:
-        wanted = configuration.FIELDS[field].wanted
+        wanted = configuration.FIELDS[field].rule.text
         raise UserError(
             f"The variant {name!r} sets {field} to {text!r}: it must be {wanted}."
         ) from error

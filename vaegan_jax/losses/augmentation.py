@@ -74,13 +74,6 @@ def _span(key: jax.Array, batch: int, side: int, size: int) -> jax.Array:
     return (place >= 0) & (place < size)
 
 
-AUGMENTATIONS: dict[str, Augment] = {
-    "colour": colour,
-    "translation": translation,
-    "cutout": cutout,
-}
-
-
 def chain(augmentations: Sequence[Augment]) -> Augment:
     """Returns one augmentation that applies several in turn, each with its own key."""
 
@@ -99,4 +92,4 @@ def make(names: str) -> Augment:
       UserError: where one of the user's own cannot be loaded.
     """
     given = [name.strip() for name in names.split(",") if name.strip()]
-    return chain([registry.find("augmentation", name, AUGMENTATIONS) for name in given])
+    return chain([registry.load("augmentation", name) for name in given])

@@ -113,11 +113,9 @@ def relativistic_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(real - fake))
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "minimax": Objective(discriminator_loss, minimax_loss),
-    "non_saturating": Objective(discriminator_loss, non_saturating_loss),
-    "hinge": Objective(hinge_discriminator_loss, linear_generator_loss),
-    "least_squares": Objective(least_squares_discriminator_loss, least_squares_generator_loss),
-    "wasserstein": Objective(wasserstein_critic_loss, linear_generator_loss),
-    "relativistic": Objective(relativistic_discriminator_loss, relativistic_generator_loss),
-}
+minimax = Objective(discriminator_loss, minimax_loss)
+non_saturating = Objective(discriminator_loss, non_saturating_loss)
+hinge = Objective(hinge_discriminator_loss, linear_generator_loss)
+least_squares = Objective(least_squares_discriminator_loss, least_squares_generator_loss)
+wasserstein = Objective(wasserstein_critic_loss, linear_generator_loss)
+relativistic = Objective(relativistic_discriminator_loss, relativistic_generator_loss)

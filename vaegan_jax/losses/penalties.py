@@ -64,9 +64,6 @@ def _squared_norm(gradient: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(gradient), axis=(1, 2, 3))
 
 
-PENALTIES: dict[str, Penalty] = {"r1": r1, "r2": r2, "gradient_penalty": gradient_penalty}
-
-
 class Term(NamedTuple):
     """A penalty in the discriminator's loss.
 
@@ -95,6 +92,6 @@ def make_terms(gan: ConfigDict) -> list[Term]:
         Term("gradient_penalty", gan.gradient_penalty_weight, gradient_penalty),
     ]
     if gan.penalty:
-        penalty = registry.find("penalty", gan.penalty, PENALTIES)
+        penalty = registry.load("penalty", gan.penalty)
         terms.append(Term("penalty", gan.penalty_weight, penalty))
     return [term for term in terms if term.weight]

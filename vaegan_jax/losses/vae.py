@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
+
 
 def squared_error(images: jax.Array, logits: jax.Array) -> jax.Array:
     """The plain ``||x - x'||^2`` with x' = tanh(logits), summed over the image: float32 [B].
@@ -72,7 +74,7 @@ def gaussian(images: jax.Array, logits: jax.Array) -> jax.Array:
     return gaussian_given(jnp.log(variance))(images, logits)
 
 
-def gaussian_given(log_variance: jax.Array) -> "Reconstruction":
+def gaussian_given(log_variance: jax.Array) -> Reconstruction:
     """Returns `gaussian` with another variance, such as one that is learned.
 
     Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for all.
@@ -150,53 +152,3 @@ def cyclical(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -
     del warmup
     length = math.ceil(steps / cycles)
     return jnp.minimum(jnp.asarray(step) % length / (length / 2), 1)
-
-
-KL_SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cyclical": cyclical}
-
-
-Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
-
-RECONSTRUCTIONS: dict[str, Reconstruction] = {
-    "squared_error": squared_error,
-    "cross_entropy": cross_entropy,
-    "laplace": laplace,
-    "gaussian": gaussian,
-}
-
-
-def sample_gaussian(logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike) -> jax.Array:
-    """Draws from N(tanh(logits), variance I), which may leave [-1, 1].
-
-    The variance is b/2 for `squared_error` with a KL weight of b, and that of `gaussian` itself.
-    """
-    noise = jax.random.normal(key, logits.shape, logits.dtype)
-    return jnp.tanh(logits) + jnp.sqrt(variance) * noise
-
-
-def sample_laplace(logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike) -> jax.Array:
-    """Draws from the Laplace density around tanh(logits), and may leave [-1, 1].
-
-    Its scale is sqrt(variance / 2): for a KL weight of b the variance is 2 b^2.
-    """
-    noise = jax.random.laplace(key, logits.shape, logits.dtype)
-    return jnp.tanh(logits) + jnp.sqrt(variance / 2) * noise
-
-
-def sample_bernoulli(
-    logits: jax.Array, key: jax.Array, variance: jax.typing.ArrayLike
-) -> jax.Array:
-    """Draws each number from {-1, 1}, with the mean tanh(logits); the variance goes unused."""
-    del variance
-    drawn = jax.random.bernoulli(key, jax.nn.sigmoid(2 * logits))
-    return jnp.where(drawn, 1, -1).astype(logits.dtype)
-
-
-Sampler = Callable[[jax.Array, jax.Array, jax.typing.ArrayLike], jax.Array]
-
-SAMPLERS: dict[str, Sampler] = {
-    "squared_error": sample_gaussian,
-    "cross_entropy": sample_bernoulli,
-    "laplace": sample_laplace,
-    "gaussian": sample_gaussian,
-}

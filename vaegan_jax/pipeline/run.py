@@ -18,6 +18,7 @@ from vaegan_jax.evaluation import latent_use
 from vaegan_jax.pipeline import evaluate
 from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
+from vaegan_jax.rules import Resume
 from vaegan_jax.runtime import environment, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import loop, monitor
@@ -53,7 +54,7 @@ def train_and_evaluate(
         return
 
     trained = _trained_stages(config, stages)
-    sources = registry.sources(configuration.flatten(config))
+    sources = registry.source_digests(configuration.flatten(config))
     environment.pin()  # a user's module may have set an option when it was imported
     if any(_is_unfinished(config, path, stage) for stage in trained):
         workdir.require_same_sources(path, config, sources)
@@ -107,7 +108,7 @@ def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
     trained_by = {
         name: value
         for name, value in configuration.flatten(config).items()
-        if not configuration.FIELDS[name].free
+        if configuration.FIELDS[name].resume is not Resume.ALWAYS
     }
     text = json.dumps(trained_by, sort_keys=True)
     return {

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from vaegan_jax import checkpoints, workdir
+from vaegan_jax import checkpoints, migrations, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.rules import Resume
 from vaegan_jax.training import monitor
 
 TRAINED = ("vae", "gan")
@@ -104,7 +105,9 @@ def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
 
 def is_trained_by(field: str) -> bool:
     """Whether training depends on a field of the config."""
-    return field not in configuration.FIELDS or not configuration.FIELDS[field].free
+    return (
+        field not in configuration.FIELDS or configuration.FIELDS[field].resume is not Resume.ALWAYS
+    )
 
 
 def is_distance(name: str) -> bool:
@@ -129,7 +132,7 @@ def _read(path: pathlib.Path) -> Run:
     if workdir.CONFIG not in files:
         raise UserError(f"{path} holds no run: name a folder that has a {workdir.CONFIG}.")
     defaults = json.dumps({name: field.default for name, field in configuration.FIELDS.items()})
-    files[workdir.CONFIG] = json.loads(defaults) | configuration.migrate(files[workdir.CONFIG])
+    files[workdir.CONFIG] = json.loads(defaults) | migrations.migrate(files[workdir.CONFIG])
     facts = {
         name: _flatten({k: v for k, v in tree.items() if k not in _NOT_FACTS.get(name, ())})
         for name, tree in files.items()

@@ -1,0 +1,75 @@
+"""Config fields of earlier versions: renamed ones are migrated, removed ones are refused."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vaegan_jax.errors import UserError
+
+RENAMED: dict[str, str] = {
+    "data.resident_limit_mb": "data.max_resident_mb",
+    "vae.variance": "vae.decoder_variance",
+    "gan.ema_half_life": "gan.ema_half_life_images",
+    "training.keep_checkpoints": "training.max_checkpoints",
+    "evaluation.reference_images": "evaluation.max_reference_images",
+    "evaluation.likelihood_images": "evaluation.max_likelihood_images",
+    "evaluation.likelihood_draws": "evaluation.iwae_samples",
+    "evaluation.paths": "evaluation.path_samples",
+}
+"""Earlier name -> today's name."""
+
+_USE_SEEDS = "list the seeds in config.seeds, which are trained one after another"
+_STOPS = "a non-finite number stops the run; remove the field, and lower the learning rates"
+_IS_CONSTANT = "remove it; the thresholds are constants in vaegan_jax/training/monitor.py"
+
+REMOVED: dict[str, str] = {
+    "together": _USE_SEEDS,
+    "training.together_by": _USE_SEEDS,
+    "training.on_nonfinite": _STOPS,
+    "training.most_rollbacks": _STOPS,
+    "training.rollback_rate": _STOPS,
+    "training.picture_columns": "remove it; image grids have 8 columns",
+    "transfer.generator_rate_decay": "set gan.generator_learning_rate, the same for every layer",
+    "gan.generator_rate_warmup_steps": "set gan.generator_learning_rate, which is constant",
+    "gan.discriminator_b1": "set gan.b1, which both networks use",
+    "gan.discriminator_b2": "set gan.b2, which both networks use",
+    "monitor.window": _IS_CONSTANT,
+    "monitor.accuracy": _IS_CONSTANT,
+    "monitor.generator_slope": _IS_CONSTANT,
+    "monitor.swing": _IS_CONSTANT,
+    "monitor.steadiness": _IS_CONSTANT,
+    "monitor.logit": _IS_CONSTANT,
+    "monitor.diversity": _IS_CONSTANT,
+    "monitor.duplicates": _IS_CONSTANT,
+    "monitor.kl": _IS_CONSTANT,
+    "monitor.active": _IS_CONSTANT,
+    "monitor.sharpness": _IS_CONSTANT,
+}
+"""Field of an earlier version -> what to do instead."""
+
+
+def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a flattened config of an earlier version under today's field names."""
+    return {RENAMED.get(name, name): value for name, value in flat.items()}
+
+
+def unknown_field(name: str, fields: Iterable[str]) -> UserError:
+    """Returns the error for a field that does not exist, with the closest existing ones.
+
+    Args:
+      name: of the field, or only its section or last part, as ml_collections reports it.
+      fields: the names of all fields.
+    """
+    for old, new in RENAMED.items():
+        if name in (old, old.rpartition(".")[2]):
+            return UserError(f"The config field {old} was renamed: use {new}.")
+    for removed, instead in REMOVED.items():
+        if name in (removed, *removed.split(".")):
+            return UserError(f"The config field {name} was removed: {instead}.")
+    fields = list(fields)
+    last = {field.rpartition(".")[2]: field for field in fields}
+    near = difflib.get_close_matches(name, fields, n=3)
+    near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]
+    near = list(dict.fromkeys(near))[:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "vaegan_jax/config.py lists them all."
+    return UserError(f"The config has no field {name}: {hint}")
