@@ -22,6 +22,7 @@ ORDER = (
     ("vae", "gan"),
     ("networks",),
     ("layers", "losses"),
+    ("layers_cpu",),
     ("checkpoints",),
     ("data",),
     ("resume",),

@@ -1,8 +1,8 @@
 """Encoder, decoder and discriminator, as Flax linen modules over four levels of stride 2.
 
-Images are float [B, H, W, C] in [-1, 1] with H and W multiples of 16. The encoder's and the
-discriminator's trunks have one tree of parameters, and the generator *is* a `Decoder`, so that
-parameters can be carried from the VAE to the GAN without renaming anything.
+Images are float [B, H, W, C] in [-1, 1] with H and W multiples of 16. Encoder
+and discriminator share the structure of their trunks, and the generator is a `Decoder`, so the
+VAE's parameters fit the GAN without renaming.
 """
 
 import math
@@ -29,12 +29,12 @@ _MAX_LOG_VARIANCE = 20.0
 
 
 def normalise(x: jax.Array, norm: str) -> jax.Array:
-    """Normalises each example by itself: [B, H, W, C] -> [B, H, W, C].
+    """Normalises each example separately: [B, H, W, C] -> [B, H, W, C].
 
     "group" is group normalisation (Wu and He 2018, arXiv 1803.08494, equations 1 and 7) without
-    learned scale and bias; "none" does nothing. There are no running statistics and no
-    parameters, so trunks with and without it have the same tree. A bias added afterwards takes
-    the place of the learned one; the next kernel, that of the learned scale.
+    learned scale and bias; "none" is the identity. It has no parameters and no running statistics,
+    so trunks with and without it have the same tree. The `Bias` that follows and the next kernel
+    act as the learned bias and scale.
     """
     if norm == "none":
         return x
@@ -45,9 +45,9 @@ def normalise(x: jax.Array, norm: str) -> jax.Array:
 
 
 def bound(x: jax.Array, limit: float) -> jax.Array:
-    """Squeezes numbers of any size smoothly to within `limit` of 0, with a slope of 1 at 0.
+    """Returns ``limit * tanh(x / limit)``: within `limit` of 0, with slope 1 at 0.
 
-    limit tanh(x / limit). A log variance so bounded cannot overflow, whatever the encoder gives.
+    A bounded log variance cannot overflow, whatever the encoder returns.
     """
     return limit * jnp.tanh(x / limit)
 
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
     Attributes:
       base_width: see `Trunk`.
       latent_size: the number of latent dimensions.
-      image_shape: (height, width, channels) of the images it takes.
+      image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
     """
@@ -111,13 +111,13 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents [B, latent_size] -> logits, float32 [B, height, width, channels].
 
-    The image is ``tanh(logits)``; seen as a Bernoulli mean on [0, 1] its logits are twice as
-    large, since (tanh a + 1) / 2 = sigmoid(2 a).
+    The image is ``tanh(logits)``. As a Bernoulli mean on [0, 1], its logits are twice as large,
+    since (tanh a + 1) / 2 = sigmoid(2 a).
 
     Attributes:
       base_width: channels before the last level, as in `Trunk`.
       latent_size: the number of latent dimensions.
-      image_shape: (height, width, channels) of the images it makes.
+      image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
       dtype: of the computation.
     """
@@ -164,11 +164,11 @@ class Decoder(nn.Module):
 class Discriminator(nn.Module):
     """Images -> logits of being real, float32 [B].
 
-    It sows what it judges by as the intermediate `features`.
+    It sows the features before the last layer as the intermediate `features`.
 
     Attributes:
       base_width: see `Trunk`.
-      image_shape: (height, width, channels) of the images it takes.
+      image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
     """
@@ -180,7 +180,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Evaluators images.
+        """Computes logits.
 
         Raises:
           ValueError: for images of another shape than `image_shape`.
@@ -193,7 +193,7 @@ class Discriminator(nn.Module):
 
 
 def apply(module: nn.Module, params: optax.Params, x: jax.Array) -> Any:
-    """Returns what a network with these parameters makes of its input."""
+    """Returns ``module.apply({"params": params}, x)``."""
     return module.apply({"params": params}, x)
 
 
@@ -201,24 +201,24 @@ Discriminate = Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def make_discriminate(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminate:
-    """Returns ``judge(discriminator's params, images [B, H, W, C]) -> (logits, features)``.
+    """Returns ``discriminate(params, images [B, H, W, C]) -> (logits, features)``.
 
     The logits are float32 [B], the features the trunk's [B, H/16, W/16, 8 base_width]. With
     ``model.spectral_norm`` every kernel is divided by its largest singular value.
     """
     discriminator = make_discriminator(model, image_shape)
 
-    def judge(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def discriminate(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         if model.spectral_norm:
             params = spectrally_normalized(params)
         logits, kept = discriminator.apply({"params": params}, images, mutable=["intermediates"])
         return logits, kept["intermediates"]["features"][0]
 
-    return judge
+    return discriminate
 
 
 def spectrally_normalized(params: optax.Params) -> optax.Params:
-    """Returns parameters whose kernels, and nothing else, are `layers.spectrally_normalized`."""
+    """Applies `layers.spectrally_normalized` to every kernel, and to nothing else."""
 
     def normalised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         return layers.spectrally_normalized(leaf) if path[-1].key == "kernel" else leaf

@@ -1,8 +1,8 @@
 """Every key that the project uses, derived from ``(seed, stage, step, purpose)``.
 
-There is no stored generator: any noise and any batch of any step can be recomputed from the seed
-and the step alone, which is what makes resuming exact and runs comparable step by step. The
-numbers below are part of that promise; changing one changes every run.
+There is no stored generator: the noise and the batch of any step follow from the seed and the step,
+so resuming is exact and runs can be compared step by step. Changing a number below changes every
+run.
 """
 
 import enum
@@ -25,7 +25,7 @@ class Stage(enum.IntEnum):
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for."""
+    """The uses of random numbers within a step."""
 
     ENCODER = 0
     DECODER = 1
@@ -53,10 +53,10 @@ def step_key(
     stage: Stage,
     step: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """Returns the key of one step, a scalar; `draw_key` makes the keys of its draws.
+    """Returns the key of one step, a scalar; `draw_key` derives the keys of its draws.
 
     Args:
-      seed: the run's seed, from 0 to 2^32 - 1; uint32 where it is an array.
+      seed: the run's seed, from 0 to 2^32 - 1; uint32 if it is an array.
       stage: the part of the run.
       step: int32 scalar, the step's number from 0 (or the epoch's, for the data order).
     """
@@ -72,7 +72,7 @@ def draw_key(key: jax.Array, purpose: Purpose) -> jax.Array:
 
 
 def order(seed: int, stage: Stage, epoch: int, size: int) -> np.ndarray:
-    """Returns the order in which an epoch visits the data: a permutation, int32 [size]."""
+    """Returns the data order of an epoch: a permutation, int32 [size]."""
     key = draw_key(step_key(seed, stage, epoch), Purpose.ORDER)
     return np.asarray(jax.device_get(_permutation(key, size)))
 
@@ -86,17 +86,17 @@ def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal"
     """Draws latents of zero mean and unit variance.
 
     Args:
-      key: used once, here.
+      key: consumed.
       shape: usually [batch, latent size].
       distribution: "normal"; "uniform" on [-sqrt 3, sqrt 3]; or "truncated_normal", a normal one
-        cut at two of its deviations. The variance of all is 1, so that a generator grown from a
-        decoder sees the scale that the decoder was trained on.
+        truncated at two standard deviations. All have variance 1, the scale that the decoder was
+        trained on.
 
     Returns:
       float32 of the given shape.
 
     Raises:
-      KeyError: for another distribution.
+      KeyError: for an unknown distribution.
     """
     return DISTRIBUTIONS[distribution](key, shape)
 
@@ -104,8 +104,8 @@ def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal"
 def picture_latents(seed: int, shape: tuple[int, ...], distribution: str = "normal") -> jax.Array:
     """Draws the latents of a run's pictures, float32 of the given shape.
 
-    The same seed gives the same first latents whatever their number: the pictures of a run, the
-    command `vaegan sample` and the explorer share them.
+    The first latents do not depend on their number: the pictures of a run, `vaegan sample` and the
+    explorer share them.
     """
     key = draw_key(step_key(seed, Stage.PICTURES, 0), Purpose.LATENT)
     return latents(key, shape, distribution)
@@ -125,7 +125,7 @@ def _truncated_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 _CUT = 2.0
-# The deviation of a normal draw cut at c: 1 - 2 c phi(c) / (2 Phi(c) - 1), and its root.
+# The standard deviation of a normal truncated at c: sqrt(1 - 2 c phi(c) / (2 Phi(c) - 1)).
 _CUT_DEVIATION = math.sqrt(
     1 - 2 * _CUT * math.exp(-(_CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(_CUT / math.sqrt(2))
 )

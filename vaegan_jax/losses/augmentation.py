@@ -1,9 +1,9 @@
-"""Differentiable augmentations of what the discriminator sees, real and fake alike.
+"""Differentiable augmentations of the discriminator's inputs, real and fake.
 
-Zhao et al. 2020, arXiv 2006.10738: changes of one law on both, through which the generator's
-gradient passes. Each is ``augment(images, key)``, from images float32 [B, H, W, C] in [-1, 1] to
-the same shape. What happens to an image follows from the key and its place in the batch, never
-from the other images.
+Zhao et al. 2020, arXiv 2006.10738: both are augmented with the same distribution, and the
+generator's gradient passes through. Each is ``augment(images, key)``, from images float32 [B, H, W,
+C] in [-1, 1] to the same shape. The change of an image depends on the key and its index, not on
+other images.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 def colour(images: jax.Array, key: jax.Array) -> jax.Array:
     """Changes each image's brightness, saturation and contrast, in this order.
 
-    As Zhao et al. 2020, arXiv 2006.10738, have "color": brightness is added, uniform on
+    The "color" of Zhao et al. 2020, arXiv 2006.10738: brightness is added, uniform on
     [-1/2, 1/2]; saturation, uniform on [0, 2], scales the distance from the pixel's mean over the
-    channels, and does nothing where there is one; contrast, uniform on [1/2, 3/2], scales the
+    channels, and has no effect on grey images; contrast, uniform on [1/2, 3/2], scales the
     distance from the image's mean. The result is not clipped, and may leave [-1, 1].
     """
     shape = (3, len(images), 1, 1, 1)
@@ -35,17 +35,17 @@ def colour(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def translation(images: jax.Array, key: jax.Array, share: float = 1 / 8) -> jax.Array:
-    """Moves each image by whole pixels, and puts grey (0) where nothing is left.
+    """Shifts each image by whole pixels, padding with grey (0).
 
-    Zhao et al. 2020, arXiv 2006.10738: either way on both axes, by up to an eighth of the side.
+    Zhao et al. 2020, arXiv 2006.10738: by up to an eighth of the side in both directions and axes.
     """
     batch, *shape = images.shape
-    most = [round(side * share) for side in shape[:2]]
+    margins = [round(side * share) for side in shape[:2]]
     corners = [
         jax.random.randint(key_of_axis, (batch,), 0, 2 * margin + 1)
-        for key_of_axis, margin in zip(jax.random.split(key), most, strict=True)
+        for key_of_axis, margin in zip(jax.random.split(key), margins, strict=True)
     ]
-    padded = jnp.pad(images, [(0, 0), *((margin, margin) for margin in most), (0, 0)])
+    padded = jnp.pad(images, [(0, 0), *((margin, margin) for margin in margins), (0, 0)])
 
     def cut(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (row, column, 0), shape)
@@ -55,10 +55,9 @@ def translation(images: jax.Array, key: jax.Array, share: float = 1 / 8) -> jax.
 
 
 def cutout(images: jax.Array, key: jax.Array, share: float = 1 / 2) -> jax.Array:
-    """Makes a rectangle of half of each image's sides grey (0), at a random place.
+    """Sets a rectangle of half of each image's sides to grey (0), at a random position.
 
-    Zhao et al. 2020, arXiv 2006.10738: its centre may lie anywhere in the image, so that a part
-    of it may lie outside.
+    Zhao et al. 2020, arXiv 2006.10738: its centre is anywhere in the image, so it may be cut off.
     """
     rows, columns = (
         _span(key_of_axis, len(images), side, round(side * share))
@@ -68,14 +67,14 @@ def cutout(images: jax.Array, key: jax.Array, share: float = 1 / 2) -> jax.Array
 
 
 def _span(key: jax.Array, batch: int, side: int, size: int) -> jax.Array:
-    """Marks `size` neighbours out of `side`, or as many as lie inside: bool [batch, side]."""
+    """Returns a mask of `size` adjacent positions, cut off at the ends: bool [batch, side]."""
     start = jax.random.randint(key, (batch, 1), -(size // 2), side - size + size // 2 + 1)
     place = jnp.arange(side)[None] - start
     return (place >= 0) & (place < size)
 
 
 def chain(augmentations: Sequence[Augment]) -> Augment:
-    """Returns one augmentation that applies several in turn, each with its own key."""
+    """Returns the composition of augmentations; each has a separate key."""
 
     def augment(images: jax.Array, key: jax.Array) -> jax.Array:
         for number, each in enumerate(augmentations):
@@ -85,11 +84,11 @@ def chain(augmentations: Sequence[Augment]) -> Augment:
     return augment
 
 
-def make(names: str) -> Augment:
-    """Returns the augmentations of ``gan.augmentations``, names with commas, as one.
+def make(augmentations: str) -> Augment:
+    """Returns the composition of ``gan.augmentations``, comma-separated names.
 
     Raises:
-      UserError: where one of the user's own cannot be loaded.
+      UserError: if a user's augmentation cannot be loaded.
     """
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    return chain([registry.load("augmentation", name) for name in given])
+    names = [name.strip() for name in augmentations.split(",") if name.strip()]
+    return chain([registry.load("augmentation", name) for name in names])

@@ -1,9 +1,8 @@
 """GAN objectives: pairs of pure functions of the discriminator's logits.
 
-With D = sigmoid(logits), log D = -softplus(-logits) and log(1 - D) = -softplus(logits); written
-so, nothing overflows and no epsilon is needed. Every function takes the logits of real and of
-fake images, float32 [B] each, and returns a float32 scalar. There are as many of either, and those
-of one place are a pair where an objective compares them.
+With D = sigmoid(logits), log D = -softplus(-logits) and log(1 - D) = -softplus(logits), which
+cannot overflow and needs no epsilon. Every function takes the logits of real and of fake images,
+float32 [B] each, and returns a float32 scalar. Objectives that compare images pair them by index.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,11 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Objective(NamedTuple):
-    """What each network minimises.
+    """The losses of both networks.
 
     Attributes:
       discriminator: (real logits [B], fake logits [B]) -> scalar.
-      generator: (real logits [B], fake logits [B]) -> scalar; most look at the latter alone.
+      generator: (real logits [B], fake logits [B]) -> scalar; most ignore real logits.
     """
 
     discriminator: Loss
@@ -31,7 +30,7 @@ def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     """-E log D(x) - E log(1 - D(G(z))), in nats.
 
     Goodfellow et al. 2014, arXiv 1406.2661, equation 1, negated. It is 2 log 2 for a
-    discriminator that cannot tell.
+    discriminator at chance.
     """
     return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
 
@@ -39,8 +38,8 @@ def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 def minimax_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     """E log(1 - D(G(z))), in nats.
 
-    Goodfellow et al. 2014, arXiv 1406.2661, equation 1. Its gradient vanishes where the
-    discriminator is sure of itself.
+    Goodfellow et al. 2014, arXiv 1406.2661, equation 1. Its gradient vanishes for a
+    confident discriminator.
     """
     del real
     return -jnp.mean(jax.nn.softplus(fake))
@@ -59,8 +58,8 @@ def non_saturating_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 def hinge_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), with D the logit.
 
-    Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, arXiv 1802.05957, equation 16. Without
-    gradient where a logit is beyond its margin.
+    Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, arXiv 1802.05957, equation 16. The
+    gradient is 0 for logits beyond the margin.
     """
     return jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
 
@@ -78,7 +77,7 @@ def linear_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 def least_squares_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     """(E (D(x) - 1)^2 + E D(G(z))^2) / 2, with D the logit.
 
-    Mao et al. 2016, arXiv 1611.04076, equation 9, of labels 1 and 0.
+    Mao et al. 2016, arXiv 1611.04076, equation 9, with labels 1 and 0.
     """
     return (jnp.mean(jnp.square(real - 1)) + jnp.mean(jnp.square(fake))) / 2
 
@@ -92,8 +91,8 @@ def least_squares_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 def wasserstein_critic_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
     """E D(G(z)) - E D(x), with D the logit; an estimate of minus the Wasserstein-1 distance.
 
-    Arjovsky et al. 2017, arXiv 1701.07875, equation 3. It is one only for a discriminator whose
-    slope is nowhere above 1, which `penalties.gradient_penalty` asks for.
+    Arjovsky et al. 2017, arXiv 1701.07875, equation 3. The estimate requires a 1-Lipschitz
+    discriminator, which `penalties.gradient_penalty` encourages.
     """
     return jnp.mean(fake) - jnp.mean(real)
 
@@ -102,14 +101,14 @@ def relativistic_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Arr
     """E softplus(D(G(z)) - D(x)) over pairs, in nats, with D the logit.
 
     Jolicoeur-Martineau 2018, arXiv 1807.00734, the relativistic standard GAN; Huang et al. 2024,
-    arXiv 2501.05441, section 2. A real image need only look more real than its fake; it is log 2
-    for a discriminator that cannot tell.
+    arXiv 2501.05441, section 2. It compares each real image with its fake, and is log 2 for a
+    discriminator at chance.
     """
     return jnp.mean(jax.nn.softplus(fake - real))
 
 
 def relativistic_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """E softplus(D(x) - D(G(z))) over pairs, in nats: the discriminator's loss, turned round."""
+    """E softplus(D(x) - D(G(z))) over pairs, in nats: the discriminator's with roles exchanged."""
     return jnp.mean(jax.nn.softplus(real - fake))
 
 

@@ -1,7 +1,7 @@
 """Penalties on the discriminator: ``penalty(discriminate, real, fake, key)`` -> float32 [B].
 
-`discriminate` maps images [B, H, W, C] to logits [B], each from its own image alone; `real` and
-`fake` are such images, as many of either; `key` is for penalties that draw, and may go unused.
+`discriminate` maps images [B, H, W, C] to logits [B], independently for each image; `real` and
+`fake` are batches of the same shape; `key` is for penalties that draw random numbers.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Penalty = Callable[[Discriminate, jax.Array, jax.Array, jax.Array], jax.Array]
 def r1(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array) -> jax.Array:
     """The squared norm of the gradient of the logit at each real image: float32 [B].
 
-    Mescheder et al. 2018, arXiv 1801.04406, equation 9, which weighs its mean by gamma / 2.
+    Mescheder et al. 2018, arXiv 1801.04406, equation 9, which weights its mean by gamma / 2.
     """
     del fake, key
     return _squared_norm(_gradient(discriminate, real))
@@ -29,7 +29,7 @@ def r1(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Ar
 def r2(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array) -> jax.Array:
     """The squared norm of the gradient of the logit at each fake image: float32 [B].
 
-    Mescheder et al. 2018, arXiv 1801.04406, equation 10, which weighs its mean by gamma / 2.
+    Mescheder et al. 2018, arXiv 1801.04406, equation 10, which weights its mean by gamma / 2.
     """
     del real, key
     return _squared_norm(_gradient(discriminate, fake))
@@ -40,22 +40,21 @@ def gradient_penalty(
 ) -> jax.Array:
     """The squared distance from 1 of the gradient's norm, between real and fake: float32 [B].
 
-    Gulrajani et al. 2017, arXiv 1704.00028, equation 3, at a random place on the line between the
+    Gulrajani et al. 2017, arXiv 1704.00028, equation 3, at a random point on the line between the
     images of each pair.
     """
     t = jax.random.uniform(key, (len(real), 1, 1, 1), real.dtype)
     gradient = _gradient(discriminate, fake + t * (real - fake))
     squares = _squared_norm(gradient)
-    # The root has no gradient at 0. There it is taken as 0, and `where` on both sides of the root
-    # keeps the infinite one out.
+    # The root has no gradient at 0; take 0. The inner `where` keeps infinities out of the backward
+    # pass.
     flat = squares == 0
     norm = jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, squares)))
     return jnp.square(norm - 1)
 
 
 def _gradient(discriminate: Discriminate, images: jax.Array) -> jax.Array:
-    # The logits do not depend on one another's images, so the gradient of their sum holds each
-    # image's own gradient.
+    # Each logit depends on one image, so the gradient of their sum holds the gradient of each.
     gradient: jax.Array = jax.grad(lambda images: jnp.sum(discriminate(images)))(images)
     return gradient
 
@@ -84,7 +83,7 @@ def make_terms(gan: ConfigDict) -> list[Term]:
     The gammas of R1 and R2 are multiplied by 1/2, as in their papers.
 
     Raises:
-      UserError: where the user's own penalty cannot be loaded.
+      UserError: if a user's penalty cannot be loaded.
     """
     terms = [
         Term("r1", gan.r1_weight / 2, r1),

@@ -1,10 +1,8 @@
 """The terms of the VAE's loss, in nats per image up to a constant.
 
-A reconstruction term is ``term(images, logits)``: images float32 [B, H, W, C] in [-1, 1], logits
-of the same shape from the decoder, result float32 [B]. Each is the negative logarithm of a
-likelihood, and that gives the KL weight its meaning. A sampler is ``sample(logits, key,
-variance)`` -> images of the logits' shape, drawn from the density whose negative logarithm the
-term is.
+A reconstruction term is ``term(images, logits) -> float32 [B]``, with images float32 [B, H, W, C]
+in [-1, 1] and the decoder's logits of the same shape. Each is a negative log likelihood, up to a
+constant, which gives the KL weight its meaning.
 """
 
 import math
@@ -20,9 +18,9 @@ Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
 def squared_error(images: jax.Array, logits: jax.Array) -> jax.Array:
     """The plain ``||x - x'||^2`` with x' = tanh(logits), summed over the image: float32 [B].
 
-    It is -log N(x; x', s^2 I) with s^2 = 1/2, less a constant. A KL weight of b beside it is the
-    same as a weight of 1 beside a Gaussian of variance b/2: the weight says how exact a
-    reconstruction one asks for (Rybkin et al. 2020, arXiv 2006.13202, section 3).
+    It is -log N(x; x', s^2 I) with s^2 = 1/2, up to a constant. A KL weight of b is equivalent to a
+    weight of 1 with a Gaussian of variance b/2, so it sets the precision of reconstructions (Rybkin
+    et al. 2020, arXiv 2006.13202, section 3).
     """
     return jnp.sum(jnp.square(images - jnp.tanh(logits)), axis=(1, 2, 3))
 
@@ -31,9 +29,9 @@ def cross_entropy(images: jax.Array, logits: jax.Array) -> jax.Array:
     """Cross entropy of images scaled to [0, 1], summed over the image: float32 [B].
 
     With t = (x + 1) / 2 and a = 2 logits it is -t log sigmoid(a) - (1 - t) log(1 - sigmoid(a)),
-    which is computed from the logits and stays finite when they saturate. For t in {0, 1} it is
-    the Bernoulli likelihood (Kingma and Welling 2013, arXiv 1312.6114, equation 11); for grey
-    values its least value is the entropy of t, not 0.
+    computed from the logits, so it stays finite when they saturate. For t in {0, 1} it is the
+    Bernoulli likelihood (Kingma and Welling 2013, arXiv 1312.6114, equation 11); for other values
+    its minimum is the entropy of t, not 0.
     """
     terms = optax.sigmoid_binary_cross_entropy(2 * logits, (images + 1) / 2)
     return jnp.sum(terms, axis=(1, 2, 3))
@@ -42,21 +40,21 @@ def cross_entropy(images: jax.Array, logits: jax.Array) -> jax.Array:
 def laplace(images: jax.Array, logits: jax.Array) -> jax.Array:
     """The plain sum of ``|x - x'|`` with x' = tanh(logits) over the image: float32 [B].
 
-    It is -log Laplace(x; x', 1), less log 2 for each of the image's D numbers. A KL weight of b
-    beside it is the same as a weight of 1 beside a Laplace density of scale b.
+    It is -log Laplace(x; x', 1), up to a constant. A KL weight of b is equivalent to a weight of 1
+    with a Laplace density of scale b.
     """
     return jnp.sum(jnp.abs(images - jnp.tanh(logits)), axis=(1, 2, 3))
 
 
 VARIANCE_FLOOR = 1e-6
-"""Least variance of `gaussian`: below (2/255)^2 / 12 = 5e-6, that of rounding to 8 bits."""
+"""Minimum variance of `gaussian`: below (2/255)^2 / 12 = 5e-6, that of rounding to 8 bits."""
 
 
 def best_variance(images: jax.Array, logits: jax.Array) -> jax.Array:
-    """The variance of a Gaussian around x' = tanh(logits) under which a batch is likeliest.
+    """The maximum likelihood variance of a Gaussian around x' = tanh(logits), for a batch.
 
-    It is the mean of (x - x')^2 over the batch and all of its numbers (Rybkin et al. 2020, arXiv
-    2006.13202, the optimal sigma-VAE), and at least `VARIANCE_FLOOR`: a float32 scalar.
+    It is the mean of (x - x')^2 over the batch and all pixels and channels (Rybkin et al. 2020,
+    arXiv 2006.13202, the optimal sigma-VAE), and at least `VARIANCE_FLOOR`: a float32 scalar.
     """
     mean = jnp.mean(squared_error(images, logits)) / math.prod(images.shape[1:])
     return jnp.maximum(mean, VARIANCE_FLOOR)
@@ -65,23 +63,23 @@ def best_variance(images: jax.Array, logits: jax.Array) -> jax.Array:
 def gaussian(images: jax.Array, logits: jax.Array) -> jax.Array:
     """-log N(x; x', s^2 I) with x' = tanh(logits) and s^2 the `best_variance`: float32 [B].
 
-    It is |x - x'|^2 / (2 s^2) + D/2 log(2 pi s^2) for an image of D numbers, in nats, nothing left
-    out, so that a KL weight of 1 makes the loss a bound on the likelihood (Rybkin et al. 2020,
-    arXiv 2006.13202). No gradient passes through s^2, and the mean over the batch needs none: s^2
-    is where that mean is least, so its derivative in s^2 is 0 (the envelope theorem).
+    It is |x - x'|^2 / (2 s^2) + D/2 log(2 pi s^2) for an image of D numbers, in nats, with all
+    constants, so that with a KL weight of 1 the loss bounds the log likelihood (Rybkin et al. 2020,
+    arXiv 2006.13202). No gradient passes through s^2: it minimises the mean over the batch, whose
+    derivative in s^2 is therefore 0 (the envelope theorem).
     """
     variance = jax.lax.stop_gradient(best_variance(images, logits))
     return gaussian_given(jnp.log(variance))(images, logits)
 
 
 def gaussian_given(log_variance: jax.Array) -> Reconstruction:
-    """Returns `gaussian` with another variance, such as one that is learned.
+    """Returns `gaussian` with a given variance, such as a learned one.
 
     Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for all.
 
     Args:
       log_variance: of every pixel and channel, a float32 scalar. The gradient passes through it;
-        it should be kept above about -80, where its inverse would overflow.
+        below about -80 its inverse overflows.
     """
 
     def term(images: jax.Array, logits: jax.Array) -> jax.Array:
@@ -100,11 +98,11 @@ def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def free_bits(kl: jax.Array, floor: float) -> jax.Array:
-    """The KL of a batch in which no latent dimension gains by saying less than `floor` nats.
+    """The KL of a batch with free bits: `floor` nats per latent dimension without penalty.
 
-    Kingma et al. 2016, arXiv 1606.04934, the objective with free bits, where each dimension is a
-    group of its own: the mean over the batch, then its maximum with the floor, then the sum over
-    the dimensions. A floor of 0 is the plain mean of the sum, to the bit.
+    Kingma et al. 2016, arXiv 1606.04934, with one group per dimension: the mean over the batch, its
+    maximum with the floor, then the sum over dimensions. A floor of 0 gives exactly the mean of the
+    sum.
 
     Args:
       kl: per image and dimension, float32 [B, L].
@@ -121,8 +119,8 @@ def free_bits(kl: jax.Array, floor: float) -> jax.Array:
 Schedule = Callable[[jax.typing.ArrayLike, int, int, int], jax.Array]
 """``schedule(step, steps, warmup, cycles)`` -> the KL weight's factor in [0, 1], float32.
 
-`step` counts from 0, and may be traced; `steps` are those of the run, `warmup` and `cycles` for
-schedules that need them.
+`step` starts at 0 and may be traced; `steps` is their total number; `warmup` and `cycles` belong to
+the schedules that use them.
 """
 
 
@@ -133,9 +131,9 @@ def constant(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -
 
 
 def linear(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
-    """Rises evenly from 0 at the first step to 1 after `warmup` steps.
+    """Rises linearly from 0 at the first step to 1 after `warmup` steps.
 
-    Sønderby et al. 2016, arXiv 1602.02282, warm-up. Without any it is 1 from the first step.
+    Sønderby et al. 2016, arXiv 1602.02282. Without warm-up it is 1 from the first step.
     """
     del cycles
     if not warmup:
@@ -144,10 +142,10 @@ def linear(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> 
 
 
 def cyclical(step: jax.typing.ArrayLike, steps: int, warmup: int, cycles: int) -> jax.Array:
-    """Rises from 0 to 1 and starts again, `cycles` times in the run.
+    """Repeats a linear rise from 0 to 1, `cycles` times in the run.
 
-    Fu et al. 2019, arXiv 1903.10145, with R = 1/2: it rises evenly in the first half of each
-    cycle, and is 1 in the second. A cycle is steps / cycles long, rounded up.
+    Fu et al. 2019, arXiv 1903.10145, with R = 1/2: it rises in the first half of each cycle and is
+    1 in the second. A cycle has steps / cycles steps, rounded up.
     """
     del warmup
     length = math.ceil(steps / cycles)
