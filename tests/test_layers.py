@@ -58,7 +58,7 @@ def lax_correlate(x, g):
     return jax.vjp(lambda k: lax_down(x, k), zero)[1](g)[0]
 
 
-def test_down_and_up_as_sums_written_out():
+def test_down_and_up_match_written_out_sums():
     x, k, g = (np.asarray(each) for each in draw((2, 4, 6, 3, 5)))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     down = np.zeros_like(g)
@@ -76,7 +76,7 @@ def test_down_and_up_as_sums_written_out():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_equal_lax(shape):
+def test_values_match_lax(shape):
     x, k, g = draw(shape)
     np.testing.assert_allclose(layers.down(x, k), lax_down(x, k), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(layers.up(g, k), lax_up(g, k), rtol=1e-9, atol=1e-9)
@@ -92,7 +92,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", PAIRS)
-def test_gradients_equal_lax(name, shape):
+def test_gradients_match_lax(name, shape):
     ours, theirs, chosen = PAIRS[name]
     arguments = [draw(shape)[i] for i in chosen]
 
@@ -105,7 +105,7 @@ def test_gradients_equal_lax(name, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", PAIRS)
-def test_gradients_of_gradients_equal_lax(name, shape):
+def test_second_derivatives_match_lax(name, shape):
     ours, theirs, chosen = PAIRS[name]
     arguments = [draw(shape)[i] for i in chosen]
 
@@ -123,7 +123,7 @@ def test_gradients_of_gradients_equal_lax(name, shape):
         np.testing.assert_allclose(mine, reference, rtol=1e-7, atol=1e-10)
 
 
-def test_a_third_derivative_equals_lax():
+def test_third_derivative_matches_lax():
     x, k, _ = draw((2, 4, 4, 2, 3))
 
     def third(function):
@@ -137,7 +137,7 @@ def test_a_third_derivative_equals_lax():
     np.testing.assert_allclose(third(layers.down), third(lax_down), rtol=1e-7, atol=1e-6)
 
 
-def test_inside_a_scan_the_values_are_the_same():
+def test_values_inside_a_scan_are_the_same():
     x, k, g = draw((8, 20, 16, 3, 7))
 
     def body(carry, _):
@@ -151,12 +151,12 @@ def test_inside_a_scan_the_values_are_the_same():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_dtype_is_kept(dtype):
+def test_dtype_is_kept(dtype):
     x, k, g = (each.astype(dtype) for each in draw((2, 4, 4, 2, 3)))
     assert layers.down(x, k).dtype == layers.up(g, k).dtype == layers.correlate(x, g).dtype == dtype
 
 
-def test_nothing_is_an_lhs_dilated_convolution():
+def test_no_lhs_dilated_convolution():
     # That is what makes the usual transposed convolution slow, forward or backward.
     x, k, _ = draw((4, 32, 32, 3, 4))
 
@@ -176,7 +176,7 @@ def test_nothing_is_an_lhs_dilated_convolution():
 @pytest.mark.parametrize(
     ("layer", "shape"), [(layers.Down(96), (8, 16, 16, 48)), (layers.Up(48), (8, 16, 16, 96))]
 )
-def test_initialisation_keeps_the_variance_through_a_leaky_unit(layer, shape):
+def test_initialisation_preserves_variance_through_leaky_relu(layer, shape):
     x = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     y = layer.init_with_output(jax.random.key(1), x)[0]
     inner = y[:, 1:-1, 1:-1]  # away from the padding
@@ -185,7 +185,7 @@ def test_initialisation_keeps_the_variance_through_a_leaky_unit(layer, shape):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3, 8), (4, 4, 8, 16), (64, 1)])
-def test_a_spectrally_normalised_kernel_has_a_largest_singular_value_of_one(shape):
+def test_spectrally_normalised_kernel_has_unit_spectral_norm(shape):
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     ours = np.asarray(layers.spectrally_normalized(kernel), np.float64)
     values = np.linalg.svd(ours.reshape(-1, shape[-1]), compute_uv=False)
@@ -193,7 +193,7 @@ def test_a_spectrally_normalised_kernel_has_a_largest_singular_value_of_one(shap
     np.testing.assert_allclose(ours / ours.flat[0], kernel / kernel.flat[0], rtol=1e-3)
 
 
-def test_the_gradient_of_spectral_normalisation_is_that_of_the_paper():
+def test_spectral_norm_gradient_matches_the_paper():
     # d/dk <g, k / s> = (g - <g, k / s> u v^T) / s, with the singular vectors held (equation 12).
     kernel, g = np.random.default_rng(0).normal(size=(2, 12, 3)).astype(np.float32)
     kernel[:, 0] *= 4  # one singular value well above the others

@@ -51,7 +51,7 @@ def test_encoder_and_discriminator_trunks_have_the_same_tree():
     assert set(encoder) == set(discriminator) == {"trunk", "head"}
 
 
-def test_each_example_is_judged_by_itself():
+def test_examples_are_independent():
     key = jax.random.key(0)
     images = jax.random.uniform(key, (3, *SHAPE), minval=-1)
     z = jax.random.normal(key, (3, 7))
@@ -66,7 +66,7 @@ def test_each_example_is_judged_by_itself():
             np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5)
 
 
-def test_group_normalisation_is_the_formula():
+def test_group_norm_matches_the_formula():
     x = np.random.default_rng(0).normal(3, 2, (2, 4, 6, 16)).astype(np.float32)
     groups = x.astype(np.float64).reshape(2, 4, 6, 8, 2)
     mean = groups.mean((1, 2, 4), keepdims=True)
@@ -99,12 +99,12 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32():
         (networks.Encoder(4, 7, SHAPE), (1, 32, 48, 1), "Expected images"),
     ],
 )
-def test_other_shapes_are_refused(module, x, message):
+def test_wrong_shapes_are_refused(module, x, message):
     with pytest.raises(ValueError, match=message):
         init(module, x)
 
 
-def test_the_bound_of_a_log_variance():
+def test_bound_is_within_its_limit_with_unit_slope():
     x = np.array([-1e30, -1e3, -50, -10, -3, -1e-3, 0, 1e-3, 3, 10, 50, 1e3, 1e30], np.float32)
     bounded = networks.bound(x, 10.0)
     exact = x.astype(np.float64)
@@ -116,7 +116,7 @@ def test_the_bound_of_a_log_variance():
     assert gradient[6] == 1
 
 
-def test_no_encoder_overflows_the_divergence_in_bfloat16():
+def test_kl_stays_finite_for_huge_encoder_outputs_in_bfloat16():
     module = networks.Encoder(4, 7, SHAPE, dtype=jnp.bfloat16)
     images = jax.random.uniform(jax.random.key(0), (2, *SHAPE), minval=-1)
     params = module.init(jax.random.key(1), images)["params"]
@@ -127,7 +127,7 @@ def test_no_encoder_overflows_the_divergence_in_bfloat16():
     assert np.isfinite(np.float32(divergence)).all()
 
 
-def test_the_judge_gives_logits_and_what_they_come_from(config):
+def test_discriminate_returns_logits_and_features(config):
     judge = networks.make_discriminate(config.model, (16, 32, 3))
     discriminator = networks.make_discriminator(config.model, (16, 32, 3))
     images = jax.random.uniform(jax.random.key(0), (2, 16, 32, 3), minval=-1)

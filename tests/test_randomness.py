@@ -8,7 +8,7 @@ import scipy.stats
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, order, step_key
 
 
-def test_the_numbers_of_stages_and_purposes_are_fixed():
+def test_stage_and_purpose_numbers_are_fixed():
     # Changing one silently changes every run ever made.
     assert {stage.name: stage.value for stage in Stage} == {
         "VAE": 0,
@@ -40,7 +40,7 @@ def test_the_numbers_of_stages_and_purposes_are_fixed():
     }
 
 
-def test_a_key_is_the_documented_chain_of_fold_ins():
+def test_key_is_the_documented_fold_in_chain():
     expected = jax.random.key(11, impl="threefry2x32")
     for number in (1, 500, 5):  # stage, step, purpose
         expected = jax.random.fold_in(expected, number)
@@ -48,7 +48,7 @@ def test_a_key_is_the_documented_chain_of_fold_ins():
     np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
 
 
-def test_every_draw_has_a_key_of_its_own():
+def test_all_keys_are_distinct():
     keys = {
         tuple(jax.random.key_data(draw_key(step_key(seed, stage, step), purpose)).tolist())
         for seed, stage, step, purpose in itertools.product((0, 1), Stage, (0, 1, 2), Purpose)
@@ -56,7 +56,7 @@ def test_every_draw_has_a_key_of_its_own():
     assert len(keys) == 2 * len(Stage) * 3 * len(Purpose)
 
 
-def test_an_order_is_a_permutation_that_only_seed_stage_and_epoch_decide():
+def test_order_is_a_permutation_of_seed_stage_and_epoch():
     first = order(0, Stage.VAE, 0, 101)
     assert first.dtype == np.int32
     np.testing.assert_array_equal(np.sort(first), np.arange(101))
@@ -85,6 +85,6 @@ def test_latents_have_zero_mean_and_unit_variance(distribution):
         assert np.abs(z).max() > 3
 
 
-def test_an_unknown_distribution_is_refused():
+def test_unknown_distribution_raises():
     with pytest.raises(KeyError):
         latents(jax.random.key(0), (1,), "cauchy")

@@ -45,7 +45,7 @@ def latents(config, count=3):
     return jax.random.normal(jax.random.key(0), (count, config.model.latent_size))
 
 
-def test_the_fresh_generator_makes_the_decoders_images_bit_for_bit(saved, config):
+def test_initial_generator_equals_the_decoder_bit_for_bit(saved, config):
     directory, state = saved
     start = transfer.make_init(config, IMAGES, directory, 7)
     assert_trees_equal(start.generator, state.params["decoder"])
@@ -64,7 +64,7 @@ def test_the_fresh_generator_makes_the_decoders_images_bit_for_bit(saved, config
     )
 
 
-def test_all_but_the_generator_is_as_from_scratch(saved, config):
+def test_everything_but_the_generator_equals_scratch(saved, config):
     directory, _ = saved
     warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
     alone = scratch(config)
@@ -74,7 +74,7 @@ def test_all_but_the_generator_is_as_from_scratch(saved, config):
     assert not np.array_equal(warm.generator["up_0"]["kernel"], alone.generator["up_0"]["kernel"])
 
 
-def test_the_trunk_of_the_encoder_judges_under_a_fresh_head(saved, config):
+def test_discriminator_takes_the_encoder_trunk_and_a_random_head(saved, config):
     directory, state = saved
     config.model.discriminator_norm = config.model.norm
     alone = scratch(config)
@@ -95,7 +95,7 @@ def test_the_trunk_of_the_encoder_judges_under_a_fresh_head(saved, config):
     np.testing.assert_allclose(by_hand[:, : model.latent_size], encoded, rtol=1e-3, atol=1e-4)
 
 
-def test_a_matched_generator_is_the_decoder_at_the_latents_it_was_trained_on(saved, config):
+def test_matched_generator_is_the_decoder_at_mapped_latents(saved, config):
     directory, state = saved
     config.transfer.match_posterior = True
     warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
@@ -125,7 +125,7 @@ def test_a_matched_generator_is_the_decoder_at_the_latents_it_was_trained_on(sav
     assert_trees_equal(warm.ema, warm.generator)
 
 
-def test_matching_latents_go_both_ways():
+def test_latent_maps_are_inverse():
     rng = np.random.default_rng(0)
     factor = np.tril(rng.normal(size=(5, 5))).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)
     mean, z = rng.normal(size=(5,)).astype(np.float32), rng.normal(size=(9, 5)).astype(np.float32)
@@ -136,7 +136,7 @@ def test_matching_latents_go_both_ways():
     )
 
 
-def test_training_keeps_the_match(saved, config):
+def test_training_keeps_latent_mean_and_factor(saved, config):
     directory, _ = saved
     config.transfer.match_posterior, config.gan.discriminator_warmup_steps = True, 0
     state = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
@@ -165,7 +165,7 @@ def test_only_the_decoder_is_read(saved, config):
         ),
     ],
 )
-def test_another_network_is_refused(saved, config, change, phrase):
+def test_other_architectures_are_refused(saved, config, change, phrase):
     directory, _ = saved
     config.model.update(change)
     with pytest.raises(UserError) as caught:

@@ -34,7 +34,7 @@ def plain_loss(config, params, images, eps):
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 1.0, 3.5])
-def test_a_step_is_adam_on_the_plain_loss(config, batch, kl_weight):
+def test_train_step_is_adam_on_the_written_out_loss(config, batch, kl_weight):
     config.vae.kl_weight = kl_weight
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     eps = jax.random.normal(draw_key(KEY, Purpose.POSTERIOR), (4, config.model.latent_size))
@@ -58,7 +58,7 @@ def test_a_step_is_adam_on_the_plain_loss(config, batch, kl_weight):
         np.testing.assert_allclose(np.asarray(a)[clear], np.asarray(b)[clear], atol=2e-5)
 
 
-def test_a_step_is_a_function_of_state_batch_and_key(config, batch):
+def test_train_step_is_deterministic_in_state_batch_and_key(config, batch):
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     step = jax.jit(vae.make_train_step(config, SHAPE))
     once, again = step(state, batch, KEY), step(state, batch, KEY)
@@ -69,7 +69,7 @@ def test_a_step_is_a_function_of_state_batch_and_key(config, batch):
     )
 
 
-def test_another_seed_gives_other_parameters(config):
+def test_seeds_give_different_parameters(config):
     def init():
         return jax.jit(lambda: vae.init(config, SHAPE))()
 
@@ -133,13 +133,13 @@ def loss_with(config, batch, at, **fields):
         (18, {"kl_schedule": "cyclical", "steps": 40, "kl_cycles": 4}, 1.0),
     ],
 )
-def test_the_kl_weight_comes_up_as_it_should(config, batch, at, fields, factor):
+def test_kl_weight_follows_the_schedule(config, batch, at, fields, factor):
     scalars = loss_with(config, batch, at, kl_weight=2.0, **fields)
     expected = scalars["reconstruction"] + 2 * factor * scalars["kl"]
     np.testing.assert_allclose(scalars["loss"], expected, rtol=1e-5)
 
 
-def test_free_bits_are_free(config, batch):
+def test_free_bits_remove_the_kl_gradient(config, batch):
     free = loss_with(config, batch, 0, free_bits=1e3)
     # No dimension has as many: all are charged the same, and nothing of it is learnt.
     latent_size = config.model.latent_size
@@ -153,7 +153,7 @@ def own_reconstruction(images, logits):
     return 7 * jnp.sum((images - jnp.tanh(logits)) ** 4, axis=(1, 2, 3))
 
 
-def test_a_reconstruction_term_of_ones_own_is_found_by_name(config, batch):
+def test_user_reconstruction_is_loaded_by_path(config, batch):
     name = "tests.test_vae:own_reconstruction"
     scalars = loss_with(config, batch, 0, reconstruction=name, kl_weight=0.0)
     assert scalars["loss"] == scalars["reconstruction"] > 0
@@ -161,14 +161,16 @@ def test_a_reconstruction_term_of_ones_own_is_found_by_name(config, batch):
     assert scalars["reconstruction"] != plain["reconstruction"]
 
 
-def test_a_learned_variance_is_a_parameter_of_the_likelihood(config, batch):
+def test_learned_variance_is_a_trained_parameter(config, batch):
     config.vae.reconstruction, config.vae.decoder_variance = "gaussian", "learned"
     step = jax.jit(vae.make_train_step(config, SHAPE))
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     variance = float(np.exp(state.params["likelihood"]["log_variance"]))
     new, scalars = step(state, batch, KEY)
     np.testing.assert_allclose(scalars["variance"], variance, rtol=1e-6)
-    squared = loss_with(config, batch, 0, reconstruction="squared_error", variance="optimal")
+    squared = loss_with(
+        config, batch, 0, reconstruction="squared_error", decoder_variance="optimal"
+    )
     size = np.prod(SHAPE)
     expected = squared["reconstruction"] / (2 * variance) + size / 2 * np.log(2 * np.pi * variance)
     np.testing.assert_allclose(scalars["reconstruction"], expected, rtol=1e-4)
@@ -177,7 +179,7 @@ def test_a_learned_variance_is_a_parameter_of_the_likelihood(config, batch):
     assert float(np.exp(new.params["likelihood"]["log_variance"])) > variance
 
 
-def test_the_signs_of_trouble_are_those_of_the_batch(config, batch):
+def test_symptom_scalars_match_numpy(config, batch):
     state = jax.jit(lambda: vae.init(config, SHAPE))()
     _, scalars = jax.jit(vae.make_train_step(config, SHAPE))(state, batch, KEY)
     encoder = networks.make_encoder(config.model, SHAPE)
@@ -198,7 +200,7 @@ def test_the_signs_of_trouble_are_those_of_the_batch(config, batch):
     )
 
 
-def test_loss_is_the_formula_in_value_and_gradient(config):
+def test_loss_value_and_gradient_match_the_formula(config):
     """Of a linear encoder and decoder, written out in NumPy."""
     rng = np.random.default_rng(4)
     images = rng.uniform(-1, 1, (3, 2, 2, 1)).astype(np.float32)

@@ -27,7 +27,7 @@ def draw(seed=0, shape=SHAPE):
 
 @each
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shapes_and_types_stay_and_compilation_changes_nothing(name, channels):
+def test_shape_dtype_and_jit_equality(name, channels):
     images = draw(shape=(*SHAPE[:3], channels))
     changed = ALL[name](images, KEY)
     assert changed.shape == images.shape
@@ -36,7 +36,7 @@ def test_shapes_and_types_stay_and_compilation_changes_nothing(name, channels):
 
 
 @each
-def test_the_key_decides(name):
+def test_key_determines_the_result(name):
     images = draw()
     changed = ALL[name](images, KEY)
     np.testing.assert_array_equal(changed, ALL[name](images, KEY))
@@ -45,13 +45,13 @@ def test_the_key_decides(name):
 
 
 @each
-def test_every_image_has_a_change_of_its_own(name):
+def test_images_are_changed_differently(name):
     changed = np.asarray(ALL[name](np.repeat(draw()[:1], 5, axis=0), KEY))
     assert len({image.tobytes() for image in changed}) > 1
 
 
 @each
-def test_an_images_change_does_not_depend_on_the_others(name):
+def test_change_is_independent_of_other_images(name):
     images, others = draw(), draw(1)
     others[2] = images[2]
     changed, beside_others = ALL[name](images, KEY), ALL[name](others, KEY)
@@ -64,7 +64,7 @@ def test_an_images_change_does_not_depend_on_the_others(name):
 
 
 @each
-def test_real_and_fake_images_meet_the_same_law(name):
+def test_real_and_fake_have_the_same_distribution(name):
     # Each is an affine map of the image, drawn by the key whatever the image shows.
     real, fake = draw(), 0.1 * draw(1)
     between = ALL[name](0.25 * real + 0.75 * fake, KEY)
@@ -73,7 +73,7 @@ def test_real_and_fake_images_meet_the_same_law(name):
 
 
 @each
-def test_the_gradient_is_that_of_finite_differences(name):
+def test_gradient_matches_finite_differences(name):
     with jax.enable_x64(True):
         images, weights, step = (draw(seed).astype(np.float64) for seed in range(3))
 
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_finite_differences(name):
         np.testing.assert_allclose(curvature, bend, rtol=1e-9)
 
 
-def test_colour_is_brightness_then_saturation_then_contrast():
+def test_colour_matches_the_formula():
     images = draw()
     brightness, saturation, contrast = np.float64(
         jax.random.uniform(KEY, (3, 5, 1, 1, 1), jnp.float32)
@@ -102,7 +102,7 @@ def test_colour_is_brightness_then_saturation_then_contrast():
     np.testing.assert_allclose(augmentation.colour(images, KEY), x, atol=1e-6)
 
 
-def test_colour_has_the_ranges_of_the_paper():
+def test_colour_ranges_match_the_paper():
     # Of an image, in float64: its mean, the spread of its greys, the spread of its colours.
     images = np.repeat(draw(shape=(1, 2, 3, 3)), 4000, axis=0)
 
@@ -135,7 +135,7 @@ def shifted(image, down, right):
     return moved
 
 
-def test_translation_is_a_shift_of_up_to_an_eighth():
+def test_translation_shifts_by_up_to_an_eighth():
     # The places of a grid's values are told by the values themselves.
     grid = 1 + np.arange(16 * 32, dtype=np.float32).reshape(1, 16, 32, 1)
     moved = np.asarray(augmentation.translation(np.repeat(grid, 300, axis=0), KEY))
@@ -154,7 +154,7 @@ def test_translation_is_a_shift_of_up_to_an_eighth():
     assert len(seen) == 5 * 9  # the axes move apart
 
 
-def test_cutout_hides_a_rectangle_of_half_the_sides():
+def test_cutout_masks_a_rectangle_of_half_the_sides():
     images = 1 + draw(shape=(2000, 16, 32, 3)) / 2  # nothing in it is 0
     cut = np.asarray(augmentation.cutout(images, KEY))
     hidden = (cut == 0).all(3)
@@ -175,13 +175,13 @@ def test_cutout_hides_a_rectangle_of_half_the_sides():
 
 
 @pytest.mark.parametrize(("side", "size"), [(5, 2), (5, 3), (4, 4), (3, 1), (1, 0)])
-def test_a_cut_of_any_size_is_as_likely_left_as_right(side, size):
+def test_cutout_positions_are_symmetric(side, size):
     marked = np.asarray(augmentation._span(KEY, 5000, side, size))
     assert marked.sum(1).max() == size
     np.testing.assert_allclose(marked.mean(0), marked.mean(0)[::-1], atol=0.04)
 
 
-def test_a_chain_applies_its_parts_in_turn_under_keys_of_their_own():
+def test_chain_composes_with_separate_keys():
     images = draw()
     by_hand = images
     for number, name in enumerate(["cutout", "cutout", "colour"]):

@@ -86,12 +86,12 @@ def check(name, real, fake):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_loss_and_its_gradients_are_the_formulas(name):
+def test_loss_and_gradients_match_the_formulas(name):
     check(name, REAL, FAKE)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_they_are_so_at_extreme_logits(name):
+def test_loss_and_gradients_at_extreme_logits(name):
     largest = 1e15 if name.startswith("least_squares") else 1e30  # no float32 holds 1e60
     for size in (50.0, 1e3, largest):
         for real, fake in [(1, 1), (1, -1), (-1, 1), (-1, -1)]:
@@ -99,7 +99,7 @@ def test_they_are_so_at_extreme_logits(name):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_formulas_slopes_are_those_of_their_values(name):
+def test_reference_gradients_match_finite_differences(name):
     real, fake, step = REAL.astype(np.float64), FAKE.astype(np.float64), 1e-6
     value, of_real, of_fake = FORMULAS[name]
     rise = (value(real + step, fake) - value(real - step, fake)) / (2 * step)
@@ -108,7 +108,7 @@ def test_the_formulas_slopes_are_those_of_their_values(name):
     np.testing.assert_allclose(of_fake(real, fake), rise, atol=1e-8)
 
 
-def test_what_an_undecided_discriminator_loses():
+def test_losses_at_chance():
     zero = np.zeros(3, np.float32)
     loss = {name: o.discriminator(zero, zero) for name, o in OBJECTIVES.items()}
     np.testing.assert_allclose(loss["non_saturating"], 2 * np.log(2), rtol=1e-6)
@@ -116,7 +116,7 @@ def test_what_an_undecided_discriminator_loses():
     assert (loss["hinge"], loss["least_squares"], loss["wasserstein"]) == (2, 0.5, 0)
 
 
-def test_only_non_saturating_learns_where_a_fake_is_found_out():
+def test_only_non_saturating_has_a_gradient_for_rejected_fakes():
     low = np.full(4, -50, np.float32)
     slopes = {
         name: jax.grad(getattr(losses, name), argnums=1)(low, low)
@@ -126,18 +126,18 @@ def test_only_non_saturating_learns_where_a_fake_is_found_out():
     np.testing.assert_allclose(slopes["non_saturating_loss"], -0.25, rtol=1e-6)
 
 
-def test_the_registry_holds_every_objective():
+def test_objectives_pair_the_expected_losses():
     found = {name: tuple(f.__name__ for f in o) for name, o in OBJECTIVES.items()}
     assert found == PAIRS
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_only_the_relativistic_generator_looks_at_real_images(name):
+def test_only_the_relativistic_generator_depends_on_real_logits(name):
     gradient = jax.grad(OBJECTIVES[name].generator)(REAL, FAKE)
     assert bool(np.any(gradient)) == (name == "relativistic")
 
 
-def test_only_the_relativistic_objective_compares_pairs():
+def test_only_the_relativistic_objective_depends_on_pairing():
     for name, objective in OBJECTIVES.items():
         change = objective.discriminator(REAL, FAKE) - objective.discriminator(REAL, FAKE[::-1])
         assert (abs(change) > 0.1) == (name == "relativistic")

@@ -28,7 +28,7 @@ def draw(scale=1.0):
     return images, logits
 
 
-def test_squared_error_is_the_plain_sum():
+def test_squared_error_matches_numpy():
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
     value = losses.squared_error(images, logits)
@@ -47,7 +47,7 @@ def test_squared_error_is_a_gaussian_of_variance_one_half():
     np.testing.assert_allclose(losses.squared_error(images, logits) + constant, nats, rtol=1e-5)
 
 
-def test_cross_entropy_is_that_of_the_image_on_zero_to_one():
+def test_cross_entropy_matches_numpy():
     images, logits = draw()
     t = (images.astype(np.float64) + 1) / 2
     p = (np.tanh(logits.astype(np.float64)) + 1) / 2  # the mean that the picture shows
@@ -86,7 +86,7 @@ def test_kl_is_the_integral(mean, variance):
     np.testing.assert_allclose(value[0, 0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_gradient_of_kl_is_the_formula():
+def test_kl_gradient_matches_the_formula():
     rng = np.random.default_rng(0)
     mean, log_variance = rng.standard_normal((2, 3, 5)).astype(np.float32)
     gradients = jax.grad(lambda m, v: losses.kl(m, v).sum(), argnums=(0, 1))(mean, log_variance)
@@ -100,7 +100,7 @@ def slopes(x, a):
     return 1 - np.tanh(a) ** 2, np.tanh(a) - x
 
 
-def test_laplace_is_the_sum_of_distances():
+def test_laplace_matches_numpy():
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
     value = losses.laplace(images, logits)
@@ -119,7 +119,7 @@ def gaussian_nats(x, a, variance):
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 50.0, 1e3])
-def test_gaussian_is_the_likelihood_at_the_batchs_best_variance(scale):
+def test_gaussian_is_the_likelihood_at_the_optimal_variance(scale):
     images, logits = draw(scale)
     x, a = images.astype(np.float64), logits.astype(np.float64)
     best = scipy.optimize.minimize_scalar(
@@ -134,7 +134,7 @@ def test_gaussian_is_the_likelihood_at_the_batchs_best_variance(scale):
     np.testing.assert_allclose(value, gaussian_nats(x, a, variance), rtol=1e-5)
 
 
-def test_the_gradient_of_gaussian_is_that_of_the_least_over_the_variance():
+def test_gaussian_gradient_includes_the_optimal_variance():
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
     gradient = jax.grad(lambda a: losses.gaussian(images, a).mean())(logits)
@@ -156,7 +156,7 @@ def test_the_gradient_of_gaussian_is_that_of_the_least_over_the_variance():
     np.testing.assert_allclose(np.vdot(np.float64(gradient), step), rise, rtol=1e-5)
 
 
-def test_a_perfect_reconstruction_has_the_least_variance():
+def test_perfect_reconstruction_has_the_minimum_variance():
     _, logits = draw(0.5)
     images = jnp.tanh(logits)
     value, gradient = jax.value_and_grad(lambda a: losses.gaussian(images, a).sum())(logits)
@@ -166,7 +166,7 @@ def test_a_perfect_reconstruction_has_the_least_variance():
 
 
 @pytest.mark.parametrize("log_variance", [-12.0, -3.0, 0.0, 2.5])
-def test_gaussian_given_is_the_likelihood_and_its_gradients(log_variance):
+def test_gaussian_given_matches_scipy(log_variance):
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
 
@@ -185,7 +185,7 @@ def test_gaussian_given_is_the_likelihood_and_its_gradients(log_variance):
     np.testing.assert_allclose(of_logits, expected, rtol=1e-4, atol=1e-6 * np.exp(-log_variance))
 
 
-def test_the_best_variance_is_where_a_learned_one_rests():
+def test_best_variance_is_stationary_for_a_learned_one():
     images, logits = draw()
     best = jnp.log(losses.best_variance(images, logits))
     slope = jax.grad(lambda v: losses.gaussian_given(v)(images, logits).mean())(best)
@@ -218,7 +218,7 @@ def kl_values():
     return np.random.default_rng(0).gamma(0.5, size=(6, 5)).astype(np.float32)
 
 
-def test_free_bits_raises_the_mean_of_each_dimension_to_the_floor():
+def test_free_bits_clamps_each_dimension():
     kl = kl_values()
     means = kl.astype(np.float64).mean(0)
     floor = float(np.median(means)) + 1e-3
@@ -232,7 +232,7 @@ def test_free_bits_raises_the_mean_of_each_dimension_to_the_floor():
     np.testing.assert_allclose(losses.free_bits(kl, 100.0), 500, rtol=1e-6)
 
 
-def test_no_free_bits_are_the_mean_of_the_sum_to_the_bit():
+def test_zero_free_bits_equal_the_mean_of_the_sum():
     kl = kl_values()
     below = np.full((6, 1), -2e-8, np.float32)  # as rounding may leave a KL of 0
     assert losses.free_bits(below, 0.0) == jnp.mean(below) < 0
@@ -257,7 +257,7 @@ def expected_factors(name, steps, warmup, cycles):
 @pytest.mark.parametrize(
     ("steps", "warmup", "cycles"), [(40, 10, 4), (41, 0, 4), (7, 1, 1), (9, 20, 2)]
 )
-def test_a_schedule_is_its_formula_at_every_step(name, steps, warmup, cycles):
+def test_schedule_matches_the_formula(name, steps, warmup, cycles):
     schedule = SCHEDULES[name]
     expected = expected_factors(name, steps, warmup, cycles)
     traced = jax.jit(lambda step: schedule(step, steps, warmup, cycles))
@@ -269,7 +269,7 @@ def test_a_schedule_is_its_formula_at_every_step(name, steps, warmup, cycles):
         np.testing.assert_allclose(schedule(step, steps, warmup, cycles), factor, rtol=1e-6)
 
 
-def test_a_cyclical_schedule_rises_as_often_as_it_says():
+def test_cyclical_schedule_has_the_stated_cycles():
     factors = np.array([losses.cyclical(step, 400, 0, 4) for step in range(400)])
     assert (np.flatnonzero(factors == 0) == [0, 100, 200, 300]).all()
     assert (factors == 1).mean() == 0.5
