@@ -1,6 +1,6 @@
-"""Pre-train a VAE, start a GAN's generator from its decoder, and evaluate both.
+"""Pre-train a VAE, initialise a GAN's generator from its decoder, and evaluate both.
 
-Everything that computes is a pure function of ``(state, batch, key, config)``; only a thin shell
+Computations are pure functions of ``(state, batch, key, config)``; a thin shell
 (`pipeline`, `training`, `workdir`, `checkpoints`) touches files, clocks and devices.
 """
 
