@@ -31,14 +31,12 @@ ORDER = (
 )
 RANK = {name: rank for rank, names in enumerate(reversed(ORDER)) for name in names}
 
-# To be removed: the config checks names against the tables of packages above it, and the loop
-# writes to a run's folder without an interface of its own.
+# To be removed: the config checks names against the tables of packages above it.
 NOT_YET = {
     ("config", "networks"),
     ("config", "data"),
     ("config", "evaluation"),
     ("config", "losses"),
-    ("training", "workdir"),
     ("export", "trained"),
 }
 

@@ -212,16 +212,16 @@ def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config)
 
 def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, config):
     with open_workdir(tmp_path, config) as workdir:
-        assert workdir.facts("run.json") is None
+        assert workdir.read_json("run.json") is None
         for version in ("1", "1", "2", "2", "1"):
-            workdir.note_environment({"jax": version, "cores": 2}, {"seed": version})
+            workdir.record_environment({"jax": version, "cores": 2}, {"seed": version})
         changed = [{"jax": "2"}, {"jax": "1"}]
-        assert workdir.facts("run.json") == {
+        assert workdir.read_json("run.json") == {
             "seed": "1", "jax": "1", "cores": 2, "resumed_with": changed,
         }  # fmt: skip
 
         events = [line["event"] for line in workdir.events()]
-        assert events == ["went on with another environment: jax"] * 2
+        assert events == ["resumed in another environment: jax"] * 2
         assert workdir.config() == configuration.flatten(config)
 
 
@@ -231,8 +231,8 @@ def test_of_nested_facts_those_that_changed_are_noted(tmp_path, config):
     last = {"settings": {"a": 1}, "git": {"commit": "e", "dirty": False}}
     with open_workdir(tmp_path, config) as workdir:
         for facts in (began, later, later, last, last):
-            workdir.note_environment(facts, {})
-        assert workdir.facts("run.json") == began | {
+            workdir.record_environment(facts, {})
+        assert workdir.read_json("run.json") == began | {
             "resumed_with": [
                 {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
                 {"settings": {"b": None}, "git": {"dirty": False}},

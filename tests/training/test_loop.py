@@ -13,8 +13,11 @@ from vaegan_jax import randomness, vae, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import feed, preprocessing
 from vaegan_jax.errors import Stopped, UserError
+from vaegan_jax.losses import symptoms
 from vaegan_jax.runtime.signals import StopRequest
+from vaegan_jax.training import log as log_module
 from vaegan_jax.training import loop, monitor
+from vaegan_jax.training.log import Log
 
 SHAPE = (16, 32, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, *SHAPE)).astype(np.uint8)
@@ -207,7 +210,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, config):
 
 def test_troubles_are_raised_once_and_again_after_a_resume(tmp_path, config, capsys, monkeypatch):
     monkeypatch.setattr(monitor, "WINDOW", 1)
-    monkeypatch.setattr(monitor, "MIN_KL", 1e9)
+    monkeypatch.setattr(symptoms, "MIN_KL", 1e9)
     config.training.log_every = 2
     config.training.seconds_per_call = 1e-9
     train(make_stage(config), config, tmp_path / "whole")
@@ -229,7 +232,7 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
             folder.rewind("vae", 0)
             progress, first = None, 0
             for part in parts:
-                log = loop.Log(stage, config, folder, first, progress)
+                log = Log(stage, config, folder, first, progress)
                 log.add({"kl": rows["kl"][first : first + part]})
                 progress, first = json.loads(json.dumps(log.progress())), first + part
             log.write(3)
@@ -240,7 +243,7 @@ def test_a_log_goes_on_from_what_was_saved(tmp_path, config):
 
 def test_what_is_saved_of_a_log_stays_as_it_was(tmp_path, config):
     with workdir.open_workdir(tmp_path, config) as folder:
-        log = loop.Log(make_stage(config), config, folder, 0)
+        log = Log(make_stage(config), config, folder, 0)
         log.add({"kl": np.array([1.0, 2.0], np.float32)})
         progress = log.progress()
         log.add({"kl": np.array([4.0], np.float32)})
@@ -297,9 +300,9 @@ def test_the_curve_is_taken_every_so_many_steps_and_at_the_end(tmp_path, config)
 
 def test_what_measuring_takes_is_no_part_of_what_training_took(tmp_path, config, monkeypatch):
     clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(clock))
     with workdir.open_workdir(tmp_path, config) as folder:
-        log = loop.Log(make_stage(config), config, folder, 0)
+        log = Log(make_stage(config), config, folder, 0)
         assert log.cost(2) == {"seconds": 5.0, "images": 8}
         with log.paused():
             pass  # for thirty seconds

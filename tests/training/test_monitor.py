@@ -24,7 +24,7 @@ def lines(stage, changes, count=5, first=None):
 
 
 def names(stage, made, config):
-    return [trouble.name for trouble in monitor.look(stage, made, config)]
+    return [trouble.name for trouble in monitor.detect(stage, made, config)]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def watched(config):
 def test_too_few_lines_are_those_in_which_nothing_can_be_found(config, stage, sick, warmup):
     config.gan.discriminator_warmup_steps = warmup
     found = [
-        (bool(names(stage, made, config)), monitor.too_few(stage, made, config))
+        (bool(names(stage, made, config)), monitor.too_few_lines(stage, made, config))
         for made in (lines(stage, sick, count) for count in range(9))
     ]
     assert (True, False) in found
@@ -72,7 +72,7 @@ def test_good_health_raises_nothing(watched, stage):
 def test_each_threshold_raises_its_own_trouble(watched, stage, changes, near, name):
     assert names(stage, lines(stage, changes), watched) == [name]
     assert names(stage, lines(stage, near), watched) == []
-    (trouble,) = monitor.look(stage, lines(stage, changes), watched)
+    (trouble,) = monitor.detect(stage, lines(stage, changes), watched)
     assert trouble.remedy in trouble.sentence
     for key in changes.keys() & trouble.evidence.keys():
         assert trouble.evidence[key] == pytest.approx(changes[key])
@@ -111,7 +111,7 @@ def test_how_long_a_trouble_lasts(watched, monkeypatch):
         line | {"near_duplicates": 1.0 if i in (1, 2, 5) else 0.0}
         for i, line in enumerate(lines("gan", {}, 8))
     ]
-    assert monitor.held("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
+    assert monitor.steps_by_trouble("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
 
 
 def test_what_older_lines_lack_raises_nothing(watched):

@@ -9,7 +9,7 @@ import tempfile
 def write_atomic(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
