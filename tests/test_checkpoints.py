@@ -119,7 +119,7 @@ def test_another_network_is_refused_with_both_sides(tmp_path, state, config):
         checkpoints.restore(1, other)
     message = str(caught.value)
     assert (
-        "params.decoder.dense.kernel is saved as float32[5,64] and wanted as float32[6,64]"
+        "params.decoder.dense.kernel is saved as float32[5,64] and expected as float32[6,64]"
         in message
     )
     assert "\n" not in message
@@ -145,9 +145,9 @@ def test_every_way_to_differ_is_listed():
     for phrase in (
         "the file does not fit the network",
         "only saved: d int32[1]",
-        "only wanted: e int32[]",
-        "b is saved as float32[3] and wanted as float32[4]",
-        "c is saved as int32[] and wanted as float32[]",
+        "only expected: e int32[]",
+        "b is saved as float32[3] and expected as float32[4]",
+        "c is saved as int32[] and expected as float32[]",
     ):
         assert phrase in message
     assert " a " not in message.partition("(")[2]
@@ -387,10 +387,10 @@ def test_checkpoints_of_another_format_are_refused_by_name(tmp_path):
     saved(tmp_path, (1,))
     (tmp_path / "format.json").write_text('{"format": 99}')
     for use in (latest, lambda path: Checkpoints(path, 1)):
-        with pytest.raises(UserError, match=r"are of format 99, and .* reads format 3"):
+        with pytest.raises(UserError, match=r"have format 99, and .* reads format 3"):
             use(tmp_path)
     (tmp_path / "format.json").unlink()  # as versions did that knew no format
-    with pytest.raises(UserError, match="are of format 1, and"):
+    with pytest.raises(UserError, match="have format 1, and"):
         Checkpoints(tmp_path, 1)
     assert (tmp_path / "1").exists()
 

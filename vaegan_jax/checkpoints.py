@@ -25,18 +25,14 @@ from vaegan_jax.runtime import manifest, parallel
 from vaegan_jax.runtime.files import without_wildcards, write_atomic
 
 State = TypeVar("State")
-
 Progress = dict[str, Any]
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 
 FORMAT = 3
 """The version of the checkpoints' layout: 3 has a manifest, and states without `attempt`."""
 
-_STATE = "state"
-_PROGRESS = "progress"
-_FORMAT = "format.json"
-_DAMAGED = "damaged"
-_DELETING = ".deleting-"
+_STATE, _PROGRESS = "state", "progress"
+_FORMAT, _DELETING = "format.json", ".deleting-"
 
 
 class Checkpoints:
@@ -91,11 +87,11 @@ class Checkpoints:
     def _move_damaged(self) -> int | None:
         with _access(self._directory):
             newest, damaged = _newest(self._directory)
-            for step in _folders(self._directory) - set(steps(self._directory)):
+            for step in manifest.folders(self._directory) - set(steps(self._directory)):
                 damaged[step] = f"{manifest.NAME} is missing: saving it was interrupted"
         used = "no checkpoint" if newest is None else f"that of step {newest}"
         for step, why in sorted(damaged.items(), reverse=True):
-            aside = _move_aside(self._directory, step)
+            aside = manifest.move_aside(self._directory, step)
             self.warnings.append(
                 f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
                 f"using {used}."
@@ -180,8 +176,6 @@ def latest(directory: pathlib.Path) -> int | None:
         checkpoints are damaged.
     """
     with _access(directory):
-        if not directory.is_dir():
-            return None
         _require_format(directory)
         newest, damaged = _newest(directory)
     for step, why in damaged.items():
@@ -195,8 +189,7 @@ def latest(directory: pathlib.Path) -> int | None:
 def steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps saved in a stage's folder in ascending order, damaged ones included."""
     with _access(directory):
-        complete = (step for step in _folders(directory) if manifest.exists(directory / str(step)))
-        return sorted(complete)
+        return manifest.complete(directory)
 
 
 def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -213,7 +206,6 @@ def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
       UserError: if the checkpoint is damaged or cannot be accessed.
     """
     with _reading(directory, step):
-        _require_undamaged(directory, step)
         tree = _read_tree(directory, step)
     return {name: np.asarray(leaf) for name, leaf in _named(tree)}
 
@@ -243,17 +235,14 @@ def read(
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
     with _reading(directory, step):
-        _require_undamaged(directory, step)
         saved = _saved_tree(directory, step)
         expected: Any = {}
         for path, template in templates.items():
             part = functools.reduce(lambda tree, name: tree.get(name, {}), path, saved)
             where = f"the checkpoint {directory / str(step)}"
+            where = f"{'.'.join(path)} in {where}" if path else where
             require_equal_leaves(
-                leaves(part),
-                leaves(template),
-                f"{'.'.join(path)} in {where}" if path else where,
-                "the networks of this config",
+                leaves(part), leaves(template), where, "the networks of this config"
             )
             placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template)
             expected = _insert(expected, path, placed)
@@ -279,21 +268,18 @@ def require_equal_leaves(
     def shown(leaf: tuple[tuple[int, ...], str]) -> str:
         return f"{leaf[1]}[{','.join(map(str, leaf[0]))}]"
 
-    differences = [
-        *(f"only saved: {name} {shown(saved[name])}" for name in saved.keys() - expected.keys()),
-        *(
-            f"only expected: {name} {shown(expected[name])}"
-            for name in expected.keys() - saved.keys()
-        ),
-        *(
-            f"{name} is saved as {shown(saved[name])} and expected as {shown(expected[name])}"
-            for name in saved.keys() & expected.keys()
-            if saved[name] != expected[name]
-        ),
-    ]
+    differences = []
+    for name in sorted(saved.keys() | expected.keys()):
+        if name not in expected:
+            differences.append(f"only saved: {name} {shown(saved[name])}")
+        elif name not in saved:
+            differences.append(f"only expected: {name} {shown(expected[name])}")
+        elif saved[name] != expected[name]:
+            sides = f"is saved as {shown(saved[name])} and expected as {shown(expected[name])}"
+            differences.append(f"{name} {sides}")
     if differences:
         raise UserError(
-            f"{saved_name} does not fit {expected_name} ({'; '.join(sorted(differences))}): use "
+            f"{saved_name} does not fit {expected_name} ({'; '.join(differences)}): use "
             "the config with which it was saved, or another --workdir."
         )
 
@@ -311,54 +297,23 @@ def _insert(tree: dict[str, Any], path: tuple[str, ...], part: Any) -> Any:
     return tree | {path[0]: _insert(tree.get(path[0], {}), path[1:], part)}
 
 
-def _folders(directory: pathlib.Path) -> set[int]:
-    """Returns the steps that have a subfolder, complete or not."""
-    if not directory.is_dir():
-        return set()
-    return {int(path.name) for path in directory.iterdir() if path.name.isdecimal()}
-
-
 def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
     """Returns the latest undamaged step, and the damage of each later one.
 
     Raises:
       UserError: if all checkpoints are damaged, or were and have been moved aside.
     """
-    damaged: dict[int, str] = {}
-    for step in reversed(steps(directory)):
-        damage = manifest.damage(directory / str(step))
-        if not damage:
-            return step, damaged
-        damaged[step] = damage
-    if not set(steps(directory)).issuperset(damaged):
-        return _newest(directory)  # a run that is training has deleted some of those listed
-    aside = directory / _DAMAGED
+    newest, damaged = manifest.newest_intact(directory)
+    aside = directory / manifest.DAMAGED
     # Interrupted saves are moved there too, but have no manifest.
     moved = aside.is_dir() and any(manifest.exists(path) for path in aside.iterdir())
-    if damaged or moved:
+    if newest is None and (damaged or moved):
         details = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
         raise UserError(
-            f"All checkpoints in {directory} are damaged ({details or aside}): restore one "
-            "from a backup, or name another --workdir to train from the start."
+            f"All checkpoints in {directory} are damaged ({details or aside}): restore one from a "
+            "backup, or name another --workdir to train from the start."
         )
-    return None, {}
-
-
-def _move_aside(directory: pathlib.Path, step: int) -> pathlib.Path:
-    """Moves a checkpoint to a new name in the folder of damaged ones, and returns that name."""
-    (directory / _DAMAGED).mkdir(exist_ok=True)
-    aside, number = directory / _DAMAGED / str(step), 0
-    while aside.exists():
-        number += 1
-        aside = aside.with_name(f"{step}.{number}")
-    (directory / str(step)).rename(aside)
-    return aside
-
-
-def _require_undamaged(directory: pathlib.Path, step: int) -> None:
-    damage = manifest.damage(directory / str(step))
-    if damage:
-        raise ValueError(damage)
+    return newest, damaged
 
 
 def _require_format(directory: pathlib.Path) -> None:
@@ -367,7 +322,7 @@ def _require_format(directory: pathlib.Path) -> None:
     try:
         found = json.loads(path.read_bytes())["format"]
     except FileNotFoundError:
-        found = 1 if _folders(directory) else FORMAT
+        found = 1 if manifest.folders(directory) else FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it if '
@@ -397,6 +352,8 @@ def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
     """Turns the errors of a damaged or inaccessible checkpoint into a `UserError`."""
     try:
         with _access(directory / str(step)):
+            if damage := manifest.damage(directory / str(step)):
+                raise ValueError(damage)
             yield
     except (ValueError, KeyError, TypeError) as error:
         others = [str(other) for other in steps(directory) if other != step]
@@ -411,14 +368,12 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _state_folder(directory: pathlib.Path, step: int) -> pathlib.Path:
-    return without_wildcards(directory.absolute()) / str(step) / _STATE
-
-
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
     """Returns the tree of a saved state, with descriptions instead of arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(_state_folder(directory, step)).item_metadata
+        metadata = checkpointer.metadata(
+            without_wildcards(directory.absolute()) / str(step) / _STATE
+        ).item_metadata
     if metadata is None:
         raise ValueError("it has no readable metadata")
     return metadata.tree
@@ -439,4 +394,6 @@ def _read_tree(directory: pathlib.Path, step: int, template: Any = None) -> Any:
             partial_restore=True,
         )
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(_state_folder(directory, step), args=arguments)
+        return checkpointer.restore(
+            without_wildcards(directory.absolute()) / str(step) / _STATE, args=arguments
+        )
