@@ -298,8 +298,8 @@ def test_curve_interval(tmp_path, config):
 
 def test_measuring_time_is_excluded_from_seconds(tmp_path, config, monkeypatch):
     clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
-    monkeypatch.setattr(log_module.time, "perf_counter", lambda: next(clock))
-    with workdir.open_workdir(tmp_path, config) as folder:
+    with workdir.open_workdir(tmp_path, config) as folder, monkeypatch.context() as patch:
+        patch.setattr(log_module.time, "perf_counter", lambda: next(clock))
         log = Log(make_stage(config), config, folder, 0)
         assert log.cost(2) == {"seconds": 5.0, "images": 8}
         with log.paused():

@@ -115,11 +115,12 @@ def read_lines(path: pathlib.Path, notes: list[str] | None = None) -> list[dict[
     content = path.read_bytes() if path.exists() else b""
     for number, text in enumerate(content.splitlines(keepends=True), 1):
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode())
             if not isinstance(line, dict):
                 raise ValueError("it is not a JSON object")
         except ValueError as error:
-            if notes is not None and text.endswith(b"\n"):
+            is_complete = text.endswith(b"\n") or isinstance(error, UnicodeDecodeError)
+            if notes is not None and is_complete:
                 raise UserError(
                     f"{path} is damaged (line {number}: {error}): restore it, or leave this run "
                     "out."
