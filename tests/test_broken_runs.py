@@ -31,7 +31,7 @@ def literal(text):
         return text
 
 
-def test_every_trouble_has_a_broken_run_and_one_run_is_healthy():
+def test_every_trouble_has_a_broken_run():
     raised = set(re.findall(r"`(\w+)`", " ".join(expected for _, _, expected in RUNS)))
     assert raised == NAMES
     assert len(NAMES) == 9
@@ -41,7 +41,7 @@ def test_every_trouble_has_a_broken_run_and_one_run_is_healthy():
 @pytest.mark.parametrize(
     ("text", "expected"), [run[1:] for run in RUNS], ids=[run[0] for run in RUNS]
 )
-def test_a_broken_run_raises_what_it_should(tmp_path, text, expected, capsys):
+def test_broken_run_raises_its_troubles(tmp_path, text, expected, capsys):
     config = smoke.get_config()
     config.training.picture_every = config.training.checkpoint_every = 1000
     wanted = flags(COMMON) | flags(text)

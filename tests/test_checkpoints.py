@@ -34,7 +34,7 @@ def template(state):
     return jax.eval_shape(lambda: state)
 
 
-def test_what_is_saved_is_restored_bit_for_bit(tmp_path, state):
+def test_round_trip_is_bit_identical(tmp_path, state):
     checkpoints = Checkpoints(tmp_path, 3)
     assert checkpoints.latest() is None
     progress = {"seconds": 0.1 + 0.2, "window": {"count": 3, "sums": {"loss": 1 / 3}}}
@@ -49,7 +49,7 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path, state):
     again.close()
 
 
-def test_the_newest_step_is_found_without_making_a_folder(tmp_path, state):
+def test_latest_does_not_create_a_folder(tmp_path, state):
     assert latest(tmp_path / "none") is None
     assert not (tmp_path / "none").exists()
     checkpoints = Checkpoints(tmp_path / "some", 3)
@@ -61,7 +61,7 @@ def test_the_newest_step_is_found_without_making_a_folder(tmp_path, state):
     assert latest(tmp_path / "some") == 10
 
 
-def test_a_saved_state_is_loaded_without_a_template(tmp_path):
+def test_load_without_template(tmp_path):
     tree = {
         "step": np.int32(6),
         "params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)},
@@ -86,7 +86,7 @@ def test_a_saved_state_is_loaded_without_a_template(tmp_path):
         np.testing.assert_array_equal(found[name], leaf)
 
 
-def test_a_donated_state_is_saved_as_it_was(tmp_path, state):
+def test_donation_does_not_affect_a_pending_save(tmp_path, state):
     expected = jax.tree.map(np.array, state)
     checkpoints = Checkpoints(tmp_path, 3)
     scramble = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
@@ -100,7 +100,7 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path, state):
     checkpoints.close()
 
 
-def test_the_last_few_are_kept(tmp_path):
+def test_max_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2)
     for step in (1, 2, 3, 4):
         checkpoints.save(step, {"a": jnp.full((2,), step)}, {})
@@ -109,7 +109,7 @@ def test_the_last_few_are_kept(tmp_path):
     assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [3, 4]
 
 
-def test_another_network_is_refused_with_both_sides(tmp_path, state, config):
+def test_different_network_is_refused(tmp_path, state, config):
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(1, state, {})
     checkpoints.finish()
@@ -119,14 +119,14 @@ def test_another_network_is_refused_with_both_sides(tmp_path, state, config):
         checkpoints.restore(1, other)
     message = str(caught.value)
     assert (
-        "params.decoder.dense.kernel is saved as float32[5,64] and wanted as float32[6,64]"
+        "params.decoder.dense.kernel is saved as float32[5,64] and expected as float32[6,64]"
         in message
     )
     assert "\n" not in message
     checkpoints.close()
 
 
-def test_every_way_to_differ_is_listed():
+def test_require_equal_leaves_lists_all_differences():
     saved = {
         "a": ((2,), "float32"),
         "b": ((3,), "float32"),
@@ -145,23 +145,23 @@ def test_every_way_to_differ_is_listed():
     for phrase in (
         "the file does not fit the network",
         "only saved: d int32[1]",
-        "only wanted: e int32[]",
-        "b is saved as float32[3] and wanted as float32[4]",
-        "c is saved as int32[] and wanted as float32[]",
+        "only expected: e int32[]",
+        "b is saved as float32[3] and expected as float32[4]",
+        "c is saved as int32[] and expected as float32[]",
     ):
         assert phrase in message
     assert " a " not in message.partition("(")[2]
     require_equal_leaves(saved, dict(saved), "the file", "the network")
 
 
-def test_leaves_are_named_by_their_path(state):
+def test_leaves(state):
     described = leaves(state)
     assert described["step"] == ((), "int32")
     assert described["params.encoder.trunk.down_0.kernel"] == ((4, 4, 3, 4), "float32")
     assert "optimizer.0.mu.decoder.dense.kernel" in described
 
 
-def test_a_folder_that_refuses_a_save_is_named_and_keeps_the_earlier_ones(tmp_path, monkeypatch):
+def test_failed_save_keeps_earlier_checkpoints(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(1, {"a": jnp.ones(2)}, {})
     checkpoints.finish()
@@ -200,7 +200,7 @@ def flip(path):
 A = {("a",): jax.ShapeDtypeStruct((50,), jnp.int32)}
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_is_used(tmp_path, capsys):
+def test_flipped_bit_in_any_file_falls_back_to_previous_checkpoint(tmp_path, capsys):
     saved(tmp_path / "sound", (1, 2))
     names = [path.relative_to(tmp_path / "sound") for path in files(tmp_path / "sound" / "2")]
     assert len(names) > 5
@@ -233,7 +233,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_checkpoint_before_is_used(tm
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_other_damage_is_found_as_well(tmp_path, damage):
+def test_truncated_or_missing_file_is_damage(tmp_path, damage):
     saved(tmp_path, (1, 2))
     victim = max(files(tmp_path / "2" / "state"), key=lambda path: path.stat().st_size)
     if damage == "truncated":
@@ -243,7 +243,7 @@ def test_other_damage_is_found_as_well(tmp_path, damage):
     assert latest(tmp_path) == 1
 
 
-def test_files_of_others_are_ignored(tmp_path):
+def test_foreign_files_are_ignored(tmp_path):
     saved(tmp_path, (1, 2))
     for place in (".", "2", "2/state", "2/progress"):
         for name in (".DS_Store", "._x", ".nfs0001", "Thumbs.db"):
@@ -258,7 +258,7 @@ def test_files_of_others_are_ignored(tmp_path):
     checkpoints.close()
 
 
-def test_where_all_are_damaged_nothing_is_moved_and_the_run_stops(tmp_path):
+def test_all_damaged_is_an_error_and_moves_nothing(tmp_path):
     saved(tmp_path, (1, 2))
     for step in (1, 2):
         flip(tmp_path / str(step) / "checksums.json")
@@ -277,7 +277,7 @@ def test_where_all_are_damaged_nothing_is_moved_and_the_run_stops(tmp_path):
     checkpoints.close()
 
 
-def test_an_interrupted_save_is_set_aside(tmp_path):
+def test_interrupted_save_is_moved_aside(tmp_path):
     saved(tmp_path, (1, 2))
     (tmp_path / "2" / "checksums.json").unlink()  # killed just before
     assert latest(tmp_path) == 1
@@ -289,7 +289,7 @@ def test_an_interrupted_save_is_set_aside(tmp_path):
     checkpoints.close()
 
 
-def test_a_first_save_may_be_interrupted_again_and_again(tmp_path):
+def test_repeatedly_interrupted_first_save(tmp_path):
     saved(tmp_path, (1,))
     for _ in range(3):
         (tmp_path / "1").mkdir(exist_ok=True)
@@ -304,7 +304,7 @@ NAMES = ["[a]", "a\\b", "*", "what?", "[!x]{y}", "~ $HOME %41"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_wildcards_in_the_path_are_no_patterns(tmp_path, name):
+def test_wildcards_in_path(tmp_path, name):
     directory = tmp_path / name / "x"
     (tmp_path / "a" / "x" / "1").mkdir(parents=True)  # which a pattern would find
     saved(directory, (1, 2))
@@ -317,7 +317,7 @@ def test_wildcards_in_the_path_are_no_patterns(tmp_path, name):
     checkpoints.close()
 
 
-def test_what_cannot_be_read_back_was_not_saved(tmp_path, monkeypatch):
+def test_save_that_cannot_be_read_back_fails(tmp_path, monkeypatch):
     saved(tmp_path, (1,))
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(2, {"a": jnp.zeros((50,), jnp.int32)}, {})
@@ -330,7 +330,7 @@ def test_what_cannot_be_read_back_was_not_saved(tmp_path, monkeypatch):
     assert latest(tmp_path) == 1
 
 
-def test_a_checkpoint_without_access_stops_and_is_not_touched(tmp_path):
+def test_inaccessible_checkpoint_is_not_moved(tmp_path):
     """As another user, since root has access to everything."""
     saved(tmp_path, (1, 2))
     (tmp_path / "2" / "checksums.json").chmod(0o600)
@@ -364,7 +364,7 @@ def test_a_checkpoint_without_access_stops_and_is_not_touched(tmp_path):
     assert {path: path.stat().st_ino for path in files(tmp_path)} == before
 
 
-def test_an_old_one_is_deleted_only_when_the_new_one_is_complete(tmp_path, monkeypatch):
+def test_old_checkpoint_is_kept_until_new_one_is_complete(tmp_path, monkeypatch):
     saved(tmp_path, (1,), keep=1)
     checkpoints = Checkpoints(tmp_path, 1)
 
@@ -383,20 +383,20 @@ def test_an_old_one_is_deleted_only_when_the_new_one_is_complete(tmp_path, monke
     assert not (tmp_path / "1").exists()
 
 
-def test_checkpoints_of_another_format_are_refused_by_name(tmp_path):
+def test_other_format_is_refused(tmp_path):
     saved(tmp_path, (1,))
     (tmp_path / "format.json").write_text('{"format": 99}')
     for use in (latest, lambda path: Checkpoints(path, 1)):
-        with pytest.raises(UserError, match=r"are of format 99, and .* reads format 3"):
+        with pytest.raises(UserError, match=r"have format 99, and .* reads format 3"):
             use(tmp_path)
     (tmp_path / "format.json").unlink()  # as versions did that knew no format
-    with pytest.raises(UserError, match="are of format 1, and"):
+    with pytest.raises(UserError, match="have format 1, and"):
         Checkpoints(tmp_path, 1)
     assert (tmp_path / "1").exists()
 
 
 @pytest.mark.parametrize("damage", ["metadata", "gone"])
-def test_a_damaged_checkpoint_is_named(tmp_path, state, damage):
+def test_damaged_checkpoint_is_named(tmp_path, state, damage):
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(1, state, {})
     checkpoints.finish()

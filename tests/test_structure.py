@@ -35,7 +35,6 @@ ORDER = (
 RANK = {name: rank for rank, names in enumerate(reversed(ORDER)) for name in names}
 
 NOT_YET = {
-    ("training", "workdir"),
     ("export", "trained"),
 }
 

@@ -158,10 +158,10 @@ def test_only_the_decoder_is_read(saved, config):
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        ({"latent_size": 6}, "dense.kernel is saved as float32[5,64] and wanted as float32[6,64]"),
+        ({"latent_size": 6}, "kernel is saved as float32[5,64] and expected as float32[6,64]"),
         (
             {"base_width": 8},
-            "up_3.kernel is saved as float32[4,4,3,4] and wanted as float32[4,4,3,8]",
+            "up_3.kernel is saved as float32[4,4,3,4] and expected as float32[4,4,3,8]",
         ),
     ],
 )
@@ -186,6 +186,6 @@ def test_missing_and_extra_leaves_are_refused(saved, config, missing):
     save(directory, 9, {"params": params})
     with pytest.raises(UserError) as caught:
         transfer.make_init(config, IMAGES, directory, 9)
-    assert "only wanted: up_1.kernel" in str(caught.value)
+    assert "only expected: up_1.kernel" in str(caught.value)
     if missing != "whole":
         assert "only saved: spare.kernel" in str(caught.value)

@@ -14,7 +14,14 @@ from tensorboardX.proto.event_pb2 import Event
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.training import monitor
-from vaegan_jax.workdir import open_workdir, require_run, require_same_sources, require_usable
+from vaegan_jax.workdir import (
+    open_workdir,
+    pictures_by_step,
+    read_lines,
+    require_run,
+    require_same_sources,
+    require_usable,
+)
 
 
 @pytest.fixture
@@ -22,7 +29,7 @@ def config():
     return configuration.default_config()
 
 
-def test_the_config_is_written_once(tmp_path, config):
+def test_config_is_written_once(tmp_path, config):
     path = tmp_path / "new" / "run"
     with open_workdir(path, config):
         assert json.loads((path / "config.json").read_text()) == configuration.flatten(config)
@@ -32,22 +39,21 @@ def test_the_config_is_written_once(tmp_path, config):
     assert (path / "config.json").stat().st_mtime_ns == before
 
 
-def test_another_config_is_refused_and_nothing_written(tmp_path, config):
+def test_different_config_is_refused_before_writing(tmp_path, config):
     with open_workdir(tmp_path, config):
         pass
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     config.gan.steps, config.seed, config.vae.b1 = 5000, 3, 0.5
     with pytest.raises(UserError) as caught, open_workdir(tmp_path, config):
         pass
-    heading, *rows = str(caught.value).splitlines()
-    assert "holds a run with another config" in heading
+    _, *rows = str(caught.value).splitlines()
     assert [row.split()[:3] for row in rows] == [
         ["field", "was", "is"], ["seed", "0", "3"], ["vae.b1", "0.9", "0.5"],
     ]  # fmt: skip
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_lies_ahead_may_change_and_is_noted(tmp_path, config):
+def test_changed_future_fields_are_recorded_as_events(tmp_path, config):
     with open_workdir(tmp_path, config):
         pass
     config.gan.steps, config.training.log_every = 5000, 7
@@ -62,7 +68,7 @@ def test_what_lies_ahead_may_change_and_is_noted(tmp_path, config):
         require_usable(tmp_path, config)
 
 
-def test_a_run_with_a_removed_field_cannot_be_resumed(tmp_path, config):
+def test_run_with_removed_field_is_refused(tmp_path, config):
     names = list(configuration.REMOVED)[:2]
     old = configuration.flatten(config) | dict.fromkeys(names, 1)
     (tmp_path / "config.json").write_text(json.dumps(old))
@@ -73,14 +79,14 @@ def test_a_run_with_a_removed_field_cannot_be_resumed(tmp_path, config):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path, config):
+def test_folder_without_run_is_refused(tmp_path, config):
     (tmp_path / "holiday.jpg").write_bytes(b"...")
     with pytest.raises(UserError, match="holds no run"), open_workdir(tmp_path, config):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-def test_a_config_that_cannot_be_read_is_named(tmp_path, config):
+def test_unreadable_config_is_named(tmp_path, config):
     (tmp_path / "config.json").write_text('{"seed": ')
     with (
         pytest.raises(UserError, match=r"config\.json cannot be read"),
@@ -89,7 +95,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, config):
         pass
 
 
-def test_a_workdir_that_cannot_be_written_is_named(tmp_path, config):
+def test_unwritable_workdir_is_named(tmp_path, config):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run", tmp_path / "file", pathlib.Path("/proc/run")):
         with (
@@ -99,7 +105,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path, config):
             pass
 
 
-def test_a_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path, config):
+def test_lock_refuses_second_process_and_survives_sigkill(tmp_path, config):
     program = (
         "import sys, pathlib; from vaegan_jax.workdir import open_workdir;"
         "from vaegan_jax.config import default_config;"
@@ -124,7 +130,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path, con
         pass
 
 
-def test_metrics_read_back_exactly(tmp_path, config):
+def test_metrics_are_read_back_exactly(tmp_path, config):
     values = {
         "a": 0.1 + 0.2,
         "b": float(np.float32(1 / 3)),
@@ -137,7 +143,7 @@ def test_metrics_read_back_exactly(tmp_path, config):
         assert workdir.metrics() == [{"stage": "vae", "step": 3} | values]
 
 
-def test_rewinding_cuts_what_lies_beyond_the_step_of_one_stage(tmp_path, config):
+def test_rewind_removes_later_records_of_one_stage(tmp_path, config):
     picture = np.zeros((2, 3, 3), np.uint8)
     with open_workdir(tmp_path, config) as workdir:
         for stage in ("vae", "gan"):
@@ -164,7 +170,7 @@ def test_rewinding_cuts_what_lies_beyond_the_step_of_one_stage(tmp_path, config)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_is_written_pixel_for_pixel(tmp_path, config, channels):
+def test_picture_round_trip(tmp_path, config, channels):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
     with open_workdir(tmp_path, config) as workdir:
         workdir.rewind("gan", 0)
@@ -189,7 +195,7 @@ def tensorboard_events(path):
         data = data[16 + length :]
 
 
-def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config):
+def test_rewind_cuts_curve_and_keeps_events(tmp_path, config):
     with open_workdir(tmp_path, config) as workdir:
         assert (workdir.curve(), workdir.events()) == ([], [])
         for stage in ("vae", "gan"):
@@ -210,29 +216,29 @@ def test_the_curve_is_cut_like_the_metrics_and_events_are_kept(tmp_path, config)
         assert all(line["time"].endswith("+00:00") for line in workdir.events())
 
 
-def test_the_environment_is_noted_once_and_again_where_it_changes(tmp_path, config):
+def test_environment_changes_are_recorded(tmp_path, config):
     with open_workdir(tmp_path, config) as workdir:
-        assert workdir.facts("run.json") is None
+        assert workdir.read_json("run.json") is None
         for version in ("1", "1", "2", "2", "1"):
-            workdir.note_environment({"jax": version, "cores": 2}, {"seed": version})
+            workdir.record_environment({"jax": version, "cores": 2}, {"seed": version})
         changed = [{"jax": "2"}, {"jax": "1"}]
-        assert workdir.facts("run.json") == {
+        assert workdir.read_json("run.json") == {
             "seed": "1", "jax": "1", "cores": 2, "resumed_with": changed,
         }  # fmt: skip
 
         events = [line["event"] for line in workdir.events()]
-        assert events == ["went on with another environment: jax"] * 2
+        assert events == ["resumed in another environment: jax"] * 2
         assert workdir.config() == configuration.flatten(config)
 
 
-def test_of_nested_facts_those_that_changed_are_noted(tmp_path, config):
+def test_nested_environment_changes_are_recorded(tmp_path, config):
     began = {"settings": {"a": 1, "b": None}, "git": None}
     later = {"settings": {"a": 1, "b": "c"}, "git": {"commit": "e", "dirty": True}}
     last = {"settings": {"a": 1}, "git": {"commit": "e", "dirty": False}}
     with open_workdir(tmp_path, config) as workdir:
         for facts in (began, later, later, last, last):
-            workdir.note_environment(facts, {})
-        assert workdir.facts("run.json") == began | {
+            workdir.record_environment(facts, {})
+        assert workdir.read_json("run.json") == began | {
             "resumed_with": [
                 {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
                 {"settings": {"b": None}, "git": {"dirty": False}},
@@ -250,7 +256,7 @@ SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embedding": 
         {"resumed_with": [{"jax": "2"}, {"sources": SOURCES}, {"sources": {}}]},
     ],
 )
-def test_another_source_of_what_is_trained_is_refused(tmp_path, config, noted):
+def test_changed_source_of_trained_function_is_refused(tmp_path, config, noted):
     config.gan.penalty = "mine:penalty"
     (tmp_path / "run.json").write_text(json.dumps(noted))
     for same in (SOURCES, {}, SOURCES | {"evaluation.embedding": {"mine": "c"}}):
@@ -262,13 +268,13 @@ def test_another_source_of_what_is_trained_is_refused(tmp_path, config, noted):
             assert part in str(caught.value)
 
 
-def test_a_run_without_recorded_sources_is_accepted(tmp_path, config):
+def test_run_without_recorded_sources_is_accepted(tmp_path, config):
     require_same_sources(tmp_path / "new", config, SOURCES)
     (tmp_path / "run.json").write_text('{"jax": "1"}')
     require_same_sources(tmp_path, config, SOURCES)
 
 
-def test_an_evaluation_takes_the_place_of_the_one_before(tmp_path, config):
+def test_evaluation_replaces_previous_one(tmp_path, config):
     black, white = (np.full((2, 3, 3), grey, np.uint8) for grey in (0, 255))
     with open_workdir(tmp_path, config) as workdir:
         assert workdir.evaluation() is None
@@ -286,7 +292,7 @@ def test_an_evaluation_takes_the_place_of_the_one_before(tmp_path, config):
             workdir.evaluation()
 
 
-def test_a_folder_without_a_run_has_nothing_to_report(tmp_path, config):
+def test_require_run(tmp_path, config):
     with pytest.raises(UserError, match="There is no run in"):
         require_run(tmp_path / "none")
     with open_workdir(tmp_path / "run", config):
@@ -294,7 +300,7 @@ def test_a_folder_without_a_run_has_nothing_to_report(tmp_path, config):
     require_run(tmp_path / "run")
 
 
-def test_a_trouble_is_noted_once_a_stage_and_what_is_not_finite_once_a_step(tmp_path, config):
+def test_troubles_are_recorded_once(tmp_path, config):
     trouble = monitor.Trouble("blur", {"sharpness": 0.1}, "It blurs.", "patience")
     with open_workdir(tmp_path, config) as workdir:
         for stage in ("vae", "gan"):
@@ -318,3 +324,26 @@ def test_a_trouble_is_noted_once_a_stage_and_what_is_not_finite_once_a_step(tmp_
         seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
         assert seen == [("gan", "blur", 8), ("vae", "not_finite", 7), ("vae", "not_finite", 9)]
         assert workdir.write_trouble("vae", 4, trouble)
+
+
+def test_read_lines_skips_incomplete_lines(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    assert read_lines(path) == []
+    path.write_bytes(b'{"a": 1}\n{"b": \xff}\n3\n{"c": 2}\n{"d": ')
+    assert read_lines(path) == [{"a": 1}, {"c": 2}]
+    with pytest.raises(UserError, match="line 2"):
+        read_lines(path, notes=[])
+    path.write_bytes(b'{"a": 1}\n{"d": ')
+    notes = []
+    assert read_lines(path, notes) == [{"a": 1}]
+    assert len(notes) == 1
+
+
+def test_pictures_by_step(tmp_path):
+    folder = tmp_path / "images" / "vae"
+    folder.mkdir(parents=True)
+    for name in ("samples_000010", "samples_1234567", "my_samples_000020", "samples_x", "samples"):
+        (folder / f"{name}.png").touch()
+    expected = {10: folder / "samples_000010.png", 1234567: folder / "samples_1234567.png"}
+    assert pictures_by_step(tmp_path, "vae", "samples") == expected
+    assert pictures_by_step(tmp_path, "gan", "samples") == {}

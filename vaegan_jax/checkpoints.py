@@ -1,9 +1,9 @@
-"""Orbax checkpoints: saved in the background, restored whole or in part. Nothing else uses Orbax.
+"""Orbax checkpoints: saved in the background, restored in full or in part.
 
-A checkpoint counts once it was read back and a checksum manifest, the SHA-256 of each of its files,
-was written into it; only then are older checkpoints deleted. Orbax restores most flipped bits
-without an error, so every checkpoint is compared with its manifest before it is used. One that
-differs is damaged: it is moved aside, and the newest one before it is used.
+A checkpoint is complete once it was read back and its checksum manifest, the SHA-256 of each of its
+files, was written into it; only then are older checkpoints deleted. Orbax restores most flipped
+bits without an error, so every checkpoint is compared with its manifest before it is used. A
+damaged one is moved aside, and the latest undamaged one is used.
 """
 
 import contextlib
@@ -25,25 +25,21 @@ from vaegan_jax.runtime import manifest, parallel
 from vaegan_jax.runtime.files import without_wildcards, write_atomic
 
 State = TypeVar("State")
-
 Progress = dict[str, Any]
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 
 FORMAT = 3
 """The version of the checkpoints' layout: 3 has a manifest, and states without `attempt`."""
 
-_STATE = "state"
-_PROGRESS = "progress"
-_FORMAT = "format.json"
-_DAMAGED = "damaged"
-_DELETING = ".deleting-"
+_STATE, _PROGRESS = "state", "progress"
+_FORMAT, _DELETING = "format.json", ".deleting-"
 
 
 class Checkpoints:
-    """The checkpoints of one stage: a folder with one subfolder per step, the newest few kept.
+    """The checkpoints of one stage: a folder with one subfolder per step, the latest few kept.
 
-    Each holds the stage's state and its progress, a JSON object of what the loop needs beside the
-    state, such as the seconds spent.
+    Each holds the stage's state and its progress, a JSON object of what the loop needs in addition,
+    such as the seconds spent.
 
     Attributes:
       warnings: one sentence for each checkpoint that was moved aside.
@@ -53,7 +49,7 @@ class Checkpoints:
         """Opens the folder, creating it if necessary.
 
         Raises:
-          UserError: where its checkpoints are of another format, or it cannot be accessed.
+          UserError: if its checkpoints have another format, or it cannot be accessed.
         """
         self._directory, self._keep = directory.absolute(), keep
         self.warnings: list[str] = []
@@ -66,7 +62,7 @@ class Checkpoints:
                 for half_deleted in self._directory.glob(f"{_DELETING}*"):
                     shutil.rmtree(half_deleted)
         parallel.barrier("checkpoints opened")
-        # Orbax deletes nothing: old checkpoints go once the new one has its manifest.
+        # Orbax deletes nothing: old checkpoints are kept until the new one has its manifest.
         self._manager = ocp.CheckpointManager(
             without_wildcards(self._directory),
             item_names=(_STATE, _PROGRESS),
@@ -75,12 +71,12 @@ class Checkpoints:
         self._pending: tuple[int, Leaves] | None = None
 
     def latest(self) -> int | None:
-        """Returns the newest step with an undamaged checkpoint, or None where none was ever saved.
+        """Returns the latest step with an undamaged checkpoint, or None if none was ever saved.
 
-        Damaged checkpoints are moved to the folder `damaged`, with a warning each.
+        Damaged checkpoints and interrupted saves are moved to the folder `damaged`.
 
         Raises:
-          UserError: where all checkpoints are damaged, or one cannot be accessed; nothing is moved
+          UserError: if all checkpoints are damaged, or one cannot be accessed; nothing is moved
             then.
         """
         newest = self._move_damaged() if parallel.is_primary() else None
@@ -91,16 +87,14 @@ class Checkpoints:
     def _move_damaged(self) -> int | None:
         with _access(self._directory):
             newest, damaged = _newest(self._directory)
-            # Folders without a manifest are interrupted saves.
-            unfinished = _folders(self._directory) - _complete(self._directory)
-        if newest is None:
-            _require_none_damaged(self._directory, damaged)
-        for step in sorted([*damaged, *unfinished], reverse=True):
-            why = damaged.get(step, f"{manifest.NAME} is missing: saving it was interrupted")
-            aside = _move_aside(self._directory, step)
+            for step in manifest.folders(self._directory) - set(steps(self._directory)):
+                damaged[step] = f"{manifest.NAME} is missing: saving it was interrupted"
+        used = "no checkpoint" if newest is None else f"that of step {newest}"
+        for step, why in sorted(damaged.items(), reverse=True):
+            aside = manifest.move_aside(self._directory, step)
             self.warnings.append(
                 f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
-                f"using {'none' if newest is None else f'that of step {newest}'}."
+                f"using {used}."
             )
         return newest
 
@@ -108,46 +102,42 @@ class Checkpoints:
         """Saves a tree of `jax.Array` in the background, after finishing a pending save.
 
         Raises:
-          UserError: where this or the pending save fails; earlier checkpoints are untouched.
+          UserError: if this or the pending save fails; earlier checkpoints are untouched.
         """
         self.finish()
-        # The next step donates the state's buffers while they are written, so they are copied;
-        # not by `jnp.copy`, which compiles a program for every shape.
+        # A copy, since the next step donates the state's buffers while they are written. `jnp.copy`
+        # would compile a program for every shape.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.device_put(state, shardings, may_alias=False)
-        arguments = ocp.args.Composite(
+        items = ocp.args.Composite(
             **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
         )
-        try:
-            self._manager.save(step, args=arguments)
-        except (OSError, ValueError) as error:
-            raise self._not_saved(error) from error
+        with self._saving():
+            self._manager.save(step, args=items)
         self._pending = step, leaves(state)
 
     def finish(self) -> None:
         """Waits for a pending save, reads it back, completes it, and deletes the oldest ones.
 
         Raises:
-          UserError: where that fails; earlier checkpoints are untouched.
+          UserError: if that fails; earlier checkpoints are untouched.
         """
         pending, self._pending = self._pending, None
-        try:
+        with self._saving():
             self._manager.wait_until_finished()
             if pending is None:
                 return
             step, saved = pending
-            if leaves(_read_tree(self._directory, step, None)) != saved:
-                raise ValueError("it reads back with other arrays than were saved")
+            if leaves(_read_tree(self._directory, step)) != saved:
+                raise ValueError("the arrays read back differ from the saved ones")
             parallel.barrier("checkpoint read back")
             if parallel.is_primary():
                 manifest.write(self._directory / str(step))
-                for old in sorted(_complete(self._directory))[: -self._keep]:
-                    doomed = self._directory / f"{_DELETING}{old}"
-                    (self._directory / str(old)).rename(doomed)
-                    shutil.rmtree(doomed)
+                for old in steps(self._directory)[: -self._keep]:
+                    deleting = self._directory / f"{_DELETING}{old}"
+                    (self._directory / str(old)).rename(deleting)
+                    shutil.rmtree(deleting)
             parallel.barrier("checkpoint complete")
-        except (OSError, ValueError) as error:
-            raise self._not_saved(error) from error
 
     def close(self) -> None:
         """Releases the folder; call `finish` first."""
@@ -156,52 +146,38 @@ class Checkpoints:
     def restore(
         self, step: int, template: State, sharding: jax.sharding.Sharding | None = None
     ) -> tuple[State, Progress]:
-        """Returns the state and the progress of a saved step.
-
-        Args:
-          step: one that was saved.
-          template: a state of `jax.ShapeDtypeStruct`.
-          sharding: of the restored arrays; the first device by default.
-
-        Raises:
-          UserError: where the checkpoint is damaged, or its leaves differ from the template's.
-        """
+        """Returns the state and the progress of a saved step; see `read`."""
+        state: State = read(self._directory, step, {(): template}, sharding)[()]
         with _reading(self._directory, step):
-            _require_undamaged(self._directory, step)
-            saved = leaves(_saved_tree(self._directory, step))
-            _require_template(self._directory, step, saved, template)
-            placed = _placed(template, sharding or _first_device())
-            arguments = ocp.args.Composite(
-                **{_STATE: ocp.args.StandardRestore(placed), _PROGRESS: ocp.args.JsonRestore()}
-            )
-            restored = self._manager.restore(step, args=arguments)
-        return restored[_STATE], restored[_PROGRESS]
+            items = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
+            progress: Progress = self._manager.restore(step, args=items)[_PROGRESS]
+        return state, progress
 
-    def _not_saved(self, error: Exception) -> UserError:
-        return UserError(
-            f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): free "
-            "space or give write access there, then run the same command again; earlier "
-            "checkpoints are kept."
-        )
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): "
+                "free space or give write access there, then run the same command again; earlier "
+                "checkpoints are kept."
+            ) from error
 
 
 def latest(directory: pathlib.Path) -> int | None:
-    """Returns the newest step with an undamaged checkpoint in a stage's folder, or None.
+    """Returns the latest step with an undamaged checkpoint in a stage's folder, or None.
 
-    Nothing in the folder is changed. Where newer checkpoints are damaged, a warning on standard
-    error names them, the damage, and the step that is used.
+    Nothing in the folder is changed. Newer checkpoints that are damaged are listed in warnings on
+    standard error.
 
     Raises:
-      UserError: where the folder is of another format, where one of its files cannot be accessed,
-        or where all checkpoints are damaged.
+      UserError: if the folder has another format, if one of its files cannot be accessed, or if all
+        checkpoints are damaged.
     """
     with _access(directory):
-        if not directory.is_dir():
-            return None
         _require_format(directory)
         newest, damaged = _newest(directory)
-    if newest is None:
-        _require_none_damaged(directory, damaged)
     for step, why in damaged.items():
         sys.stderr.write(
             f"Warning: the checkpoint {directory / str(step)} is damaged ({why}): using that of "
@@ -213,7 +189,7 @@ def latest(directory: pathlib.Path) -> int | None:
 def steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps saved in a stage's folder in ascending order, damaged ones included."""
     with _access(directory):
-        return sorted(_complete(directory)) if directory.is_dir() else []
+        return manifest.complete(directory)
 
 
 def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -221,134 +197,147 @@ def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
     Args:
       directory: a stage's folder of checkpoints.
-      step: one that was saved.
+      step: a saved step.
 
     Returns:
-      ``{"params.decoder.bias": array, ...}``, in the shapes and dtypes that were saved.
+      ``{"params.decoder.bias": array, ...}``, with the saved shapes and dtypes.
 
     Raises:
-      UserError: where the checkpoint is damaged or cannot be accessed.
+      UserError: if the checkpoint is damaged or cannot be accessed.
     """
     with _reading(directory, step):
-        _require_undamaged(directory, step)
-        restored = _read_tree(directory, step, None)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
-    }
+        tree = _read_tree(directory, step)
+    return {name: np.asarray(leaf) for name, leaf in _named(tree)}
 
 
 def read(
-    directory: pathlib.Path, step: int, templates: Mapping[tuple[str, ...], Any]
+    directory: pathlib.Path,
+    step: int,
+    templates: Mapping[tuple[str, ...], Any],
+    sharding: jax.sharding.Sharding | None = None,
 ) -> dict[tuple[str, ...], Any]:
-    """Restores parts of a saved state onto the first device, and reads nothing else.
+    """Restores parts of a saved state, and reads nothing else.
 
     Args:
       directory: a stage's folder of checkpoints.
-      step: one that was saved.
+      step: a saved step.
       templates: for the path of each part, such as ("params", "decoder"), its tree of
-        `jax.ShapeDtypeStruct`.
+        `jax.ShapeDtypeStruct`; the path () alone stands for the full state.
+      sharding: of the restored arrays; the first device by default.
 
     Returns:
       The parts, by the same paths.
 
     Raises:
-      UserError: where a part is missing, its leaves differ from the template's, or the checkpoint
-        is damaged or cannot be accessed.
+      UserError: if a part is missing, its leaves differ from the template's, or the checkpoint is
+        damaged or cannot be accessed.
     """
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
     with _reading(directory, step):
-        _require_undamaged(directory, step)
         saved = _saved_tree(directory, step)
-        wanted: dict[str, Any] = {}
+        expected: Any = {}
         for path, template in templates.items():
             part = functools.reduce(lambda tree, name: tree.get(name, {}), path, saved)
-            _require_template(directory, step, leaves(part), template, ".".join(path))
-            inner = wanted
-            for name in path[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[path[-1]] = _placed(template, _first_device())
-        restored = _read_tree(directory, step, wanted)
+            where = f"the checkpoint {directory / str(step)}"
+            where = f"{'.'.join(path)} in {where}" if path else where
+            require_equal_leaves(
+                leaves(part), leaves(template), where, "the networks of this config"
+            )
+            placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template)
+            expected = _insert(expected, path, placed)
+        restored = _read_tree(directory, step, expected)
     return {path: functools.reduce(lambda tree, name: tree[name], path, restored)
             for path in templates}  # fmt: skip
 
 
-def _folders(directory: pathlib.Path) -> set[int]:
-    return {int(path.name) for path in directory.iterdir() if path.name.isdecimal()}
+def leaves(tree: Any) -> Leaves:
+    """Returns ``{"a.b": (shape, dtype)}`` for a tree of arrays or of their descriptions."""
+    return {name: (tuple(leaf.shape), str(jnp.dtype(leaf.dtype))) for name, leaf in _named(tree)}
 
 
-def _complete(directory: pathlib.Path) -> set[int]:
-    """Returns the steps whose checkpoints have a manifest."""
-    return {step for step in _folders(directory) if manifest.exists(directory / str(step))}
+def require_equal_leaves(
+    saved: Leaves, expected: Leaves, saved_name: str, expected_name: str
+) -> None:
+    """Compares two trees leaf by leaf: names, shapes and dtypes.
+
+    Raises:
+      UserError: listing the leaves that differ, or that only one side has.
+    """
+
+    def shown(leaf: tuple[tuple[int, ...], str]) -> str:
+        return f"{leaf[1]}[{','.join(map(str, leaf[0]))}]"
+
+    differences = []
+    for name in sorted(saved.keys() | expected.keys()):
+        if name not in expected:
+            differences.append(f"only saved: {name} {shown(saved[name])}")
+        elif name not in saved:
+            differences.append(f"only expected: {name} {shown(expected[name])}")
+        elif saved[name] != expected[name]:
+            sides = f"is saved as {shown(saved[name])} and expected as {shown(expected[name])}"
+            differences.append(f"{name} {sides}")
+    if differences:
+        raise UserError(
+            f"{saved_name} does not fit {expected_name} ({'; '.join(differences)}): use "
+            "the config with which it was saved, or another --workdir."
+        )
+
+
+def _named(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a tree as ``("a.b", leaf)``."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+
+
+def _insert(tree: dict[str, Any], path: tuple[str, ...], part: Any) -> Any:
+    """Returns a tree of dicts with a part at a path."""
+    if not path:
+        return part
+    return tree | {path[0]: _insert(tree.get(path[0], {}), path[1:], part)}
 
 
 def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
-    """Returns the newest undamaged step, and the damage of each newer one."""
-    damaged: dict[int, str] = {}
-    for step in sorted(_complete(directory), reverse=True):
-        with _access(directory / str(step)):
-            damage = manifest.damage(directory / str(step))
-        if not damage:
-            return step, damaged
-        damaged[step] = damage
-    if damaged and not _complete(directory).issuperset(damaged):
-        return _newest(directory)  # a run that is training deleted the ones that were listed
-    return None, damaged
+    """Returns the latest undamaged step, and the damage of each later one.
 
-
-def _require_none_damaged(directory: pathlib.Path, damaged: dict[int, str]) -> None:
-    aside = directory / _DAMAGED
-    # Interrupted saves were moved there, too; they have no manifest, and never counted.
-    moved = aside.is_dir() and any(p.is_dir() and manifest.exists(p) for p in aside.iterdir())
-    if not damaged and not moved:
-        return
-    found = "; ".join(f"step {step}: {why}" for step, why in damaged.items()) or f"see {aside}"
-    raise UserError(
-        f"All checkpoints in {directory} are damaged ({found}): restore one from a backup, or name "
-        "another --workdir to train from the start."
-    )
-
-
-def _move_aside(directory: pathlib.Path, step: int) -> pathlib.Path:
-    """Moves a checkpoint to a new name in the folder of damaged ones, and returns that name."""
-    folder = directory / _DAMAGED
-    folder.mkdir(exist_ok=True)
-    names = (f"{step}{suffix}" for suffix in ("", *(f".{number}" for number in range(1, 10_000))))
-    aside = next(folder / name for name in names if not (folder / name).exists())
-    (directory / str(step)).rename(aside)
-    return aside
-
-
-def _require_undamaged(directory: pathlib.Path, step: int) -> None:
-    damage = manifest.damage(directory / str(step))
-    if damage:
-        raise ValueError(damage)
+    Raises:
+      UserError: if all checkpoints are damaged, or were and have been moved aside.
+    """
+    newest, damaged = manifest.newest_intact(directory)
+    aside = directory / manifest.DAMAGED
+    # Interrupted saves are moved there too, but have no manifest.
+    moved = aside.is_dir() and any(manifest.exists(path) for path in aside.iterdir())
+    if newest is None and (damaged or moved):
+        details = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
+        raise UserError(
+            f"All checkpoints in {directory} are damaged ({details or aside}): restore one from a "
+            "backup, or name another --workdir to train from the start."
+        )
+    return newest, damaged
 
 
 def _require_format(directory: pathlib.Path) -> None:
-    """Checks that the checkpoints of a folder, if there are any, are of this format."""
+    """Checks the format of the checkpoints in a folder, if there are any."""
     path = directory / _FORMAT
-    if path.exists():
-        try:
-            found = json.loads(path.read_bytes())["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it '
-                "if these checkpoints are of this version."
-            ) from error
-    elif _folders(directory):
-        found = 1
-    else:
-        return
+    try:
+        found = json.loads(path.read_bytes())["format"]
+    except FileNotFoundError:
+        found = 1 if manifest.folders(directory) else FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it if '
+            "these checkpoints were saved by this version."
+        ) from error
     if found != FORMAT:
         raise UserError(
-            f"The checkpoints in {directory} are of format {found}, and this version of vaegan_jax "
+            f"The checkpoints in {directory} have format {found}, and this version of vaegan_jax "
             f"reads format {FORMAT}: use the version that wrote them, or name another --workdir."
         )
 
 
 @contextlib.contextmanager
 def _access(path: pathlib.Path) -> Iterator[None]:
-    """Turns an error of access into one sentence."""
+    """Turns an `OSError` into a `UserError`."""
     try:
         yield
     except OSError as error:
@@ -360,9 +349,11 @@ def _access(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
-    """Turns the errors of a damaged or inaccessible checkpoint into one sentence."""
+    """Turns the errors of a damaged or inaccessible checkpoint into a `UserError`."""
     try:
         with _access(directory / str(step)):
+            if damage := manifest.damage(directory / str(step)):
+                raise ValueError(damage)
             yield
     except (ValueError, KeyError, TypeError) as error:
         others = [str(other) for other in steps(directory) if other != step]
@@ -377,93 +368,32 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _state_folder(directory: pathlib.Path, step: int) -> pathlib.Path:
-    return without_wildcards(directory.absolute()) / str(step) / _STATE
-
-
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
-    """Returns the tree of a saved state, with descriptions in place of arrays."""
+    """Returns the tree of a saved state, with descriptions instead of arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(_state_folder(directory, step)).item_metadata
+        metadata = checkpointer.metadata(
+            without_wildcards(directory.absolute()) / str(step) / _STATE
+        ).item_metadata
     if metadata is None:
         raise ValueError("it has no readable metadata")
     return metadata.tree
 
 
-def _read_tree(directory: pathlib.Path, step: int, wanted: Any) -> Any:
-    """Reads the arrays of a tree of placed `jax.ShapeDtypeStruct`; where None, all, as NumPy."""
-    if wanted is None:
-        to_host = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
+def _read_tree(directory: pathlib.Path, step: int, template: Any = None) -> Any:
+    """Reads the leaves of a tree of `jax.ShapeDtypeStruct`; without one, all of them as NumPy."""
+    if template is None:
+        arguments = ocp.args.PyTreeRestore(
+            restore_args=jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
+            )
         )
-        arguments = ocp.args.PyTreeRestore(restore_args=to_host)
     else:
         arguments = ocp.args.PyTreeRestore(
-            item=wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            item=template,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(template),
             partial_restore=True,
         )
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(_state_folder(directory, step), args=arguments)
-
-
-def _require_template(
-    directory: pathlib.Path, step: int, saved: Leaves, template: Any, part: str = ""
-) -> None:
-    checkpoint = f"the checkpoint {directory / str(step)}"
-    require_equal_leaves(
-        saved,
-        leaves(template),
-        f"{part} in {checkpoint}" if part else checkpoint,
-        "the networks of this config",
-    )
-
-
-def _first_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _placed(template: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Returns a template with the sharding of its arrays."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
-    )
-
-
-def leaves(tree: Any) -> Leaves:
-    """Returns ``{"a.b": (shape, dtype)}`` for a tree of arrays or of their descriptions."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): (
-            tuple(leaf.shape),
-            str(jnp.dtype(leaf.dtype)),
+        return checkpointer.restore(
+            without_wildcards(directory.absolute()) / str(step) / _STATE, args=arguments
         )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def require_equal_leaves(saved: Leaves, wanted: Leaves, saved_name: str, wanted_name: str) -> None:
-    """Compares two sides leaf by leaf: names, shapes and dtypes.
-
-    Raises:
-      UserError: listing what only one side has, and what both have in different shapes.
-    """
-    complaints = [
-        f"only saved: {name} {_shape(*saved[name])}" for name in saved.keys() - wanted.keys()
-    ]
-    complaints += [
-        f"only wanted: {name} {_shape(*wanted[name])}" for name in wanted.keys() - saved.keys()
-    ]
-    complaints += [
-        f"{name} is saved as {_shape(*saved[name])} and wanted as {_shape(*wanted[name])}"
-        for name in saved.keys() & wanted.keys()
-        if saved[name] != wanted[name]
-    ]
-    if complaints:
-        raise UserError(
-            f"{saved_name} does not fit {wanted_name} ({'; '.join(sorted(complaints))}): use the "
-            "config that it was saved with, or another --workdir."
-        )
-
-
-def _shape(shape: tuple[int, ...], dtype: str) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"

@@ -283,7 +283,7 @@ class _Run:
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         self._folder = workdir.Workdir(path)
-        saved: Any = self._folder.facts(workdir.CONFIG)
+        saved: Any = self._folder.read_json(workdir.CONFIG)
         self.config = config_from(saved, str(path / workdir.CONFIG))
 
     def steps(self, stage: str) -> list[int]:
@@ -334,7 +334,7 @@ class _Run:
             "environment": workdir.ENVIRONMENT,
             "evaluation": workdir.NUMBERS,
         }
-        facts: dict[str, Any] = {name: self._folder.facts(file) for name, file in noted.items()}
+        facts: dict[str, Any] = {name: self._folder.read_json(file) for name, file in noted.items()}
         facts |= {
             "source": str(self._path),
             "dtype": "float32",

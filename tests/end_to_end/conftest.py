@@ -1,8 +1,8 @@
 """One whole run for all tests here."""
 
-import fcntl
 import json
 
+import filelock
 import pytest
 
 from tests.end_to_end.launched import launch
@@ -15,8 +15,7 @@ def finished(data_directory):
     The first worker makes it, the other waits.
     """
     folder = data_directory.parent / "finished"
-    with (data_directory.parent / "finished.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with filelock.FileLock(data_directory.parent / "finished.lock"):
         said = folder / "said.json"
         if not said.exists():
             result = launch(folder / "run", evaluated=True)

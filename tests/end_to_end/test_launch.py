@@ -371,7 +371,7 @@ def test_a_checkpoint_of_other_networks_is_left_alone(finished, tmp_path):
     before = snapshot(workdir)
     message = refused(launch(workdir, "--config.model.latent_size=9"))
     assert "checkpoints/gan/6 does not fit the networks of this config" in message
-    assert "generator.dense.kernel is saved as float32[8,32] and wanted as float32[9,32]" in message
+    assert "dense.kernel is saved as float32[8,32] and expected as float32[9,32]" in message
     assert snapshot(workdir) == before
 
 

@@ -108,7 +108,7 @@ def run(tmp_path, config):
                 ]  # fmt: skip
                 write_lines(path / "curve.jsonl", curve)
                 picture(path / "images/gan/samples_000060.png")
-                folder.note_environment({"python": "3.11", "packages": {"jax": "0.10"},
+                folder.record_environment({"python": "3.11", "packages": {"jax": "0.10"},
                                          "platform": "Linux", "cpu": "a <chip>", "cores": 2,
                                          "device": "cpu", "devices": 1}, {})  # fmt: skip
                 counts = {"train": 900, "held_out": 100, "duplicates": 1, "skipped": 2}
@@ -165,7 +165,7 @@ def test_what_was_seen_during_training_is_told(run, tmp_path):
     )
     with workdir.open_workdir(tmp_path / "other", config) as folder:
         folder.rewind("gan", 0)
-        folder.write_facts(workdir.LATENT, latent_use.facts(use))
+        folder.write_json(workdir.LATENT, latent_use.facts(use))
         assert folder.write_trouble("gan", 40, trouble)
         assert not folder.write_trouble("gan", 50, trouble)
         text = page.make(folder)

@@ -74,13 +74,13 @@ def root(filled, tmp_path):
     return shutil.copytree(filled, tmp_path / "cache")
 
 
-def test_the_next_process_loads_the_programs_and_computes_the_same_bits(root, plain):
+def test_cached_programs_give_the_same_bits(root, plain):
     count = len(programs(root))
     assert run(root) == (plain, count, 0, "")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_damaged_program_is_compiled_again(root, plain, damage):
+def test_damaged_program_is_recompiled(root, plain, damage):
     for path in programs(root):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 16
@@ -88,7 +88,7 @@ def test_a_damaged_program_is_compiled_again(root, plain, damage):
     assert run(root)[:2] == (plain, 0)
 
 
-def test_an_interrupted_write_is_removed_and_later_ones_succeed(root, plain):
+def test_interrupted_write_is_removed(root, plain):
     count = len(programs(root))
     for path in programs(root)[:-1]:
         path.write_bytes(path.read_bytes()[:-9])
@@ -97,14 +97,14 @@ def test_an_interrupted_write_is_removed_and_later_ones_succeed(root, plain):
     assert run(root) == (plain, count, 0, "")
 
 
-def test_a_directory_that_cannot_be_written_disables_the_cache_alone(tmp_path, plain):
+def test_unwritable_directory_disables_the_cache(tmp_path, plain):
     (tmp_path / "file").write_text("")
     bits, hits, misses, errors = run(tmp_path / "file")
     assert (bits, hits, misses) == (plain, 0, 0)
     assert "--compilation_cache" in errors
 
 
-def test_a_directory_that_others_can_write_is_not_used(root, plain):
+def test_directory_writable_by_others_is_not_used(root, plain):
     (directory,) = root.iterdir()
     assert directory.stat().st_mode & 0o777 == 0o700
     directory.chmod(0o777)
@@ -113,21 +113,21 @@ def test_a_directory_that_others_can_write_is_not_used(root, plain):
     assert "--compilation_cache" in errors
 
 
-def test_a_directory_of_another_user_is_not_used(tmp_path, monkeypatch):
+def test_directory_of_another_user_is_not_used(tmp_path, monkeypatch):
     owner = tmp_path.stat().st_uid
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     with pytest.raises(PermissionError):
         compilation._prepare(tmp_path)
 
 
-def test_two_processes_at_once(tmp_path, plain):
+def test_concurrent_processes(tmp_path, plain):
     both = [start(tmp_path) for _ in range(2)]
     assert [finish(process)[::3] for process in both] == [(plain, "")] * 2
     bits, hits, misses, _ = run(tmp_path)
     assert (bits, hits, misses) == (plain, len(programs(tmp_path)), 0)
 
 
-def test_the_size_is_limited(root, plain):
+def test_size_limit(root, plain):
     sizes = [path.stat().st_size for path in programs(root)]
     limit = max(sizes) + min(sizes) // 2
     shutil.rmtree(root)
@@ -136,7 +136,7 @@ def test_the_size_is_limited(root, plain):
 
 
 @pytest.mark.parametrize("change", ["threads", "processor"])
-def test_another_environment_has_its_own_directory(change, monkeypatch):
+def test_environments_have_separate_directories(change, monkeypatch):
     facts = environment.facts()
     monkeypatch.setattr(environment, "facts", lambda: facts)
     before = compilation._environment()
@@ -148,7 +148,7 @@ def test_another_environment_has_its_own_directory(change, monkeypatch):
     assert compilation._environment() != before
 
 
-def test_by_default_it_lies_in_the_users_cache_on_linux_alone(monkeypatch):
+def test_default_root(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.setattr("platform.system", lambda: "Linux")
     assert str(compilation.default_root()) == "/x/vaegan_jax/compiled"

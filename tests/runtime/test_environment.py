@@ -11,12 +11,12 @@ from tests.conftest import ROOT
 from vaegan_jax.runtime import environment
 
 
-def test_the_facts_are_the_same_after_json():
+def test_facts_json_round_trip():
     facts = environment.facts()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
-def test_the_facts_name_what_jax_names():
+def test_facts_match_jax():
     facts = environment.facts()
     assert facts["packages"]["jax"] == jax.__version__
     assert facts["packages"]["jaxlib"] == jax.lib.__version__
@@ -24,7 +24,7 @@ def test_the_facts_name_what_jax_names():
     assert facts["devices"] == jax.device_count()
 
 
-def test_the_facts_name_the_interpreter_and_the_machine():
+def test_facts_match_interpreter_and_machine():
     facts = environment.facts()
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert facts["cores"] == os.cpu_count()
@@ -32,22 +32,22 @@ def test_the_facts_name_the_interpreter_and_the_machine():
     assert facts["cpu"].strip()
 
 
-def test_a_package_that_is_not_there_has_no_version(monkeypatch):
+def test_missing_package_has_no_version(monkeypatch):
     monkeypatch.setattr(environment, "_PACKAGES", ("numpy", "no-package-has-this-name"))
     versions = environment.facts()["packages"]
     assert versions["no-package-has-this-name"] is None
     assert versions["numpy"] == sys.modules["numpy"].__version__
 
 
-def test_the_processor_is_told_as_linux_tells_it(monkeypatch):
+def test_cpu_name_from_proc_cpuinfo(monkeypatch):
     table = "processor\t: 0\nmodel name\t: Some Processor @ 2.00GHz\nmodel name\t: Another\n"
     monkeypatch.setattr(pathlib.Path, "read_text", instead(table))
     assert environment.facts()["cpu"] == "Some Processor @ 2.00GHz"
 
 
-def test_the_processor_has_a_name_where_linux_does_not_tell(monkeypatch):
-    for told in (None, "processor\t: 0\nBogoMIPS\t: 100.00\n"):
-        monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
+def test_cpu_name_without_proc_cpuinfo(monkeypatch):
+    for text in (None, "processor\t: 0\nBogoMIPS\t: 100.00\n"):
+        monkeypatch.setattr(pathlib.Path, "read_text", instead(text))
         assert environment.facts()["cpu"].strip()
 
 
@@ -74,7 +74,7 @@ CPU revision	: 1
 
 
 @pytest.mark.parametrize(
-    ("told", "facts"),
+    ("text", "fields"),
     [
         (
             X86,
@@ -89,11 +89,11 @@ CPU revision	: 1
         (None, {}),
     ],
 )  # fmt: skip
-def test_the_processor_is_identified_beyond_its_name(monkeypatch, told, facts):
-    monkeypatch.setattr(pathlib.Path, "read_text", instead(told))
+def test_processor_fields(monkeypatch, text, fields):
+    monkeypatch.setattr(pathlib.Path, "read_text", instead(text))
     found = environment.facts()["processor"]
     assert found.pop("machine")
-    assert found == facts
+    assert found == fields
 
 
 PROGRAM = """
@@ -130,7 +130,7 @@ def plain():
     return launched()
 
 
-def test_settings_of_jax_that_change_the_meaning_are_pinned(plain):
+def test_pinned_settings(plain):
     found = launched(
         JAX_ENABLE_X64="1",
         JAX_THREEFRY_PARTITIONABLE="0",
@@ -145,7 +145,7 @@ def test_settings_of_jax_that_change_the_meaning_are_pinned(plain):
     assert found == plain
 
 
-def test_other_settings_are_recorded(plain):
+def test_unpinned_settings_are_recorded(plain):
     secrets = {"NVIDIA_API_KEY": "secret", "JAX_COMPILATION_CACHE_DIR": "/nowhere"}
     found = launched(
         JAX_DEFAULT_MATMUL_PRECISION="highest",
@@ -168,15 +168,15 @@ def test_other_settings_are_recorded(plain):
     }
 
 
-def instead(told):
+def instead(text):
     """Returns a `Path.read_text` for which /proc/cpuinfo holds a text, or is not there."""
     read = pathlib.Path.read_text
 
     def read_text(path, *args, **kwargs):
         if str(path) != "/proc/cpuinfo":
             return read(path, *args, **kwargs)
-        if told is None:
+        if text is None:
             raise FileNotFoundError(path)
-        return told
+        return text
 
     return read_text

@@ -14,18 +14,18 @@ def call():
     return jax.jit(lambda x: jnp.linalg.norm(jnp.sort(jnp.outer(x, x), axis=0)))
 
 
-def test_a_program_that_fits_is_called(call):
+def test_fitting_program_is_called(call):
     assert memory.checked(call, "vae")(jnp.ones(4)) == call(jnp.ones(4))
 
 
-def test_a_program_is_refused_for_its_temporaries(call):
+def test_program_with_large_temporaries_is_refused(call):
     large = jax.ShapeDtypeStruct((2**21,), jnp.float32)  # whose square takes 17 TB
     with pytest.raises(UserError, match=r"vae\.batch_size or model\.base_width"):
         memory.checked(call, "vae")(large)
 
 
 @pytest.mark.parametrize("stage", ["vae", "gan"])
-def test_a_stage_is_refused_before_its_state_is_allocated(config, stage, monkeypatch):
+def test_stage_is_refused_before_allocation(config, stage, monkeypatch):
     data = images.load(config.data)
     config.transfer.generator = "scratch"
     make_stage = {"vae": stages.make_vae_stage, "gan": stages.make_gan_stage}[stage]
@@ -34,7 +34,7 @@ def test_a_stage_is_refused_before_its_state_is_allocated(config, stage, monkeyp
         make_stage(config, data, None).init()
 
 
-def test_a_checked_program_is_compiled_once():
+def test_checked_program_is_compiled_once():
     traced = []
 
     @jax.jit

@@ -8,7 +8,7 @@ import numpy as np
 from vaegan_jax.runtime import profiling
 
 
-def test_some_calls_are_traced_and_all_give_what_they_gave(tmp_path):
+def test_traced_calls_return_the_same_result(tmp_path):
     @jax.jit
     def call(x):
         return jnp.sin(x) @ x
@@ -27,7 +27,7 @@ def test_some_calls_are_traced_and_all_give_what_they_gave(tmp_path):
     assert any(event.get("name", "") == "PjitFunction(call)" for event in events)
 
 
-def test_the_peak_of_memory_holds_what_was_allocated():
+def test_peak_memory():
     held = np.ones(300_000_000, np.uint8)
     peak = profiling.peak_memory()
     assert peak["host"] > held.nbytes / 1e6

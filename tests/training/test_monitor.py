@@ -24,7 +24,7 @@ def lines(stage, changes, count=5, first=None):
 
 
 def names(stage, made, config):
-    return [trouble.name for trouble in monitor.look(stage, made, config)]
+    return [trouble.name for trouble in monitor.detect(stage, made, config)]
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def watched(config):
 
 @pytest.mark.parametrize("warmup", [0, 6])
 @pytest.mark.parametrize(("stage", "sick"), [("vae", {"kl": 0.0}), ("gan", {"fake_logit": -101})])
-def test_too_few_lines_are_those_in_which_nothing_can_be_found(config, stage, sick, warmup):
+def test_too_few_lines_agrees_with_detect(config, stage, sick, warmup):
     config.gan.discriminator_warmup_steps = warmup
     found = [
-        (bool(names(stage, made, config)), monitor.too_few(stage, made, config))
+        (bool(names(stage, made, config)), monitor.too_few_lines(stage, made, config))
         for made in (lines(stage, sick, count) for count in range(9))
     ]
     assert (True, False) in found
@@ -46,7 +46,7 @@ def test_too_few_lines_are_those_in_which_nothing_can_be_found(config, stage, si
 
 
 @pytest.mark.parametrize("stage", ["vae", "gan"])
-def test_good_health_raises_nothing(watched, stage):
+def test_healthy_run_has_no_troubles(watched, stage):
     assert names(stage, lines(stage, {}), watched) == []
 
 
@@ -69,16 +69,16 @@ def test_good_health_raises_nothing(watched, stage):
         ("vae", {"active_units": 0.2}, {"active_units": 0.3}, "ignored_latents"),
     ],
 )  # fmt: skip
-def test_each_threshold_raises_its_own_trouble(watched, stage, changes, near, name):
+def test_thresholds(watched, stage, changes, near, name):
     assert names(stage, lines(stage, changes), watched) == [name]
     assert names(stage, lines(stage, near), watched) == []
-    (trouble,) = monitor.look(stage, lines(stage, changes), watched)
+    (trouble,) = monitor.detect(stage, lines(stage, changes), watched)
     assert trouble.remedy in trouble.sentence
     for key in changes.keys() & trouble.evidence.keys():
         assert trouble.evidence[key] == pytest.approx(changes[key])
 
 
-def test_a_vae_diverges_where_it_ends_worse_than_it_began(watched):
+def test_vae_divergence(watched):
     rising = [
         line | {"reconstruction": 300.0 + i} for i, line in enumerate(lines("vae", {}, count=6))
     ]
@@ -86,7 +86,7 @@ def test_a_vae_diverges_where_it_ends_worse_than_it_began(watched):
     assert names("vae", rising[::-1], watched) == []
 
 
-def test_the_last_window_counts_and_nothing_before_it(watched, monkeypatch):
+def test_only_the_last_window_counts(watched, monkeypatch):
     bad = {"diversity": 0.1}
     made = lines("gan", bad, 5) + lines("gan", {}, 5)
     assert names("gan", made, watched) == []
@@ -98,21 +98,21 @@ def test_the_last_window_counts_and_nothing_before_it(watched, monkeypatch):
     assert names("gan", made[:2], watched) == ["mode_collapse"]
 
 
-def test_the_discriminators_warm_up_does_not_count(watched):
+def test_discriminator_warmup_does_not_count(watched):
     watched.gan.discriminator_warmup_steps = 9  # of lines of four steps, the first three
     winning = lines("gan", {"discriminator_accuracy": 1.0}, 8)
     assert names("gan", winning[:7], watched) == []
     assert names("gan", winning, watched) == ["discriminator_overpowering"]
 
 
-def test_how_long_a_trouble_lasts(watched, monkeypatch):
+def test_steps_by_trouble(watched, monkeypatch):
     monkeypatch.setattr(monitor, "WINDOW", 1)
     made = [
         line | {"near_duplicates": 1.0 if i in (1, 2, 5) else 0.0}
         for i, line in enumerate(lines("gan", {}, 8))
     ]
-    assert monitor.held("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
+    assert monitor.steps_by_trouble("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
 
 
-def test_what_older_lines_lack_raises_nothing(watched):
+def test_missing_scalars_raise_no_trouble(watched):
     assert names("gan", [{"stage": "gan", "step": 4 * i} for i in range(9)], watched) == []

@@ -9,7 +9,6 @@ renamed when all is done; what an interrupted one left behind is removed by the 
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import filelock
 import grain
 import numpy as np
 import PIL
@@ -249,13 +249,16 @@ def digest(digests: np.ndarray) -> str:
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process prepares the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another process that prepares {folder}", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"Waiting for another process that prepares {folder}", flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _write_list(path: pathlib.Path, skipped: Sequence[Skipped]) -> None:

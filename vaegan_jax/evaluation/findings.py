@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vaegan_jax.evaluation.number import Number, text
+from vaegan_jax.losses import symptoms
 
 # Standard errors.
 _CERTAIN = 3.0
 # Of what as many real images have.
 _LOW_PRECISION = 0.1
 _LOW_RECALL = 0.5
-_LOW_SHARPNESS = 0.6
 _LOW_VENDI = 0.9
 _HIGH_DUPLICATES = 5.0
 # Of the samples.
@@ -111,7 +111,7 @@ def _posterior_collapse(get: _Get, latent_size: int) -> Finding | None:
 
 def _blurred(get: _Get, subject: str, label: str) -> Finding | None:
     sharpness = get(subject, "", "sharpness")
-    if not sharpness.value < _LOW_SHARPNESS * sharpness.floor:
+    if not sharpness.value < symptoms.MIN_SHARPNESS_IN_EVALUATION * sharpness.floor:
         return None
     share = sharpness.value / sharpness.floor
     return Finding("Blur", f"The {label} have {share:.0%} of the fine detail of real images.")

@@ -14,6 +14,22 @@ Burda et al. 2015, arXiv 1509.00519, section 5.2.
 
 _NEAR = 0.25
 
+# Thresholds of the rules in training/monitor.py: rules of thumb, see docs/troubles.md.
+MAX_ACCURACY = 0.98  # of the discriminator
+MIN_GENERATOR_SLOPE = 0.02  # mean size of the derivative of the generator's loss by a logit
+MIN_SWING = 1.0  # an oscillation has a margin of the logits of at least this mean size,
+MAX_STEADINESS = 0.3  # and a mean margin of at most this fraction of that size
+MAX_LOGIT = 100.0  # size of a mean logit
+MIN_DIVERSITY = 0.3  # of that of real images
+MAX_DUPLICATES = 0.5  # fraction of a batch that nearly equals another of its images
+MIN_KL = 1.0  # nats per image
+MIN_ACTIVE = 0.05  # fraction of the latent dimensions
+# Blur has two thresholds, as fractions of the sharpness of real images. During training only
+# severe blur calls for another config, since images get sharper with every step; the evaluation
+# (evaluation/findings.py) describes a finished model, so it reports moderate blur too.
+MIN_SHARPNESS_IN_TRAINING = 0.25
+MIN_SHARPNESS_IN_EVALUATION = 0.6
+
 
 def active_units(mean: jax.Array) -> jax.Array:
     """Counts the latent dimensions whose posterior mean [B, L] varies over the batch.

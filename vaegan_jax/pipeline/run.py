@@ -68,7 +68,7 @@ def train_and_evaluate(
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
         facts = environment.facts() | {"sources": sources}
-        folder.note_environment(facts, _identity(config, data))
+        folder.record_environment(facts, _identity(config, data))
         worked = False
         if "vae" in trained:
             vae_stage = make_vae_stage(config, data, folder, judges.measure)
@@ -120,7 +120,7 @@ def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
 
 def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
     """Notes once, when the VAE is finished, what its latent dimensions say."""
-    if (folder.facts(workdir.LATENT) or {}).get("step") == config.vae.steps:
+    if (folder.read_json(workdir.LATENT) or {}).get("step") == config.vae.steps:
         return
     template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
     path = ("params", "encoder")
@@ -128,7 +128,7 @@ def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Wo
     encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
     use = latent_use.measure(config, encoder, data.held_out)
     found = {"step": config.vae.steps} | latent_use.facts(use)
-    folder.write_facts(workdir.LATENT, found)
+    folder.write_json(workdir.LATENT, found)
     print(f"vae: {latent_use.advice(found)}", flush=True)
 
 
@@ -146,7 +146,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             pictures_of_stage = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
             lines += [f"  {picture}" for picture in pictures_of_stage]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
-    latent = folder.facts(workdir.LATENT)
+    latent = folder.read_json(workdir.LATENT)
     if latent:
         lines.append(f"latent: {latent_use.advice(latent)}")
     evaluation = folder.evaluation()
@@ -162,7 +162,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
 def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
     """Returns a text on each trouble of a stage: when, the evidence, what to try."""
     metrics = folder.metrics(stage)
-    held = monitor.held(stage, metrics, config)
+    held = monitor.steps_by_trouble(stage, metrics, config)
     texts = []
     for line in folder.troubles():
         if line["stage"] != stage:
@@ -175,7 +175,7 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
             f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
             f"To try: {line['remedy']}."
         )
-    if monitor.too_few(stage, metrics, config):
+    if monitor.too_few_lines(stage, metrics, config):
         texts.append(
             f"training failures were not looked for: that takes {monitor.WINDOW} lines of metrics "
             "after the warm-up of the discriminator (lower loop.log_every for more lines)"

@@ -2,7 +2,6 @@
 
 import base64
 import pathlib
-import re
 from typing import Any, NamedTuple
 
 import jinja2
@@ -10,7 +9,7 @@ import jinja2
 from vaegan_jax import config as configuration
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
-from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir
+from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
 _TEMPLATE = "report.html.jinja"
 _STAGES = {"vae": "VAE", "gan": "GAN"}
@@ -39,7 +38,7 @@ def make(folder: Workdir) -> str:
     config = folder.config()
     defaults = {name: field.default for name, field in configuration.FIELDS.items()}
     metrics, curve = folder.metrics(), folder.curve()
-    evaluation, latent = folder.evaluation(), folder.facts(LATENT)
+    evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -75,8 +74,8 @@ def make(folder: Workdir) -> str:
             if name in defaults and config[name] != defaults[name]
         ],
         config=sorted(config.items()),
-        data=folder.facts(DATA),
-        environment=folder.facts(ENVIRONMENT),
+        data=folder.read_json(DATA),
+        environment=folder.read_json(ENVIRONMENT),
         events=folder.events(),
     )
     return page
@@ -145,13 +144,6 @@ def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Pictur
         return []
     last = max(steps)
     return [Picture(as_uri(steps[last]), f"{caption}; step {last}.")]
-
-
-def pictures_by_step(path: pathlib.Path, stage: str, name: str) -> dict[int, pathlib.Path]:
-    """Returns the pictures of a name that a stage of the run in a folder has drawn, by step."""
-    found = (path / "images" / stage).glob(f"{name}_*.png")
-    matches = [(re.fullmatch(rf"{name}_(\d+)", each.stem), each) for each in found]
-    return {int(match[1]): each for match, each in matches if match}
 
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:

@@ -25,9 +25,9 @@ MAX_BYTES = 64 * 2**20
 
 
 def once(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns a function jitted to be called but once: quick to compile, not to run.
+    """Returns a jitted function that compiles quickly and runs slowly, for a single call.
 
-    On a CPU every array of random bits costs a second of the compiler's usual care.
+    On a CPU, each array of random bits adds a second of compile time at the default level.
     """
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=quick)
@@ -90,8 +90,8 @@ def _prepare(directory: pathlib.Path) -> None:
       OSError: if it cannot be written or locked, or if another user can write to it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = directory.stat()
-    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError("other users can write to it, and programs in it are executed")
     with filelock.FileLock(directory / ".lockfile", timeout=10):  # JAX's own lock
         for program in directory.glob("*-cache"):

@@ -1,4 +1,4 @@
-"""What a result depends on besides the config: versions, settings, device, machine."""
+"""What results depend on besides the config: versions, settings, device, machine."""
 
 import enum
 import importlib.metadata
@@ -41,7 +41,7 @@ _NO_EFFECT = re.compile(
     r"|visible_devices|jax_platform|key|token|secret|password|credential",
     re.IGNORECASE,
 )
-"""Options and variables that cannot change a number, and those that may hold a secret."""
+"""Options and variables that cannot affect results, and those that may hold a secret."""
 
 
 def pin() -> None:
@@ -58,10 +58,10 @@ def pin() -> None:
 
 
 def facts() -> dict[str, Any]:
-    """Returns versions, settings, device and machine, as JSON can hold them.
+    """Returns versions, settings, device and machine, as values that JSON can represent.
 
     `settings` holds the options of JAX, `variables` the environment variables of JAX, XLA and the
-    libraries below them. On a CPU the number of threads counts too: two give other bits than one.
+    libraries below them. On a CPU, results also depend on the number of threads.
     """
     devices = jax.devices()
     processor = _processor()
@@ -84,33 +84,32 @@ def facts() -> dict[str, Any]:
 
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-"""Makes XLA leave out what gives other bits from run to run, and choose algorithms without timing
-them (its autotuning does)."""
+"""Makes XLA avoid nondeterministic operations, and choose algorithms without timing them."""
 
 
 def make_deterministic() -> None:
-    """Asks XLA for the same bits from run to run on a GPU; a CPU gives them anyway.
+    """Makes XLA deterministic on a GPU, as it is on a CPU.
 
-    It must be called before JAX is first used. Flags that are set already stay.
+    Call it before JAX is first used. Flags that are already set are kept.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if flags and not flags.lstrip().startswith("-"):
-        return  # the name of a file of flags, to which none can be added
+        return  # the name of a file of flags
     if DETERMINISTIC.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
 def _threads() -> int | None:
-    """Returns on how many cores this process may run, which is how many threads XLA takes."""
+    """Returns the number of cores that this process may use, which is XLA's number of threads."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def _git() -> dict[str, Any] | None:
-    """Returns the commit that this package runs from, and whether it was changed since.
+    """Returns the commit that this package runs from, and whether there are local changes.
 
-    None where the package lies in no repository, or git is not there.
+    None if the package is not in a repository, or git is not installed.
     """
     folder = pathlib.Path(__file__).resolve().parent
 
@@ -121,7 +120,7 @@ def _git() -> dict[str, Any] | None:
 
     try:
         if not ask("ls-files", "--", "environment.py"):
-            return None  # a repository, but not ours
+            return None  # another project's repository
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -135,10 +134,7 @@ def _version(package: str) -> str | None:
 
 
 def _settings() -> dict[str, Any]:
-    """Returns the options of JAX that may change a number, also those at their defaults.
-
-    JAX does not tell the defaults: it reads an environment variable in their place.
-    """
+    """Returns the options of JAX that may affect results, including those at their defaults."""
     return {
         name: _plain(value)
         for name, value in sorted(jax.config.values.items())
@@ -153,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def _variables() -> dict[str, str]:
-    """Returns the environment variables that may change a number and are not recorded elsewhere."""
+    """Returns the environment variables that may affect results and are not recorded elsewhere."""
     elsewhere = {
         "XLA_FLAGS",
         "FLAX_FIX_RNG_SEPARATOR",
@@ -178,25 +174,25 @@ _PROCESSOR = {
     "CPU part": "part",
     "CPU revision": "revision",
 }
-"""Names in /proc/cpuinfo of what identifies a processor, x86's and Arm's, and the names here."""
+"""Fields of /proc/cpuinfo that identify a processor, of x86 and of Arm, and their names here."""
 
 
 def _processor() -> dict[str, Any]:
-    """Returns what identifies the first processor; on Linux with its `flags`, a dict of True.
+    """Returns fields that identify the first processor; on Linux with `flags`, a dict of True.
 
-    Names alone do not: one name may stand for several models, with other instructions.
+    The name is not enough: models with other instructions may share it.
     """
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
         return {"machine": platform.machine()}
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    flags = found.get("flags", found.get("Features", "")).split()
+        fields.setdefault(name.strip(), value.strip())
+    flags = fields.get("flags", fields.get("Features", "")).split()
     return {
         "machine": platform.machine(),
-        **{name: found[old] for old, name in _PROCESSOR.items() if old in found},
+        **{name: fields[old] for old, name in _PROCESSOR.items() if old in fields},
         "flags": dict.fromkeys(sorted(flags), True),
     }

@@ -7,9 +7,9 @@ import tempfile
 
 
 def write_atomic(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    """Writes a UTF-8 file so that a reader sees either the old text or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -17,11 +17,11 @@ def write_atomic(path: pathlib.Path, text: str) -> None:
 
 
 def without_wildcards(path: pathlib.Path) -> pathlib.Path:
-    """Returns a path to the same folder that no library can take for a glob pattern.
+    """Returns a path to the same folder that contains no glob pattern.
 
-    Orbax merges the files of a checkpoint by a glob of its whole path, so that brackets in the
-    name of any parent folder would make it find none. Such a path is replaced by a symbolic link
-    in a temporary folder, which is removed when the process ends.
+    Orbax globs for the files of a checkpoint by their full path, so it finds none if the name of
+    any parent folder contains brackets. Such a path is replaced by a symbolic link in a temporary
+    folder, which is removed when the process ends.
     """
     return path if not set("*?[]\\") & set(str(path)) else pathlib.Path(_link(path).name, "link")
 

@@ -1,4 +1,4 @@
-"""What a run costs the machine: a trace of some of its steps, and the most memory it held."""
+"""Profiling: traces of some steps, and the peak memory."""
 
 import pathlib
 import resource
@@ -15,9 +15,9 @@ _CALLS = (2, 3)  # the first one compiles
 
 
 def traced(call: Callable[P, R], folder: pathlib.Path) -> Callable[P, R]:
-    """Returns a function like `call` that leaves traces of its second and third call.
+    """Returns a function like `call` that writes traces of its second and third call.
 
-    They lie in ``folder/plugins/profile/TIME``: ``*.xplane.pb`` for TensorBoard's profile plugin,
+    They are in ``folder/plugins/profile/TIME``: ``*.xplane.pb`` for TensorBoard's profile plugin,
     ``perfetto_trace.json.gz`` for Perfetto.
     """
     count = 0
@@ -36,14 +36,14 @@ def traced(call: Callable[P, R], folder: pathlib.Path) -> Callable[P, R]:
 
 
 def peak_memory() -> dict[str, float]:
-    """Returns the most memory held so far, in units of 10^6 bytes.
+    """Returns the peak memory so far, in units of 10^6 bytes.
 
-    `host` is this process's resident set; `device` is what JAX allocated on the first device, and
-    is left out where the device does not tell, as a CPU does not.
+    `host` is this process's resident set; `device` is JAX's allocation on the first device, which a
+    CPU does not report.
     """
     unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
-        found["device"] = statistics["peak_bytes_in_use"] / 1e6
-    return found
+        peak["device"] = statistics["peak_bytes_in_use"] / 1e6
+    return peak

@@ -9,7 +9,8 @@ from vaegan_jax.experiments.compare import records, summary
 from vaegan_jax.experiments.compare.records import CURVE, TRAINED, Run
 from vaegan_jax.experiments.compare.summary import Comparison
 from vaegan_jax.report import plots
-from vaegan_jax.report.page import Picture, as_uri, pictures_by_step
+from vaegan_jax.report.page import Picture, as_uri
+from vaegan_jax.workdir import pictures_by_step
 
 Values = dict[tuple[str, str], dict[int, float]]
 """The values of one run by (stage, name) and then by step."""

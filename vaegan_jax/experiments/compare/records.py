@@ -157,7 +157,7 @@ def _read(path: pathlib.Path) -> Run:
 
 
 def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:
-    found: Any = folder.facts(name)
+    found: Any = folder.read_json(name)
     if found is not None and not isinstance(found, dict):
         raise _damaged(folder.path / name, "it holds no JSON object")
     return found
@@ -174,27 +174,14 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _lines(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
     """Returns the lines of a JSONL file; notes an incomplete last one, as it is after a kill."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    found: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            read = json.loads(line)
-        except json.JSONDecodeError as error:
-            if not line.endswith("\n"):
-                notes.append(f"{path}: its last line is incomplete and is left out.")
-                break
-            raise _damaged(path, f"line {number}: {error}") from error
-        if (
-            not isinstance(read, dict)
-            or read.get("stage") not in TRAINED
-            or not isinstance(read.get("step"), int)
-        ):
+    lines = workdir.read_lines(path, notes)
+    for number, line in enumerate(lines, 1):
+        if line.get("stage") not in TRAINED or not isinstance(line.get("step"), int):
             raise _damaged(path, f"line {number} has no stage and step")
-        values = [value for name, value in read.items() if name != "stage"]
-        if "trouble" not in read and not all(isinstance(value, int | float) for value in values):
+        values = [value for name, value in line.items() if name != "stage"]
+        if "trouble" not in line and not all(isinstance(value, int | float) for value in values):
             raise _damaged(path, f"line {number} holds a value that is not a number")
-        found.append(read)
-    return found
+    return lines
 
 
 def _records(path: pathlib.Path, lines: Iterable[dict[str, Any]], prefix: str) -> Iterator[Record]:

@@ -1,0 +1,118 @@
+"""The progress line and the metrics of a stage."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vaegan_jax.checkpoints import Progress
+from vaegan_jax.runtime import parallel
+from vaegan_jax.training import monitor
+from vaegan_jax.training.run_writer import RunWriter
+from vaegan_jax.training.stage import Stage
+
+
+class Log:
+    """Writes the means of a stage's scalars since the previous line, and detects troubles.
+
+    The running sums are saved with every checkpoint, so that a resumed run writes the same lines
+    as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        stage: Stage[Any],
+        config: ConfigDict,
+        workdir: RunWriter,
+        step: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """Starts at a step, with the `progress` that was saved with it."""
+        progress = progress or {"seconds": 0.0, "count": 0, "sums": {}}
+        self._stage, self._config, self._workdir = stage, config, workdir
+        self._lines = workdir.metrics(stage.name)
+        self._count: int = progress["count"]
+        self._sums: dict[str, float] = dict(progress["sums"])
+        self._began: float = time.perf_counter() - progress["seconds"]
+        self._written = (step, progress["seconds"])
+        self._bar = tqdm(
+            total=stage.steps,
+            initial=step,
+            desc=stage.name,
+            unit=" steps",
+            disable=None if parallel.is_primary() else True,
+        )
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Adds scalars, float32 [steps] each, in the order of the steps."""
+        for name, values in rows.items():
+            for value in values.tolist():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        steps = len(next(iter(rows.values())))
+        self._count += steps
+        self._bar.update(steps)
+
+    def write(self, step: int) -> None:
+        """Writes a line of means and speeds, and resets the sums."""
+        name = self._stage.name
+        cost = self.cost(step)
+        before, seconds_before = self._written
+        speed = (step - before) / (cost["seconds"] - seconds_before)
+        speeds = {
+            "steps_per_second": speed,
+            "images_per_second": speed * self._stage.batch_size,
+        }
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._workdir.write_metrics(name, step, cost | speeds | means)
+        self._lines.append({"step": step} | means)
+        self._count, self._sums, self._written = 0, {}, (step, cost["seconds"])
+
+        troubles = monitor.detect(name, self._lines, self._config)
+        self._show(step, means, speed, troubles)
+        for trouble in troubles:
+            if self._workdir.write_trouble(name, step, trouble):
+                self._bar.write(f"{name}, step {step}: {trouble.sentence}")
+
+    def _show(
+        self, step: int, means: dict[str, float], speed: float, troubles: list[monitor.Trouble]
+    ) -> None:
+        """Updates the progress bar, or prints a line where there is no terminal."""
+        shown = {name: f"{means[name]:.3g}" for name in self._stage.shown}
+        shown["images/s"] = f"{speed * self._stage.batch_size:.0f}"
+        if troubles:
+            shown["trouble"] = "+".join(trouble.name for trouble in troubles)
+        self._bar.set_postfix(shown)
+        if self._bar.disable:
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+            print(
+                f"{self._stage.name} {step}/{self._stage.steps}: {numbers}, {speed:.2f} steps/s, "
+                f"{(self._stage.steps - step) / speed:.0f} s left",
+                flush=True,
+            )
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time spent inside the context from the recorded seconds."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def cost(self, step: int) -> dict[str, float]:
+        """Returns the cost of training so far: `seconds` and `images`."""
+        return {"seconds": self._seconds(), "images": step * self._stage.batch_size}
+
+    def progress(self) -> Progress:
+        """Returns the running sums, to be saved with a checkpoint."""
+        # A copy, since it is written in the background.
+        return {"seconds": self._seconds(), "count": self._count, "sums": dict(self._sums)}
+
+    def close(self) -> None:
+        """Closes the progress bar."""
+        self._bar.close()
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began

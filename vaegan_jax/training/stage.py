@@ -1,0 +1,56 @@
+"""A stage of a run, as the training loop sees it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from vaegan_jax import randomness
+
+
+class StageState(Protocol):
+    """The attribute that the loop needs of a stage's state."""
+
+    @property
+    def step(self) -> jax.Array:
+        """int32 scalar, the number of steps taken."""
+
+
+State = TypeVar("State", bound=StageState)
+Scalars = dict[str, jax.Array]
+Step = Callable[[State, jax.Array, jax.Array], tuple[State, Scalars]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(Generic[State]):
+    """The functions and sizes that the loop needs of a stage.
+
+    Attributes:
+      number: its number in the derivation of keys; its name in lower case is used in file names.
+      steps: total number of steps.
+      batch_size: images per step.
+      template: the state as `jax.ShapeDtypeStruct`, to restore a checkpoint into.
+      init: () -> the initial state; called only if no checkpoint exists.
+      step: (state, images in [-1, 1], key) -> (state, scalars).
+      pictures: state -> pictures by name, uint8 [H, W, C].
+      shown: names of the scalars on the progress line.
+      measure: state -> distances to real images by name, computed every
+        ``evaluation.curve_every`` steps; None for no curve.
+    """
+
+    number: randomness.Stage
+    steps: int
+    batch_size: int
+    template: State
+    init: Callable[[], State]
+    step: Step[State]
+    pictures: Callable[[State], dict[str, np.ndarray]]
+    shown: tuple[str, ...]
+    measure: Callable[[State], dict[str, float]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in files and messages."""
+        return self.number.name.lower()

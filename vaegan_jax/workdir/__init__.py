@@ -1,0 +1,52 @@
+"""A run's folder: its lock, config, metrics and pictures.
+
+config.json          the resolved config, every field
+data.json            the images that the run is trained on
+run.json             versions, settings, device, machine and sources at the start of the run
+metrics.jsonl        one line of scalars every few steps, and one per detected trouble, both stages
+latent.json          statistics of the VAE's latent dimensions
+curve.jsonl          one line of distances to real images every few steps, both stages
+events.jsonl         log of events, with times
+images/STAGE/        PNG pictures, NAME_STEP.png
+tensorboard/STAGE/   the same metrics and pictures, for TensorBoard
+checkpoints/STAGE/   Orbax checkpoints
+evaluation/          numbers.json and pictures of the latest evaluation
+report.html          all of it on one page
+"""
+
+from vaegan_jax.workdir.checks import require_run, require_same_sources, require_usable
+from vaegan_jax.workdir.reader import (
+    CHECKPOINTS,
+    CONFIG,
+    CURVE,
+    DATA,
+    ENVIRONMENT,
+    LATENT,
+    METRICS,
+    NUMBERS,
+    REPORT,
+    Reader,
+    pictures_by_step,
+    read_lines,
+)
+from vaegan_jax.workdir.writer import Workdir, open_workdir
+
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "CURVE",
+    "DATA",
+    "ENVIRONMENT",
+    "LATENT",
+    "METRICS",
+    "NUMBERS",
+    "REPORT",
+    "Reader",
+    "Workdir",
+    "open_workdir",
+    "pictures_by_step",
+    "read_lines",
+    "require_run",
+    "require_same_sources",
+    "require_usable",
+]

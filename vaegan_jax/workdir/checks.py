@@ -1,0 +1,118 @@
+"""Checks of a run's folder before a run; they only read."""
+
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from vaegan_jax import checkpoints, migrations, resume
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+from vaegan_jax.rules import Resume
+from vaegan_jax.runtime import parallel
+from vaegan_jax.workdir.reader import CHECKPOINTS, CONFIG, ENVIRONMENT, Reader
+
+
+def require_run(path: pathlib.Path) -> None:
+    """Checks that a run has begun in a folder.
+
+    Raises:
+      UserError: if it has not.
+    """
+    if not (path / CONFIG).exists():
+        raise UserError(f"There is no run in {path} yet: omit --stages to start one.")
+
+
+def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
+    """Checks that a folder is empty or holds a run of this config.
+
+    Only the primary process checks, since it may be writing there.
+
+    Raises:
+      UserError: if the folder holds a run with another config, or something other than a run.
+    """
+    if not parallel.is_primary():
+        return
+    try:
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_writable(path, error) from error
+    if not names:
+        return
+    if CONFIG not in names:
+        raise UserError(
+            f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
+        )
+    try:
+        saved = migrations.migrate(json.loads((path / CONFIG).read_bytes()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
+        ) from error
+    removed = [name for name in saved if name in migrations.REMOVED]
+    if removed:
+        raise UserError(
+            f"The run in {path} cannot be resumed, because its {CONFIG} has fields that were "
+            f"removed ({', '.join(removed)}): resume it with the version that {ENVIRONMENT} names, "
+            "or name another --workdir."
+        )
+    _require_same_config(path, saved, config)
+
+
+def _require_same_config(path: pathlib.Path, saved: dict[str, object], config: ConfigDict) -> None:
+    steps = {
+        stage: saved_steps[-1]
+        for stage in ("vae", "gan")
+        if (saved_steps := checkpoints.steps(path / CHECKPOINTS / stage))
+    }
+    refused = [
+        (change.name, repr(change.before), repr(change.now), objection)
+        for change in resume.differences(saved, configuration.flatten(config))
+        if (objection := resume.objection(change, config, steps))
+    ]
+    if refused:
+        table = resume.table(refused, ("field", "was", "is", "reason"))
+        raise UserError(
+            f"The workdir {path} holds a run with another config: name another --workdir, or set "
+            f"these fields back to resume that run.\n{table}"
+        )
+
+
+def require_same_sources(
+    path: pathlib.Path, config: ConfigDict, sources: dict[str, dict[str, str]]
+) -> None:
+    """Checks that the user's functions are those with which a run began.
+
+    Fields that do not affect training are ignored. A run whose sources were not recorded passes.
+
+    Args:
+      path: the workdir.
+      config: the run's config.
+      sources: from `registry.source_digests`.
+
+    Raises:
+      UserError: if the source of a function has changed.
+    """
+    recorded = Reader(path).read_json(ENVIRONMENT) or {}
+    records = [recorded, *recorded.get("resumed_with", [])]
+    first: dict[str, dict[str, str]]
+    first = next((record["sources"] for record in records if "sources" in record), {})
+    values = configuration.flatten(config)
+    for field, before in first.items():
+        now = sources.get(field, before)
+        if now != before and configuration.FIELDS[field].resume is not Resume.ALWAYS:
+            changed = sorted({name for name, _ in before.items() ^ now.items()})
+            raise UserError(
+                f"The source of {field}={values[field]} has changed since the run in {path} began "
+                f"({', '.join(changed)}): restore it to continue this run, or name another "
+                "--workdir to start a new one."
+            )
+
+
+def not_writable(path: pathlib.Path, error: OSError) -> UserError:
+    """Returns the error for a workdir that cannot be written."""
+    return UserError(
+        f"The workdir {path} cannot be written ({error.strerror}): name another with --workdir."
+    )

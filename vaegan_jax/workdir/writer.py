@@ -1,0 +1,261 @@
+"""Writes a run's folder, under its lock."""
+
+import contextlib
+import datetime
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
+
+from vaegan_jax import config as configuration
+from vaegan_jax import resume
+from vaegan_jax.errors import UserError
+from vaegan_jax.runtime import parallel
+from vaegan_jax.runtime.files import write_atomic
+from vaegan_jax.training import monitor
+from vaegan_jax.workdir import checks, reader
+from vaegan_jax.workdir.lock import locked
+
+
+class Workdir(reader.Reader):
+    """The open folder of a run; see `open_workdir`.
+
+    Only the primary process writes; in the others the methods that write do nothing.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(path)
+        self._writes = parallel.is_primary()
+        self._tensorboards: dict[str, SummaryWriter] = {}
+        self._recorded: set[tuple[Any, ...]] = set()
+
+    def require_data(self, facts: dict[str, Any]) -> None:
+        """Records the images that the run is trained on, or compares them with the recorded ones.
+
+        Args:
+          facts: `digest`, which is compared, the counts `train` and `held_out`, and anything else.
+
+        Raises:
+          UserError: if the run began with other images.
+        """
+        recorded = self.read_json(reader.DATA)
+        if recorded is None:
+            self._write_atomic(reader.DATA, json.dumps(facts, indent=2) + "\n")
+        elif recorded["digest"] != facts["digest"]:
+            before, now = (f"{x['train']} + {x['held_out']}" for x in (recorded, facts))
+            raise UserError(
+                f"The images have changed since the run in {self.path} began ({before} training + "
+                f"held-out images then, {now} now): restore them to resume it, or name another "
+                "--workdir to start a new run."
+            )
+
+    def record_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Records the environment in which a run starts, and each change when it is resumed.
+
+        Args:
+          facts: the environment.
+          identity: anything else that results depend on; `require_usable` and `require_data` check
+            it.
+        """
+        recorded = self.read_json(reader.ENVIRONMENT)
+        if recorded is None:
+            self.write_json(reader.ENVIRONMENT, identity | facts)
+            return
+        last = recorded
+        for change in recorded.get("resumed_with", []):
+            last = _merged(last, change)
+        changed = _changes({name: last.get(name) for name in facts}, facts)
+        if changed:
+            recorded["resumed_with"] = [*recorded.get("resumed_with", []), changed]
+            self.write_json(reader.ENVIRONMENT, recorded)
+            self.write_event(f"resumed in another environment: {', '.join(changed)}")
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Removes a stage's metrics and pictures after a step, and incomplete lines.
+
+        They are written again when training continues from the checkpoint of that step. Records of
+        values that were not finite are kept.
+        """
+        if not self._writes:
+            return
+        for name in (reader.METRICS, reader.CURVE, reader.EVENTS):  # events have no stage
+            path = self.path / name
+            if path.exists():
+                kept = [
+                    json.dumps(line)
+                    for line in reader.read_lines(path)
+                    if line.get("stage") != stage
+                    or line["step"] <= step
+                    or line.get("trouble") == monitor.NOT_FINITE
+                ]
+                write_atomic(path, "".join(f"{line}\n" for line in kept))
+        for picture in reader.pictures(self.path, stage):
+            if picture.step > step:
+                picture.path.unlink()
+        self._recorded = {_identity(line) for line in self.troubles()}
+        self._tensorboards[stage] = SummaryWriter(
+            str(self.path / "tensorboard" / stage), purge_step=step + 1
+        )
+
+    def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line to metrics.jsonl; floats are read back exactly."""
+        self._write_line(reader.METRICS, {"stage": stage, "step": step} | scalars)
+        self._write_scalars(stage, step, scalars)
+
+    def write_curve(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line to curve.jsonl."""
+        self._write_line(reader.CURVE, {"stage": stage, "step": step} | scalars)
+        self._write_scalars(stage, step, {f"curve/{name}": v for name, v in scalars.items()})
+
+    def write_event(self, text: str) -> None:
+        """Appends an event, with the time."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._write_line(reader.EVENTS, {"time": now, "event": text})
+
+    def write_trouble(self, stage: str, step: int, trouble: monitor.Trouble) -> bool:
+        """Records a trouble unless it is recorded already; returns whether it is new.
+
+        Each trouble is recorded once per stage; values that are not finite, once per step.
+        """
+        line = {
+            "stage": stage,
+            "step": step,
+            "trouble": trouble.name,
+            "text": trouble.text,
+            "remedy": trouble.remedy,
+        } | trouble.evidence
+        if not self._writes or _identity(line) in self._recorded:
+            return False
+        self._recorded.add(_identity(line))
+        self._write_line(reader.METRICS, line)
+        self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
+        self.write_event(f"{stage}, step {step}: {trouble.sentence}")
+        return True
+
+    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> pathlib.Path:
+        """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
+        path = self.path / "images" / stage / f"{name}_{step:06d}.png"
+        if not self._writes:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save_picture(path, picture)
+        # `add_image` would compress the picture a second time.
+        height, width, channels = picture.shape
+        image = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=channels,
+            encoded_image_string=path.read_bytes(),
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._tensorboards[stage].file_writer.add_summary(summary, step)
+        return path
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file in the folder, atomically."""
+        self._write_atomic(name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def write_evaluation(self, numbers: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
+        """Replaces the previous evaluation; the numbers are written last."""
+        if not self._writes:
+            return
+        self.evaluation_folder.mkdir(exist_ok=True)
+        (self.path / reader.NUMBERS).unlink(missing_ok=True)
+        for old in self.evaluation_folder.glob("*.png"):
+            old.unlink()
+        for name, picture in pictures.items():
+            _save_picture(self.evaluation_folder / f"{name}.png", picture)
+        self.write_json(reader.NUMBERS, numbers)
+
+    def write_report(self, page: str) -> pathlib.Path:
+        """Writes report.html."""
+        self._write_atomic(reader.REPORT, page)
+        return self.path / reader.REPORT
+
+    def close(self) -> None:
+        """Closes the files of TensorBoard."""
+        for writer in self._tensorboards.values():
+            writer.close()
+
+    def _write_atomic(self, name: str, text: str) -> None:
+        if self._writes:
+            write_atomic(self.path / name, text)
+
+    def _write_line(self, name: str, line: dict[str, Any]) -> None:
+        if self._writes:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(line)}\n")
+
+    def _write_scalars(self, stage: str, step: int, scalars: dict[str, float]) -> None:
+        if self._writes:
+            for name, value in scalars.items():
+                self._tensorboards[stage].add_scalar(name, value, step)
+            self._tensorboards[stage].flush()
+
+
+@contextlib.contextmanager
+def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
+    """Opens the folder of a run under its lock, creating it if necessary.
+
+    Raises:
+      UserError: if the folder cannot be written, holds another run, or is in use.
+    """
+    if not parallel.is_primary():
+        parallel.barrier("workdir opened")
+        yield Workdir(path)
+        return
+    checks.require_usable(path, config)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path))
+            checks.require_usable(path, config)
+            workdir = stack.enter_context(contextlib.closing(Workdir(path)))
+            before = workdir.config()
+            changed = resume.differences(before, configuration.flatten(config))
+            if not before or changed:
+                write_atomic(path / reader.CONFIG, configuration.to_json(config))
+            for change in changed if before else ():
+                workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
+        except OSError as error:
+            raise checks.not_writable(path, error) from error
+        parallel.barrier("workdir opened")
+        yield workdir
+
+
+def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
+
+
+def _identity(trouble: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the values by which a recorded trouble is the same as another."""
+    name = trouble["trouble"]
+    return trouble["stage"], name, trouble["step"] if name == monitor.NOT_FINITE else None
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Returns the entries of a nested mapping that have changed; None for removed ones."""
+    changed: dict[str, Any] = {}
+    for name in before | now:
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            inner = _changes(a, b)
+            changed |= {name: inner} if inner else {}
+        elif a != b:
+            changed[name] = b
+    return changed
+
+
+def _merged(before: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Returns a nested mapping with changes applied."""
+    merged = dict(before)
+    for name, value in change.items():
+        nested = isinstance(merged.get(name), dict) and isinstance(value, dict)
+        merged[name] = _merged(merged[name], value) if nested else value
+    return merged
