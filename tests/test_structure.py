@@ -13,8 +13,8 @@ ORDER = (
     ("experiments",),
     ("pipeline",),
     ("report",),
-    ("trained",),
     ("export",),
+    ("trained",),
     ("workdir",),
     ("training",),
     ("transfer",),
@@ -22,7 +22,7 @@ ORDER = (
     ("vae", "gan"),
     ("networks",),
     ("layers", "losses"),
-    ("checkpoints",),
+    ("checkpoints", "weights"),
     ("data",),
     ("config",),
     ("registry",),
@@ -39,7 +39,6 @@ NOT_YET = {
     ("config", "evaluation"),
     ("config", "losses"),
     ("training", "workdir"),
-    ("export", "trained"),
 }
 
 

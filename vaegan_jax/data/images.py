@@ -109,8 +109,7 @@ def load(data: ConfigDict) -> Images:
             f"The training split or the held-out split of the {len(held_out)} images of "
             f"{source.label} is empty: use more images, or change data.held_out_one_in."
         )
-    height, width, channels, *_ = settings(data)
-    split = functools.partial(Split, prepared, image_shape=(height, width, channels))
+    split = functools.partial(Split, prepared, image_shape=settings(data).image_shape)
     return Images(
         train=split(np.flatnonzero(~held_out)),
         held_out=split(np.flatnonzero(held_out)),

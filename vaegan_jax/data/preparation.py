@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -76,11 +77,9 @@ class PreparedImages(tfds.core.DatasetBuilder):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        height, width, channels, *_ = self._settings
+        shape, raw = self._settings.image_shape, tfds.features.Encoding.BYTES
         # Raw bytes: lossless, and the fastest to write and to read.
-        image = tfds.features.Tensor(
-            shape=(height, width, channels), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-        )
+        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=raw)
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
@@ -91,8 +90,7 @@ class PreparedImages(tfds.core.DatasetBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         del dl_manager, download_config
         # The writer of TFDS's generators would hold a gigabyte in memory and need TensorFlow.
-        height, width, channels, *_ = self._settings
-        per_shard = max(1, _SHARD_BYTES // (height * width * channels))
+        per_shard = max(1, _SHARD_BYTES // math.prod(self._settings.image_shape))
         info = self._info()  # of the temporary folder
         writer = tfds.core.SequentialWriter(info, per_shard, file_format=_FORMAT)
         writer.initialize_splits([_SPLIT])

@@ -48,6 +48,11 @@ class Settings(NamedTuple):
     fit: str = "crop"
     background: str = "white"
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
 
 def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
     """Preprocesses an image.
