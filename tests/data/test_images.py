@@ -76,7 +76,7 @@ def test_is_held_out_follows_the_digest(one_in):
 
 def test_empty_split_is_refused():
     config = configuration.default_config()
-    config.data.image_size, config.data.held_out_one_in = 16, 10**18
+    config.data.held_out_one_in = 10**18
     with pytest.raises(UserError, match=r"8300 images .*data\.held_out_one_in"):
         images.load(config.data)
 
