@@ -7,7 +7,10 @@ from PIL import Image
 
 from tests import made_runs
 from vaegan_jax.data import images
-from vaegan_jax.explorer.session import Session
+from vaegan_jax.explorer import session as module
+
+COUNT = 500
+module._MAX_IMAGES = COUNT  # of 7,255, to save time
 
 
 def make_run(path, data=True, **options):
@@ -22,7 +25,7 @@ def make_run(path, data=True, **options):
 
 def make_session(path, **options):
     """Returns a session that has read its data."""
-    session = Session(make_run(path, **options))
+    session = module.Session(make_run(path, **options))
     session.prepare()
     return session
 
