@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -40,20 +40,11 @@ _RECORDED = {
     "environment": workdir.ENVIRONMENT,
     "evaluation": workdir.NUMBERS,
 }
-
-
-_Read = tuple[int, ConfigDict, dict[str, Any], dict[str, Any]]
-"""Step, config, parameters by the name of the part, and facts of a model that was read."""
+_Read = tuple[int, ConfigDict, dict[str, Any], dict[str, Any]]  # step, config, parts, facts
 
 
 class Part(NamedTuple):
-    """A subtree of a stage's state.
-
-    Attributes:
-      stage: that saves it, "vae" or "gan".
-      path: in the state of that stage.
-      template: tree of `jax.ShapeDtypeStruct`.
-    """
+    """The subtree at `path` in the state of a stage; `template` has `jax.ShapeDtypeStruct`s."""
 
     stage: str
     path: tuple[str, ...]
@@ -111,13 +102,10 @@ class Trained:
         return self.parts[DECODING_PARTS[self.model][0]]
 
     def decode(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Decodes latents, the encoder's for a VAE and the generator's for a GAN.
-
-        An image does not depend on the other latents of the call. A GAN decodes with the EMA of
-        its generator.
+        """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
 
         Args:
-          latents: float32 [B, L].
+          latents: float32 [B, L]; the image of each does not depend on the others.
 
         Returns:
           float32 [B, H, W, C] in [-1, 1].
@@ -141,10 +129,7 @@ class Trained:
           UserError: if there is no encoder, or the images have another shape.
         """
         if not self.has_encoder:
-            raise UserError(
-                f"{self.facts['source']} has no encoder: use a run that trained a VAE, or an "
-                "export of one."
-            )
+            raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
         pictures = np.asarray(pictures, np.float32)
         if pictures.shape[1:] != self.image_shape:
             raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
@@ -209,16 +194,12 @@ def load(
     step, config, parts, facts = read(path, model, step, names)
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
-    shape = _image_shape(config)
+    shape = images.settings(config.data).image_shape
     return Trained(model, step, config, shape, config.model.latent_size, facts, parts)
 
 
 def steps(source: str | pathlib.Path, model: str) -> list[int]:
-    """Returns the available steps of a model in ascending order; empty if it has none.
-
-    Raises:
-      UserError: if the source or the model does not exist.
-    """
+    """Returns the available steps of a model in ascending order; see `load`."""
     path = _resolve(source, model)
     if path.is_file():
         return [step for name, step in _read_card(path)[1].items() if name == model]
@@ -232,18 +213,17 @@ def read_parts(
     steps: dict[str, int | None],
     names: Iterable[str],
 ) -> dict[str, Any]:
-    """Reads parts of a run's checkpoints, and nothing else.
+    """Reads the named parts of `parts_table` from a run's checkpoints, and nothing else.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
       folder: the run's folder.
-      steps: of the checkpoint, by stage; None for a stage without one.
-      names: of `parts_table`.
+      steps: of the checkpoint to read, by stage; None for a stage without one.
+      names: of the parts.
 
     Returns:
-      float32 arrays by name; None for a part whose stage has no checkpoint, and for a likelihood
-      that is not learned.
+      float32 arrays by name; None if there is no checkpoint or the likelihood is not learned.
 
     Raises:
       UserError: if a checkpoint is damaged or does not match the config.
@@ -261,14 +241,10 @@ def read_parts(
 
 
 def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
-    """Returns the config of its flattened form; unknown fields are dropped, missing ones default.
-
-    Args:
-      flat: ``{"gan.steps": 20000, ...}``.
-      source: file name, for the message.
+    """Returns the config of a flattened one; drops unknown fields, sets missing ones to defaults.
 
     Raises:
-      UserError: if a value is invalid.
+      UserError: if a value is invalid; it names `source`.
     """
     config = configuration.default_config()
     try:
@@ -304,6 +280,7 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
     folder = workdir.Workdir(path)
     flat: Any = folder.facts(workdir.CONFIG)
     config = config_from(flat, str(path / workdir.CONFIG))
+    shape = images.settings(config.data).image_shape
     chosen = checkpoints.latest(folder.checkpoints(model)) if step is None else step
     if chosen is None or chosen not in steps(path, model):
         raise _missing(path, model, step)
@@ -311,24 +288,25 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
     if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
         saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
     try:
-        with _quiet():
-            parts = jax.device_get(read_parts(config, _image_shape(config), folder, saved, names))
+        with contextlib.ExitStack() as stack:  # without Orbax's warnings about partial reads
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity(logging.ERROR)
+            parts = jax.device_get(read_parts(config, shape, folder, saved, names))
     except UserError:
         if step is None and chosen not in steps(path, model):
             # A run in training has replaced that checkpoint by a newer one.
             return _read_run(path, model, step, names)
         raise
     facts: dict[str, Any] = {name: folder.facts(file) for name, file in _RECORDED.items()}
-    facts |= {"dtype": "float32", "card": None}
-    facts["steps"] = {stage: at for stage, at in saved.items() if at is not None}
-    return chosen, config, parts, facts
+    steps_read = {stage: at for stage, at in saved.items() if at is not None}
+    return chosen, config, parts, facts | {"dtype": "float32", "steps": steps_read, "card": None}
 
 
 def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[str, ...]) -> _Read:
     card, saved, config = _read_card(path)
     if model not in saved or step not in (None, saved[model]):
         raise _missing(path, model, step)
-    table = parts_table(config, _image_shape(config))
+    table = parts_table(config, images.settings(config.data).image_shape)
     parts = {name: weights.read(path, name) for name in names}
     for name, part in parts.items():
         if part is not None or name in DECODING_PARTS[model]:
@@ -360,23 +338,8 @@ def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
     return UserError(f"{path} has no {checkpoint} of its {model}; available steps: {available}.")
 
 
-def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    return images.settings(config.data).image_shape
-
-
 def _map(function: Callable[[jax.Array], Any], rows: np.ndarray) -> Any:
     """Applies a function to batches of one size; returns arrays with a row per input row."""
     batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
     result = map_batches(len(batch), lambda i: function(jnp.asarray(batch[i])), _BATCH)
     return jax.tree.map(lambda array: array[: len(rows)], result)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses Orbax's warnings about partial reads."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -72,17 +72,6 @@ def test_exif_orientation_is_applied(form):
     assert pixels[:, :8].mean() < 5
 
 
-def test_sixteen_bits_decode_equally_in_grey_and_colour():
-    values = np.array([[0, 256, 0x7FFF], [0x80FF, 65535, 1000]], np.uint16)
-    grey = encode(Image.fromarray(values), "png")
-    colours = np.repeat(values.astype(">u2")[..., None], 3, axis=-1)
-    lines = b"".join(b"\0" + line.tobytes() for line in colours)
-    colour = png((3, 2, 16, 2, 0, 0, 0), lines)
-    for data in (grey, colour, encode(Image.fromarray(values), "tiff")):
-        rgb = np.asarray(preprocessing.to_rgb(decoding.decode(data), "white"))
-        np.testing.assert_array_equal(rgb, np.repeat((values // 256)[..., None], 3, axis=-1))
-
-
 def sixteen_bit_png(samples, declared=b""):
     """A PNG of uint16 samples [H, W, 1 to 4], with an sBIT chunk if any."""
     height, width, bands = samples.shape
@@ -227,7 +216,6 @@ BAD = {
     ),
     "another format": (encode(picture(), "ppm"), "not an image of a supported format"),
     "a strip": (encode(Image.new("RGB", (3000, 2)), "png"), "aspect ratio"),
-    "floats": (encode(Image.new("F", (8, 8)), "tiff"), "without a defined range"),
 }
 
 
@@ -269,7 +257,7 @@ def mutated(draw):
     """A file with flipped bytes, a cut end, a wrong header, or a silly size."""
     data = bytearray(ENCODED[draw(st.sampled_from(FORMATS))])
     for _ in range(draw(st.integers(1, 4))):
-        kind = draw(st.sampled_from(["flip", "cut", "header", "sizes", "insert", "repeat"]))
+        kind = draw(st.sampled_from(["flip", "cut", "header", "sizes", "insert"]))
         place = int(draw(st.floats(0, 1, exclude_max=True)) * len(data)) if data else 0
         if not data:
             break
@@ -285,10 +273,8 @@ def mutated(draw):
             number = draw(st.sampled_from([0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1]))
             first = draw(st.integers(0, 40))
             data[first : first + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", number)
-        elif kind == "insert":
-            data[place:place] = draw(st.binary(min_size=1, max_size=20))
         else:
-            data[place:place] = data[place : place + 50]
+            data[place:place] = draw(st.binary(min_size=1, max_size=20))
     return bytes(data)
 
 

@@ -257,23 +257,6 @@ def test_name_that_is_not_utf8_is_prepared_and_listed(data):
     assert "th\\udce9.png" in loaded.skipped_list.read_text()
 
 
-def test_interrupted_preparation_is_not_used(data, monkeypatch):
-    real = preprocessing.prepare
-    calls = iter(range(100))
-
-    def fail(image, settings):
-        if next(calls) > 20:
-            raise KeyboardInterrupt
-        return real(image, settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocessing, "prepare", fail)
-        with pytest.raises(KeyboardInterrupt):
-            images.load(data)
-    assert not list(pathlib.Path(data.directory).rglob("dataset_info.json"))
-    assert len(everything(images.load(data))) == 40
-
-
 SLOWLY = """
 import sys, time
 from vaegan_jax import config as configuration
@@ -338,18 +321,6 @@ def test_two_processes_prepare_once(data):
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("Prepared in" in output for output in outputs) == 1
     assert sum("Waiting for another process" in output for output in outputs) == 1
-
-
-def test_prepared_data_may_be_read_only(data, decoded):
-    images.load(data)
-    for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
-        path.chmod(0o500 if path.is_dir() else 0o400)
-    try:
-        assert len(everything(images.load(data))) == 40
-    finally:
-        for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
-            path.chmod(0o700)
-    assert len(decoded) == 40
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])

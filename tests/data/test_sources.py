@@ -93,13 +93,6 @@ SYSTEM = [
 ]
 
 
-@pytest.mark.parametrize("name", ["@eaDir", ".thumbnails", "#recycle"])
-def test_folder_with_system_name_can_be_opened(tmp_path, name):
-    fill(tmp_path, f"{name}/mine/a.png")
-    for path in (tmp_path / name, tmp_path / name / "mine"):
-        assert len(sources.open_path(path).names) == 1
-
-
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "bmp", "gif", "tiff"])
 def test_content_decides_without_known_suffix(tmp_path, kind, form):
@@ -202,28 +195,6 @@ def test_unreadable_zip_differs_from_damaged_zip(tmp_path, error, monkeypatch):
         source.read(0)
     # bz2 raises an OSError without errno for damaged data.
     assert isinstance(caught.value, decoding.Unreadable) == (error.errno is not None)
-
-
-def test_folders_and_files_without_permission_are_skipped(tmp_path):
-    fill(tmp_path, "a.png", "b.png", "closed/c.png", "listed/d.png")
-    modes = {"b.png": 0, "closed": 0, "listed": 0o444}
-    for name, mode in modes.items():
-        (tmp_path / name).chmod(mode)
-    try:
-        if os.access(tmp_path / "b.png", os.R_OK):
-            pytest.skip("the superuser may read everything")
-        source = sources.open_path(tmp_path)
-        assert list(source.names) == ["a.png"]
-        denied = "cannot be read: Permission denied"
-        assert reasons(source) == dict.fromkeys(["b.png", "closed", "listed/d.png"], denied)
-        with pytest.raises(UserError, match=r"closed/c\.png.*Permission denied"):
-            sources.open_path(tmp_path / "closed" / "c.png")
-    finally:
-        for name in modes:
-            (tmp_path / name).chmod(0o700)
-    restored = sources.open_path(tmp_path)
-    assert list(restored.names) == ["a.png", "b.png", "closed/c.png", "listed/d.png"]
-    assert restored.identity != source.identity
 
 
 def test_too_large_files_are_skipped(tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ def with_checkpoints(page, **checkpoints):
     page.route("**/api/facts", fulfil)
 
 
-def test_refresh_keeps_the_state(open_page, session):
+def test_refresh_keeps_the_state(open_page):
     page = open_page(prepare=lambda page: page.clock.install())
     page.click("#random")
     page.select_option("#map-axes", "units")
@@ -272,33 +272,23 @@ def test_refresh_keeps_the_state(open_page, session):
     page.focus("#units-0")
     page.keyboard.press("ArrowRight")
     page.click("#tab-map")
-    box = page.locator("#map").bounding_box()
-    page.mouse.move(box["x"] + 30, box["y"] + 40)
-    page.wait_for_selector("#map-thumb:visible")
     settle(page)
 
-    def shown():
-        return {
-            "canvases": page.locator("canvas").evaluate_all(
-                "(all) => all.map((c) => c.toDataURL())"
-            ),
-            "hover": page.locator("#map-thumb").is_visible(),
-            "link": page.evaluate("() => location.hash"),
-            "slider": page.input_value("#units-0"),
-            "steps": page.locator("#panes .timeline output").all_inner_texts(),
-            "nearest": page.locator("#nearest-list img").evaluate_all("(i) => i.map((i) => i.src)"),
-            "undo": page.locator("#undo").is_enabled(),
-        }
+    def state():
+        canvases = page.locator("canvas")
+        return (
+            canvases.evaluate_all("(all) => all.map((c) => c.toDataURL())"),
+            page.evaluate("() => location.hash"),
+            page.input_value("#units-0"),
+            page.locator("#panes .timeline output").all_inner_texts(),
+            page.locator("#nearest-list img").evaluate_all("(i) => i.map((i) => i.src)"),
+            page.locator("#undo").is_enabled(),
+        )
 
-    before = shown()
+    before = state()
     for _ in range(2):
         refresh(page)
-        assert shown() == before
-    # The points are still available.
-    page.focus("#map")
-    page.keyboard.press("Enter")
-    _, distance = session.nearest(latent(page), "latents", "vae", 7, 1)[0]
-    assert distance == pytest.approx(0, abs=1e-4)
+        assert state() == before
 
 
 def test_deleted_and_first_checkpoints_after_refresh(open_page):
@@ -320,20 +310,7 @@ def test_deleted_and_first_checkpoints_after_refresh(open_page):
     assert (gan(other) == result[1]).all()
 
 
-def test_link_restores_the_state(open_page):
-    page = open_page()
-    page.click("#random")
-    set_range(page, "[data-model=gan] input", 0)
-    page.click("#share")
-    settle(page)
-    link = page.evaluate("() => location.hash")
-    other = open_page(link)
-    np.testing.assert_array_equal(vae(other), vae(page))
-    np.testing.assert_array_equal(gan(other), gan(page))
-    assert "gan=2" in link
-
-
-@pytest.mark.parametrize("fragment", ["#z=AAAA", "#z=%00&vae=9", "#z=" + "A" * 10_000])
+@pytest.mark.parametrize("fragment", ["#z=%00&vae=9", "#z=" + "A" * 10_000])
 def test_invalid_link_is_reported(open_page, fragment):
     page = open_page(fragment)
     assert page.locator("#notice").is_visible()
@@ -485,16 +462,6 @@ def test_dragging_does_not_queue_requests(open_page, session):
     np.testing.assert_array_equal(vae(page).reshape(16, 32, 4)[..., :3], expected)
 
 
-def test_shortcuts_can_be_disabled(open_page):
-    page = open_page()
-    page.click("summary")
-    page.uncheck("#keys")
-    before = vae(page)
-    page.keyboard.press("r")
-    settle(page)
-    np.testing.assert_array_equal(vae(page), before)
-
-
 def test_tabs_by_arrow_keys_and_accessible_names(open_page):
     page = open_page()
     page.focus("#tab-map")
@@ -513,10 +480,9 @@ def test_tabs_by_arrow_keys_and_accessible_names(open_page):
             assert named, element.evaluate("(e) => e.outerHTML")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone_layout_does_not_scroll_sideways(open_page, scheme):
+def test_phone_layout_does_not_scroll_sideways(open_page):
     page = open_page(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme=scheme
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark"
     )
     for tab in ("map", "sliders", "picture", "morph"):
         page.tap(f"#tab-{tab}")
@@ -528,5 +494,5 @@ def test_phone_layout_does_not_scroll_sideways(open_page, scheme):
         page, lambda: page.touchscreen.tap(box["x"] + 300, box["y"] + box["height"] - 40)
     )
     ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, ground[4:-1].split(","))) < 384) == (scheme == "dark")
+    assert sum(map(int, ground[4:-1].split(","))) < 384
     assert page.locator("#panes").bounding_box()["y"] >= 0  # the pictures stay in sight

@@ -5,7 +5,6 @@ import concurrent.futures
 import json
 import re
 import threading
-import zlib
 
 import anyio
 import numpy as np
@@ -16,6 +15,7 @@ pytest.importorskip("httpx", reason="needs httpx")
 import httpx
 from starlette.exceptions import HTTPException
 
+from tests.data.test_decoding import png
 from tests.explorer import served, sessions
 from vaegan_jax.explorer import server
 
@@ -155,25 +155,13 @@ def test_invalid_nearest_is_refused(client, content, status):
     assert_refused(client("POST", "/api/nearest", content=content, headers=JSON), status)
 
 
-def png_header(width, height):
-    """Returns a PNG file of a few bytes with a large size in its header."""
-
-    def chunk(kind, data):
-        return (len(data).to_bytes(4, "big") + kind + data
-                + zlib.crc32(kind + data).to_bytes(4, "big"))  # fmt: skip
-
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b""))
-            + chunk(b"IEND", b""))  # fmt: skip
-
-
 BAD_PICTURES = {
     "empty": (b"", 400),
     "no image": (b"GET / HTTP/1.1", 415),
     "cut off": (sessions.png(50, 50)[:60], 415),
     "a damaged byte": (sessions.png(50, 50).replace(b"IDAT", b"IDAT\xff"), 415),
-    "a bomb": (png_header(60_000, 60_000), 415),
-    "too many pixels": (png_header(7_000, 7_000), 415),
+    "a bomb": (png((60_000, 60_000, 8, 2, 0, 0, 0), b""), 415),
+    "too many pixels": (png((7_000, 7_000, 8, 2, 0, 0, 0), b""), 415),
     "too long": (sessions.png(1, 500), 415),
     "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415),
 }

@@ -75,16 +75,6 @@ class Served(NamedTuple):
         return len(self.places)
 
 
-class Feed(Protocol):
-    """Serves the train steps of a stage, in order."""
-
-    def serve(self, step: int, max_steps: int) -> Served:
-        """Returns the images of 1 to `max_steps` steps, beginning at `step`."""
-
-    def prefetch(self) -> None:
-        """Starts the transfer of the next images; called while the devices are busy."""
-
-
 class Resident:
     """Serves from a data set in device memory."""
 
@@ -103,12 +93,12 @@ class Resident:
         self._batches = batches
 
     def serve(self, step: int, max_steps: int) -> Served:
-        """See `Feed`."""
+        """Returns the images of `max_steps` steps, beginning at `step`."""
         indices = np.stack([self._batches.indices(step + i) for i in range(max_steps)])
         return Served(self._images, indices, indices)
 
     def prefetch(self) -> None:
-        """See `Feed`; nothing to do."""
+        """Does nothing, since all images are on the devices."""
 
 
 class Stream:
@@ -146,7 +136,7 @@ class Stream:
         self._next: jax.Array | None = None
 
     def serve(self, step: int, max_steps: int) -> Served:
-        """See `Feed`."""
+        """Returns the images of 1 to `max_steps` steps; each call must continue the last one."""
         if self._images is None or step >= self._first + self._block_steps:
             self.prefetch()
             self._images, self._next = self._next, None
@@ -160,7 +150,7 @@ class Stream:
         return Served(self._images, places.swapaxes(0, 1).reshape(indices.shape), indices)
 
     def prefetch(self) -> None:
-        """See `Feed`."""
+        """Transfers the next block to the devices; to be called while they are busy."""
         if self._next is None:
             block = next(self._blocks)
             steps, count, *shape = block.shape
@@ -177,7 +167,7 @@ def make_feed(
     limit_mb: float,
     workers: int,
     mesh: jax.sharding.Mesh | None = None,
-) -> Feed:
+) -> Resident | Stream:
     """Returns a feed: resident if the images fit `limit_mb` per device, replicated or sharded.
 
     Args:

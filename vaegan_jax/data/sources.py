@@ -23,11 +23,9 @@ from vaegan_jax.errors import UserError, one_line
 
 # Thumbnails, deleted files and snapshots of file managers and NAS systems, in lower case.
 _SYSTEM_NAMES = (
-    *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
-    *("@recycle", "@recently-snapshot", "@transcode"),  # QNAP
-    *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
-    *("__macosx", "network trash folder", "temporary items"),  # macOS
-    *("~snapshot", "lost+found"),  # NetApp, ext4
+    *("@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@recently-snapshot", "@transcode"),
+    *("$recycle.bin", "recycler", "recycled", "system volume information", "__macosx"),
+    *("network trash folder", "temporary items", "~snapshot", "lost+found"),
 )
 _SYSTEM_FILE = re.compile(r"synophoto_|synofile_thumb_|.*@syno(resource|eastream)$")
 
