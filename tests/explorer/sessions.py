@@ -23,9 +23,9 @@ def make_run(path, data=True, **options):
     return path
 
 
-def make_session(path, **options):
-    """Returns a session that has read its data."""
-    session = module.Session(make_run(path, **options))
+def make_session(path, write=True, **options):
+    """Returns a session over a run, written first by default, that has read its data."""
+    session = module.Session(make_run(path, **options) if write else path)
     session.prepare()
     return session
 

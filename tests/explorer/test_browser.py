@@ -25,11 +25,6 @@ PIXELS = """(canvas) => Array.from(
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory, data_directory):
-    return sessions.make_session(tmp_path_factory.mktemp("run") / "faces")
-
-
-@pytest.fixture(scope="module")
 def address(session):
     with served.serve(session) as address:
         yield address

@@ -25,11 +25,6 @@ BYTES = {"content-type": "application/octet-stream"}
 LATENT = [0.5, -1, 0.25, 0, 2]
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory, data_directory):
-    return sessions.make_session(tmp_path_factory.mktemp("run") / "faces")
-
-
 class Client:
     """Sends requests to an app without a network."""
 

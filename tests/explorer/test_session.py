@@ -16,21 +16,9 @@ from vaegan_jax.explorer import session as module
 from vaegan_jax.explorer.session import NotFound, Session
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory, data_directory):
-    return sessions.make_run(tmp_path_factory.mktemp("run") / "faces")
-
-
-@pytest.fixture(scope="module")
-def session(path):
-    opened = Session(path)
-    opened.prepare()
-    return opened
-
-
-def training_images(path):
+def training_images(run_path):
     """Returns the encoded training images, and the number of all."""
-    train = images.load(trained.load(path, "gan").config.data).train
+    train = images.load(trained.load(run_path, "gan").config.data).train
     return train[np.arange(sessions.COUNT) * len(train) // sessions.COUNT], len(train)
 
 
@@ -38,11 +26,11 @@ LATENT = np.array([0.3, -1.0, 0.5, 2.0, 0.1], np.float32)
 
 
 @pytest.mark.parametrize("steps", [{"vae": 3, "gan": 5}, {"vae": 7, "gan": 2}, {"gan": 5}])
-def test_pair_decodes_with_the_loaded_models(session, path, steps):
+def test_pair_decodes_with_the_loaded_models(session, run_path, steps):
     pictures = session.pair(LATENT, steps)
     assert pictures.keys() == steps.keys()
     for model, step in steps.items():
-        loaded = trained.load(path, model, step)
+        loaded = trained.load(run_path, model, step)
         expected = preprocessing.to_uint8(loaded.decode(loaded.to_generator_latents(LATENT[None])))[
             0
         ]
@@ -54,8 +42,8 @@ def test_missing_step_is_not_found(session):
         session.pair(LATENT, {"gan": 4})
 
 
-def test_random_latents_follow_the_generators_prior(session, path):
-    gan = trained.load(path, "gan")
+def test_random_latents_follow_the_generators_prior(session, run_path):
+    gan = trained.load(run_path, "gan")
     generator_latents = gan.to_generator_latents(
         np.stack([session.random(seed) for seed in range(300)])
     )
@@ -64,7 +52,7 @@ def test_random_latents_follow_the_generators_prior(session, path):
     assert (session.random(1) == session.random(1)).all()
 
 
-def test_training_image_is_nearest_to_itself(session, path):
+def test_training_image_is_nearest_to_itself(session, run_path):
     for index in (0, 17, 400):
         latent, picture = session.example(index)
         rows = session.nearest(latent, "latents", "vae", None, 3)
@@ -74,20 +62,20 @@ def test_training_image_is_nearest_to_itself(session, path):
         np.testing.assert_allclose(mean, latent, atol=1e-5)
 
 
-def test_pixel_distances_are_rms_differences(session, path):
+def test_pixel_distances_are_rms_differences(session, run_path):
     picture = session.pair(LATENT, {"gan": 5})["gan"].astype(float)
     found = session.nearest(LATENT, "pixels", "gan", 5, 4)
-    data, _ = training_images(path)
+    data, _ = training_images(run_path)
     every = np.sqrt(((data - picture) ** 2).mean(axis=(1, 2, 3)))
     np.testing.assert_allclose([d for _, d in found], np.sort(every)[:4], rtol=1e-5)
     assert [row for row, _ in found] == np.argsort(every, kind="stable")[:4].tolist()
 
 
-def test_facts_describe_the_run(session, path):
+def test_facts_describe_the_run(session, run_path):
     facts = session.facts()
     assert facts["checkpoints"] == {"vae": [3, 7], "gan": [2, 5]}
     assert facts["data"]["state"] == "ready"
-    assert facts["data"]["total"] == training_images(path)[1]
+    assert facts["data"]["total"] == training_images(run_path)[1]
     assert facts["data"]["count"] == session.points().shape[1] == sessions.COUNT
     assert facts["space"]["measured"]
     assert np.shape(facts["space"]["directions"]) == (5, 5)
