@@ -194,12 +194,12 @@ BAD = {
     "zeros": (bytes(5000), "not an image"),
     "header alone": (ENCODED["png"][:8], "damaged|not an image"),
     "half a png": (ENCODED["png"][: len(ENCODED["png"]) // 2], "damaged"),
-    "most of a jpeg": (
+    "truncated jpeg": (
         ENCODED["jpeg"][: -len(ENCODED["jpeg"]) // 8],
         "damaged: image file is trunc",
     ),
     "half a webp": (ENCODED["webp"][: len(ENCODED["webp"]) // 2], "damaged"),
-    "most of a gif": (ENCODED["gif"][: -len(ENCODED["gif"]) // 8], "damaged"),
+    "truncated gif": (ENCODED["gif"][: -len(ENCODED["gif"]) // 8], "damaged"),
     "half a tiff": (ENCODED["tiff"][: len(ENCODED["tiff"]) // 2], "damaged"),
     # A few bytes that claim ten billion pixels.
     "bomb": (png((100_000, 100_000, 8, 2, 0, 0, 0), bytes(100)), "too large: .* pixels"),

@@ -36,10 +36,10 @@ def test_batches_are_full_and_follow_the_epochs_permutation():
 
 
 def test_permutation_is_computed_once_per_epoch(monkeypatch):
-    asked, real = [], randomness.order
+    epochs, real = [], randomness.order
 
     def counted(seed, stage, epoch, size):
-        asked.append(epoch)
+        epochs.append(epoch)
         return real(seed, stage, epoch, size)
 
     monkeypatch.setattr(randomness, "order", counted)
@@ -52,26 +52,26 @@ def test_permutation_is_computed_once_per_epoch(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(asked) == [0, 1]
+    assert sorted(epochs) == [0, 1]
 
 
-def served_batches(source, steps, most, start=0):
+def served_batches(source, steps, max_steps, start=0):
     """The batches that a feed serves, and their indices."""
     step, batches, indices = start, [], []
     while step < steps:
-        served = source.serve(step, min(most, steps - step))
+        served = source.serve(step, min(max_steps, steps - step))
         images = np.asarray(served.images)
         source.prefetch()
-        assert 1 <= len(served.places) <= most
+        assert 1 <= len(served.places) <= max_steps
         batches += [images[places] for places in served.places]
         indices += list(served.indices)
         step += len(served.places)
     return np.stack(batches), np.stack(indices)
 
 
-@pytest.mark.parametrize("most", [1, 3, 10])
+@pytest.mark.parametrize("max_steps", [1, 3, 10])
 @pytest.mark.parametrize("start", [0, 8, 13])
-def test_feeds_serve_the_epochs_permutations(most, start):
+def test_feeds_serve_the_epochs_permutations(max_steps, start):
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
     expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
     sources = [
@@ -80,7 +80,7 @@ def test_feeds_serve_the_epochs_permutations(most, start):
         feed.Stream(IMAGES, batches, start, block_steps=7, workers=5),
     ]
     for source in sources:
-        images, indices = served_batches(source, 17, most, start)
+        images, indices = served_batches(source, 17, max_steps, start)
         np.testing.assert_array_equal(indices, expected)
         np.testing.assert_array_equal(images, IMAGES[expected])
 

@@ -169,7 +169,7 @@ def test_cmyk_matches_formula():
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_high_bits_of_the_used_bits_are_kept(bits, order):
-    low, high = 2 ** (bits - 8), 2**bits  # of one step of 8 bits, and of the whole range
+    low, high = 2 ** (bits - 8), 2**bits  # of one step of 8 bits, and of the full range
     values = np.array([[0, low, 2 * low - 1, high // 2, high - 1]], np.uint16)
     data = values.astype(f"{order}u2").tobytes()
     image = Image.frombytes("I;16B" if order == ">" else "I;16", (5, 1), data)

@@ -431,13 +431,13 @@ def test_difference_of_the_pictures(open_page):
 def test_dragging_does_not_queue_requests(open_page, session):
     page = open_page()
     page.click("#tab-sliders")
-    under_way, most, count = 0, 0, 0
+    under_way, maximum, count = 0, 0, 0
 
     def began(request):
-        nonlocal under_way, most, count
+        nonlocal under_way, maximum, count
         if request.url.endswith("/api/decode"):
             under_way, count = under_way + 1, count + 1
-            most = max(most, under_way)
+            maximum = max(maximum, under_way)
 
     def ended(request):
         nonlocal under_way
@@ -451,7 +451,7 @@ def test_dragging_does_not_queue_requests(open_page, session):
         if (i % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 1)); } }"""
     )
     z = latent(page).astype(np.float32)
-    assert most == 1
+    assert maximum == 1
     assert 1 < count < 300
     expected = session.pair(z, {"vae": 7})["vae"]
     np.testing.assert_array_equal(vae(page).reshape(16, 32, 4)[..., :3], expected)

@@ -4,7 +4,6 @@ import base64
 import concurrent.futures
 import json
 import re
-import threading
 
 import anyio
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("httpx", reason="needs httpx")
 import httpx
-from starlette.exceptions import HTTPException
 
 from tests.data.test_decoding import png
 from tests.explorer import served, sessions
@@ -66,8 +64,8 @@ def test_pages_load_nothing_from_other_hosts(client):
         assert response.status_code == 200
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert response.headers["x-content-type-options"] == "nosniff"
-        outside = re.findall(r"https?://[^\s\"'`]+", response.text)
-        assert [found for found in outside if "www.w3.org/2000/svg" not in found] == []
+        urls = re.findall(r"https?://[^\s\"'`]+", response.text)
+        assert [url for url in urls if "www.w3.org/2000/svg" not in url] == []
 
 
 def test_encode_returns_latent_and_encoder_input(client, session):
@@ -253,19 +251,6 @@ def test_token_is_exchanged_for_a_cookie(token_client):
     assert_refused(token_client("GET", "/api/facts", headers=foreign), 403)
 
 
-def test_gate_limits_concurrency():
-    async def main():
-        gate = server.Gate(1, 1)
-        with gate, gate:
-            with pytest.raises(HTTPException) as refused, gate:
-                pass
-            assert refused.value.status_code == 503
-        with gate:
-            return await gate.work(lambda: 7)
-
-    assert anyio.run(main) == 7
-
-
 def test_internal_error_reveals_nothing(session):
     class Broken:
         latent_size, image_shape = 5, (16, 32, 3)
@@ -279,32 +264,20 @@ def test_internal_error_reveals_nothing(session):
     assert "secret" not in response.text
 
 
-def test_overload_is_answered_with_503(session):
+def test_concurrent_requests_are_answered_correctly(session):
     with served.serve(session) as address:
-        start = threading.Barrier(24)
 
         def worker(number):
-            responses = []
-            with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
-                start.wait()
-                for i in range(12):
-                    latent = [number / 24, i / 12, 0, 0, 0]
-                    content = body(latent=latent)
-                    responses.append((latent, client.post("/api/decode", content=content,
-                                                        headers=JSON)))  # fmt: skip
-            return responses
+            with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
+                latents = [[number / 24, i / 12, 0, 0, 0] for i in range(5)]
+                contents = [body(latent=latent) for latent in latents]
+                posts = [http.post("/api/decode", content=each, headers=JSON) for each in contents]
+            return list(zip(latents, posts, strict=True))
 
         with concurrent.futures.ThreadPoolExecutor(24) as pool:
-            responses = [pair for found in pool.map(worker, range(24)) for pair in found]
-        assert {response.status_code for _, response in responses} <= {200, 503}
-        good = [(latent, response) for latent, response in responses if response.status_code == 200]
-        assert len(good) >= 24
-        for latent, response in good[::20]:
-            pictures = session.pair(np.array(latent, np.float32), {"vae": 7, "gan": 5})
-            pixels = np.frombuffer(response.content, np.uint8).reshape(2, 16, 32, 4)[..., :3]
-            np.testing.assert_array_equal(pixels, np.stack([pictures["vae"], pictures["gan"]]))
-        for _, response in responses:
-            if response.status_code == 503:
-                assert response.headers["retry-after"] == "1"
-        with httpx.Client(base_url=address, trust_env=False) as client:
-            assert client.post("/api/decode", content=body(), headers=JSON).status_code == 200
+            responses = [pair for pairs in pool.map(worker, range(24)) for pair in pairs]
+    assert {response.status_code for _, response in responses} == {200}
+    for latent, response in responses[::10]:
+        pictures = session.pair(np.array(latent, np.float32), {"vae": 7, "gan": 5})
+        pixels = np.frombuffer(response.content, np.uint8).reshape(2, 16, 32, 4)[..., :3]
+        np.testing.assert_array_equal(pixels, np.stack([pictures["vae"], pictures["gan"]]))

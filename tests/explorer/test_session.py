@@ -64,11 +64,11 @@ def test_training_image_is_nearest_to_itself(session, run_path):
 
 def test_pixel_distances_are_rms_differences(session, run_path):
     picture = session.pair(LATENT, {"gan": 5})["gan"].astype(float)
-    found = session.nearest(LATENT, "pixels", "gan", 5, 4)
+    rows = session.nearest(LATENT, "pixels", "gan", 5, 4)
     data, _ = training_images(run_path)
     every = np.sqrt(((data - picture) ** 2).mean(axis=(1, 2, 3)))
-    np.testing.assert_allclose([d for _, d in found], np.sort(every)[:4], rtol=1e-5)
-    assert [row for row, _ in found] == np.argsort(every, kind="stable")[:4].tolist()
+    np.testing.assert_allclose([distance for _, distance in rows], np.sort(every)[:4], rtol=1e-5)
+    assert [row for row, _ in rows] == np.argsort(every, kind="stable")[:4].tolist()
 
 
 def test_facts_describe_the_run(session, run_path):

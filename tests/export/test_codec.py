@@ -27,10 +27,10 @@ def drawn(count=30, size=6, seed=0):
     st.floats(2**-6, 4, width=32),
 )
 def test_round_trip_is_exact(integers, step):
-    found = codec.unpack(codec.pack(integers, step, HASH, SHAPE))
-    np.testing.assert_array_equal(found.integers, integers)
-    assert found.step == np.float32(step)
-    assert (found.image_shape, found.model) == (SHAPE, HASH[:16])
+    result = codec.unpack(codec.pack(integers, step, HASH, SHAPE))
+    np.testing.assert_array_equal(result.integers, integers)
+    assert result.step == np.float32(step)
+    assert (result.image_shape, result.model) == (SHAPE, HASH[:16])
 
 
 def test_quantisation_error_is_at_most_half_a_step():
@@ -86,11 +86,11 @@ def test_forged_file_with_valid_checksum_is_refused_or_bounded(data):
         where[data.draw(st.integers(0, len(where) - 1))] = data.draw(st.integers(0, 255))
     crc = struct.pack("<I", zlib.crc32(bytes(head + payload)))
     try:
-        found = codec.unpack(bytes(head) + crc + bytes(payload))
+        result = codec.unpack(bytes(head) + crc + bytes(payload))
     except UserError:
         return
     # The maximum compression ratio of deflate is 1032.
-    assert found.integers.size <= 1032 * len(payload)
+    assert result.integers.size <= 1032 * len(payload)
 
 
 def test_first_version_is_refused():

@@ -1,4 +1,4 @@
-"""HTTP server of the explorer: validated and rate-limited requests to one session."""
+"""HTTP server of the explorer: validated requests to one session, few of which run at a time."""
 
 import base64
 import functools
@@ -6,8 +6,7 @@ import importlib.resources
 import io
 import json
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -31,7 +30,7 @@ MAX_LATENT = 1000.0
 MAX_NEAREST = 24
 BODY_TIMEOUT = 20.0
 
-_MAX_RUNNING, _MAX_WAITING = 2, 6
+_MAX_RUNNING = 2
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _COOKIE = "vaegan_explorer"
 _PAGES = {
@@ -52,36 +51,6 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-Result = TypeVar("Result")
-
-
-class Gate:
-    """Limits how many jobs run in threads and how many wait; refuses more at once."""
-
-    def __init__(self, max_running: int, max_waiting: int) -> None:
-        self._free = max_running + max_waiting
-        self._limiter = anyio.CapacityLimiter(max_running)
-
-    def __enter__(self) -> "Gate":
-        """Takes a slot.
-
-        Raises:
-          HTTPException: 503 if none is free.
-        """
-        if not self._free:
-            raise HTTPException(503, "Too many requests: try again.", {"Retry-After": "1"})
-        self._free -= 1
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._free += 1
-
-    async def work(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Runs a function in a thread; to be called inside the gate."""
-        return await anyio.to_thread.run_sync(
-            functools.partial(function, *args), limiter=self._limiter
-        )
-
 
 def make_app(session: Session, token: str | None = None) -> ASGIApp:
     """Returns the web application of a session.
@@ -91,8 +60,8 @@ def make_app(session: Session, token: str | None = None) -> ASGIApp:
       token: required of every client; None for a server bound to loopback, which accepts only
         loopback host names.
     """
-    gate = Gate(_MAX_RUNNING, _MAX_WAITING)
-    routes = [*_page_routes(), *_get_routes(session, gate), *_post_routes(session, gate)]
+    limiter = anyio.CapacityLimiter(_MAX_RUNNING)
+    routes = [*_page_routes(), *_get_routes(session, limiter), *_post_routes(session, limiter)]
     handlers: dict[Any, Any] = {
         HTTPException: _http_error,
         NotFound: functools.partial(_refuse, 404),
@@ -108,35 +77,30 @@ def _page_routes() -> list[Route]:
     """Returns the routes of the static files, which are read once: no request reads the disk."""
     files = importlib.resources.files(__package__).joinpath("static")
 
-    def serve(name: str, media_type: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        content, headers = files.joinpath(name).read_bytes(), {"cache-control": "no-cache"}
+    async def page(content: bytes, media_type: str, request: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
 
-        async def page(request: Request) -> Response:
-            return Response(content, media_type=media_type, headers=headers)
-
-        return page
-
-    return [Route(path, serve(*page)) for path, page in _PAGES.items()]
+    return [
+        Route(path, functools.partial(page, files.joinpath(name).read_bytes(), media_type))
+        for path, (name, media_type) in _PAGES.items()
+    ]
 
 
-def _get_routes(session: Session, gate: Gate) -> list[Route]:
+def _get_routes(session: Session, limiter: anyio.CapacityLimiter) -> list[Route]:
     """Returns the GET routes of the API."""
+    run = functools.partial(anyio.to_thread.run_sync, limiter=limiter)
 
     async def facts(request: Request) -> Response:
-        with gate:
-            return JSONResponse(await gate.work(session.facts))
+        return JSONResponse(await run(session.facts))
 
     async def points(request: Request) -> Response:
-        with gate:
-            return _binary((await gate.work(session.points)).astype("<f4").tobytes())
+        return _binary((await run(session.points)).astype("<f4").tobytes())
 
     async def example(request: Request) -> Response:
-        with gate:
-            latent, _ = await gate.work(session.example, request.path_params["index"])
+        latent, _ = session.example(request.path_params["index"])
         return JSONResponse({"latent": latent.tolist()})
 
     async def example_picture(request: Request) -> Response:
-        # Fast, and requested by the dozen: not limited by the gate.
         _, picture = session.example(request.path_params["index"])
         headers = {"cache-control": "private, max-age=3600"}
         return Response(_png(picture), media_type="image/png", headers=headers)
@@ -149,14 +113,14 @@ def _get_routes(session: Session, gate: Gate) -> list[Route]:
     ]
 
 
-def _post_routes(session: Session, gate: Gate) -> list[Route]:
+def _post_routes(session: Session, limiter: anyio.CapacityLimiter) -> list[Route]:
     """Returns the POST routes of the API."""
-    uploads, max_json = Gate(1, 1), 1024 + 32 * session.latent_size
+    run = functools.partial(anyio.to_thread.run_sync, limiter=limiter)
+    uploads, max_json = anyio.CapacityLimiter(1), 1024 + 32 * session.latent_size
 
     async def random(request: Request) -> Response:
         await _json(request, max_json, set())
-        with gate:
-            latent = await gate.work(session.random, secrets.randbits(31))
+        latent = await run(session.random, secrets.randbits(31))
         return JSONResponse({"latent": latent.tolist()})
 
     async def decode(request: Request) -> Response:
@@ -165,8 +129,7 @@ def _post_routes(session: Session, gate: Gate) -> list[Route]:
         steps = {model: _step(args, model) for model in ("vae", "gan")}
         if all(step is None for step in steps.values()):
             raise HTTPException(400, "vae, gan or both must be the step of a checkpoint.")
-        with gate:
-            pictures = await gate.work(session.pair, latent, steps)
+        pictures = await run(session.pair, latent, steps)
         return _binary(b"".join(_rgba(pictures[model]) for model in steps if model in pictures))
 
     async def nearest(request: Request) -> Response:
@@ -177,8 +140,7 @@ def _post_routes(session: Session, gate: Gate) -> list[Route]:
         count = _integer(args, "count", 1, MAX_NEAREST)
         if by == "pixels" and step is None:
             raise HTTPException(400, "step must be that of a checkpoint if by is pixels.")
-        with gate:
-            rows = await gate.work(session.nearest, latent, by, model, step, count)
+        rows = await run(session.nearest, latent, by, model, step, count)
         return JSONResponse(
             {"nearest": [{"index": index, "distance": distance} for index, distance in rows]}
         )
@@ -187,17 +149,17 @@ def _post_routes(session: Session, gate: Gate) -> list[Route]:
         crop = _crop(request)
         if request.headers.get("content-type") != "application/octet-stream":
             raise HTTPException(415, "Send the file as application/octet-stream.")
-        with uploads:
+        async with uploads:  # bounds the memory of images
             data = await _body(request, MAX_UPLOAD_BYTES)
             if not data:
                 raise HTTPException(400, "The file is empty.")
-            latent, picture = await uploads.work(session.encode, data, crop)
+            latent, picture = await run(session.encode, data, crop)
         return JSONResponse(
             {"latent": latent.tolist(), "picture": base64.b64encode(_rgba(picture)).decode()}
         )
 
     endpoints = {"random": random, "decode": decode, "nearest": nearest, "encode": encode}
-    return [Route(f"/api/{name}", run, methods=["POST"]) for name, run in endpoints.items()]
+    return [Route(f"/api/{name}", post, methods=["POST"]) for name, post in endpoints.items()]
 
 
 class _Guard:
