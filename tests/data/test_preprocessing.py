@@ -128,12 +128,6 @@ def test_one_channel_is_luma():
     np.testing.assert_array_equal(grey, [[[76], [29]]])
 
 
-@given(value=st.integers(0, 255))
-def test_grey_is_preserved_in_one_channel(value):
-    grey = preprocessing.prepare(Image.new("L", (3, 2), value), Settings(2, 3, channels=1))
-    np.testing.assert_array_equal(grey, np.full((2, 3, 1), value))
-
-
 def test_transparency_is_composited_over_background():
     image = Image.new("RGBA", (3, 1))
     image.putdata([(10, 20, 30, 255), (200, 100, 50, 0), (250, 0, 100, 51)])
@@ -262,16 +256,3 @@ def test_any_image_gets_the_requested_size(width, height, to_width, to_height):
     prepared = preprocessing.prepare(gradient(width, height), Settings(to_height, to_width))
     assert prepared.shape == (to_height, to_width, 3)
     assert prepared.dtype == np.uint8
-
-
-@given(
-    colour=st.tuples(*[st.integers(0, 255)] * 3),
-    width=sizes,
-    height=sizes,
-    fit=st.sampled_from(["crop", "stretch"]),
-)
-def test_constant_colour_is_preserved(colour, width, height, fit):
-    prepared = preprocessing.prepare(
-        Image.new("RGB", (width, height), colour), Settings(8, 6, fit=fit)
-    )
-    assert (prepared == np.array(colour)).all()

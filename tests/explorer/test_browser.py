@@ -473,21 +473,3 @@ def test_tabs_by_arrow_keys_and_accessible_names(open_page):
                 || e.closest("[role=group][aria-label]"))"""
             )
             assert named, element.evaluate("(e) => e.outerHTML")
-
-
-def test_phone_layout_does_not_scroll_sideways(open_page):
-    page = open_page(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark"
-    )
-    for tab in ("map", "sliders", "picture", "morph"):
-        page.tap(f"#tab-{tab}")
-        assert page.evaluate("() => document.documentElement.scrollWidth") == 390
-    page.tap("#tab-map")
-    page.locator("#map").scroll_into_view_if_needed()
-    box = page.locator("#map").bounding_box()
-    assert_both_change(
-        page, lambda: page.touchscreen.tap(box["x"] + 300, box["y"] + box["height"] - 40)
-    )
-    ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert sum(map(int, ground[4:-1].split(","))) < 384
-    assert page.locator("#panes").bounding_box()["y"] >= 0  # the pictures stay in sight
