@@ -84,7 +84,7 @@ def test_a_folder_of_photographs_becomes_rectangles(finished, prepared_directory
     assert (facts["skipped"], facts["duplicates"], facts["shape"]) == (1, 0, [16, 48, 3])
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000006.png"))
     assert samples.shape == (8 * 18 - 2, 8 * 50 - 2, 3)
-    assert f"{facts['train']} training images and {facts['held_out']} held-out images" in result.stdout
+    assert f"{facts['train']} training images and {facts['held_out']} held" in result.stdout
     listed = re.search(r"1 files skipped, see (.+\.csv)", result.stdout)[1]
     assert "broken.png,not an image" in pathlib.Path(listed).read_text()
     assert listed.startswith(str(prepared_directory))
