@@ -1,18 +1,18 @@
-"""What was trained, ready to be used: from a run, an export or the package itself to functions.
+"""Loads trained models from a run, an export or the package, as functions of latents and images.
 
     from vaegan_jax import trained
     model = trained.load("runs/quickstart")
     images = model.decode(latents)
 
-Nothing here writes, and nothing waits: a run that is training can be looked at meanwhile.
+Nothing is written and no lock is taken, so a run can be loaded while it is training.
 """
 
 import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,54 +20,67 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, networks, transfer, vae, workdir
+from vaegan_jax import checkpoints, migrations, networks, transfer, vae, weights, workdir
 from vaegan_jax import config as configuration
-from vaegan_jax.checkpoints import require_equal_leaves
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.batches import map_batches
-from vaegan_jax.export import weights
 
 MODELS = ("vae", "gan")
 PRETRAINED = "pretrained"
-PRETRAINED_FILE = pathlib.Path(weights.__file__).with_name("pretrained") / (
-    f"comic_faces{weights.SUFFIX}"
-)
+PRETRAINED_FILE = pathlib.Path(__file__).parent / "export/pretrained/comic_faces.safetensors"
 
-PARTS = {
-    "encoder": ("vae", ("params", "encoder")),
-    "decoder": ("vae", ("params", "decoder")),
-    "likelihood": ("vae", ("params", "likelihood")),
-    "generator": ("gan", ("ema",)),
-    "latent_mean": ("gan", ("latent_mean",)),
-    "latent_factor": ("gan", ("latent_factor",)),
+DECODING_PARTS = {"vae": ("decoder",), "gan": ("generator", "latent_mean", "latent_factor")}
+"""Names of the parts of a model other than the encoder; its hash is computed from them."""
+
+_BATCH = 8  # fits the cache of a CPU; a single size, so that nothing is compiled twice
+_RECORDED = {
+    "data": workdir.DATA,
+    "latent": workdir.LATENT,
+    "environment": workdir.ENVIRONMENT,
+    "evaluation": workdir.NUMBERS,
 }
-"""What can be read of a run: the stage that saves it, and where in that stage's state it is."""
+_Read = tuple[int, ConfigDict, dict[str, Any], dict[str, Any]]  # step, config, parts, facts
 
-_OWN = {"vae": ("decoder",), "gan": ("generator", "latent_mean", "latent_factor")}
-_BATCH = 8  # quick on a CPU, whose cache it fits, and one size, so that nothing is compiled twice
-_TRIES = 3
+
+class Part(NamedTuple):
+    """The subtree at `path` in the state of a stage; `template` has `jax.ShapeDtypeStruct`s."""
+
+    stage: str
+    path: tuple[str, ...]
+    template: Any
+
+
+def parts_table(config: ConfigDict, image_shape: tuple[int, int, int]) -> dict[str, Part]:
+    """Returns the parts of a run by name; ``likelihood`` only if it is learned."""
+    params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
+    size = config.model.latent_size
+    array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    return {name: Part("vae", ("params", name), tree) for name, tree in params.items()} | {
+        "generator": Part("gan", ("ema",), params["decoder"]),
+        "latent_mean": Part("gan", ("latent_mean",), array((size,))),
+        "latent_factor": Part("gan", ("latent_factor",), array((size, size))),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained network from latents to images, and the way back where there is one.
+    """A trained decoder or generator, with the encoder if there is one.
 
-    Two spaces of latents meet here. The *encoder's* are those of the VAE; the model's *own* are
-    what its network takes. They are one for a VAE; a GAN whose generator took in the aggregated
-    posterior (``transfer.match_posterior``) takes its own latents.
+    The *encoder's latents* are those of the VAE. A VAE decodes these; a GAN decodes the
+    *generator's latents*, which differ from them if the generator was matched to the aggregated
+    posterior (``transfer.match_posterior``).
 
     Attributes:
       model: "vae" or "gan".
-      step: of that stage.
-      config: the run's config, with defaults for what it is too old to have.
+      step: of the checkpoint.
+      config: of the run, with defaults for missing fields.
       image_shape: (height, width, channels).
-      latent_size: L, of both spaces.
-      facts: as JSON can hold them: `source`; `sha256` of the parameters that decode; `dtype` that
-        they were stored as; `steps` of each stage; and what the run noted, None where it did not:
-        `data`, `latent`, `environment`, `evaluation`, and `card`, that of an export.
-      parts: parameters, float32, by the names of `PARTS`; None for what there is not.
+      latent_size: L, of both kinds of latents.
+      facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
+        stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
+        `card` (of an export), None if they are not recorded.
+      parts: float32 parameters by the names of `parts_table`; None for missing ones.
     """
 
     model: str
@@ -83,26 +96,28 @@ class Trained:
         """Whether `encode` can be called."""
         return self.parts.get("encoder") is not None
 
-    def decode(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Returns the images of latents of the model's own.
+    @property
+    def params(self) -> Any:
+        """Parameters of the `networks.Decoder`: the decoder's, or the EMA of the generator's."""
+        return self.parts[DECODING_PARTS[self.model][0]]
 
-        What comes of one does not depend on how many others there are. A GAN decodes by the
-        running average of its generator.
+    def decode(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+        """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
 
         Args:
-          latents: float32 [B, L].
+          latents: float32 [B, L]; the image of each does not depend on the others.
 
         Returns:
           float32 [B, H, W, C] in [-1, 1].
 
         Raises:
-          UserError: for latents of another shape, or not finite.
+          UserError: if the latents have another shape or are not finite.
         """
-        latents = self._checked(latents)
-        return _in_batches(self._decode, latents, (self.image_shape,))[0]
+        decoded: np.ndarray = _map(self._decode, self._checked(latents))
+        return decoded
 
     def encode(self, pictures: jax.typing.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the posterior of images, in the encoder's latents.
+        """Returns the posterior of images, over the encoder's latents.
 
         Args:
           pictures: float32 [B, H, W, C] in [-1, 1].
@@ -111,102 +126,84 @@ class Trained:
           Mean and log variance, float32 [B, L] each.
 
         Raises:
-          UserError: where there is no encoder, or for images of another shape.
+          UserError: if there is no encoder, or the images have another shape.
         """
         if not self.has_encoder:
-            raise UserError(
-                f"{self.facts['source']} has no encoder, which a VAE alone has: name a run that "
-                "trained one, or an export with one."
-            )
+            raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
         pictures = np.asarray(pictures, np.float32)
         if pictures.shape[1:] != self.image_shape:
-            raise UserError(
-                f"Images of {_times(self.image_shape)} are wanted, and these are of "
-                f"{_times(pictures.shape[1:])}."
-            )
-        sizes = ((self.latent_size,),) * 2
-        mean, log_variance = _in_batches(self._encode, pictures, sizes)
+            raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
+        mean, log_variance = _map(self._encode, pictures)
         return mean, log_variance
 
     def to_generator_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Returns the model's own latents that match the encoder's: float32 [B, L], both."""
-        latents = self._checked(latents)
-        if self.model == "vae":
-            return latents
-        return np.array(transfer.to_generator_latents(*self._map, jnp.asarray(latents)))
+        """Converts the encoder's latents to those that `decode` takes, float32 [B, L].
+
+        ``L^-1 (z - m)`` with the GAN's latent mean m and factor L; the identity for a VAE.
+        """
+        return self._convert(transfer.to_generator_latents, latents)
 
     def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Returns the encoder's latents for this model's; inverts `to_generator_latents`."""
+        """Inverts `to_generator_latents`: ``m + L z``, float32 [B, L]; the identity for a VAE."""
+        return self._convert(transfer.to_encoder_latents, latents)
+
+    def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> np.ndarray:
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
-        return np.array(transfer.to_encoder_latents(*self._map, jnp.asarray(latents)))
-
-    @property
-    def params(self) -> Any:
-        """The parameters of the network that decodes: a `networks.Decoder`'s, float32."""
-        return self.parts[_OWN[self.model][0]]
-
-    @property
-    def _map(self) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(self.parts["latent_mean"]), jnp.asarray(self.parts["latent_factor"])
+        mean, factor = (jnp.asarray(self.parts[f"latent_{name}"]) for name in ("mean", "factor"))
+        return np.array(convert(mean, factor, jnp.asarray(latents)))
 
     @functools.cached_property
-    def _decode(self) -> Callable[[jax.Array], tuple[jax.Array]]:
-        decode = generation.make_decode(self.config.model, self.image_shape)
-        params = jax.device_put(self.params)
-        return lambda latents: (decode(params, latents),)
+    def _decode(self) -> Callable[[jax.Array], jax.Array]:
+        decode = jax.jit(networks.make_decode(self.config.model, self.image_shape))
+        return functools.partial(decode, jax.device_put(self.params))
 
     @functools.cached_property
     def _encode(self) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-        encoder = networks.make_encoder(self.config.model, self.image_shape)
-        apply = jax.jit(functools.partial(networks.apply, encoder))
-        return functools.partial(apply, jax.device_put(self.parts["encoder"]))
+        encode = jax.jit(networks.make_encode(self.config.model, self.image_shape))
+        return functools.partial(encode, jax.device_put(self.parts["encoder"]))
 
     def _checked(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        found = np.asarray(latents, np.float32)
-        if found.ndim != 2 or found.shape[1] != self.latent_size:
-            raise UserError(
-                f"Latents of [B, {self.latent_size}] are wanted, and these are of "
-                f"[{', '.join(map(str, found.shape))}]."
-            )
-        if not np.isfinite(found).all():
-            raise UserError("The latents hold numbers that are not finite.")
-        return found
+        array = np.asarray(latents, np.float32)
+        if array.shape[1:] != (self.latent_size,):
+            raise UserError(f"Expected latents [B, {self.latent_size}], got {[*array.shape]}.")
+        if not np.isfinite(array).all():
+            raise UserError("The latents are not finite.")
+        return array
 
 
 def load(
     source: str | pathlib.Path, model: str = "gan", step: int | None = None, encoder: bool = True
 ) -> Trained:
-    """Loads a trained model; nothing is read that it does not need.
+    """Loads a trained model; reads only the parameters it needs.
 
     Args:
-      source: the folder of a run, an export (``.safetensors``), or "pretrained" for the model of
-        comic faces that comes with the package.
+      source: folder of a run, an export (``.safetensors``), or "pretrained" for the bundled model
+        of comic faces.
       model: "gan" for the generator, "vae" for the decoder.
-      step: of that stage; None for its newest sound checkpoint.
-      encoder: whether to read the encoder as well, where there is one.
+      step: of the checkpoint; None for the newest undamaged one.
+      encoder: whether to read the encoder as well, if there is one.
 
     Raises:
-      UserError: where there is no such model or step, or it cannot be read.
+      UserError: if the model or the step does not exist, or cannot be read.
     """
-    _require_model(model)
-    return _source(source).load(model, step, encoder)
+    path = _resolve(source, model)
+    names = DECODING_PARTS[model] + (("encoder",) if encoder else ())
+    read = _read_export if path.is_file() else _read_run
+    step, config, parts, facts = read(path, model, step, names)
+    sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
+    facts |= {"source": str(path), "sha256": sha256}
+    shape = images.settings(config.data).image_shape
+    return Trained(model, step, config, shape, config.model.latent_size, facts, parts)
 
 
 def steps(source: str | pathlib.Path, model: str) -> list[int]:
-    """Returns the steps at which a stage can be loaded, rising; none where it has not begun.
-
-    Raises:
-      UserError: where the source is none, or there is no such stage.
-    """
-    _require_model(model)
-    return _source(source).steps(model)
-
-
-def decoder_parts(model: str) -> tuple[str, ...]:
-    """Returns the names of the parts by which a model decodes, those of its hash."""
-    return _OWN[model]
+    """Returns the available steps of a model in ascending order; see `load`."""
+    path = _resolve(source, model)
+    if path.is_file():
+        return [step for name, step in _read_card(path)[1].items() if name == model]
+    return checkpoints.steps(workdir.Workdir(path).checkpoints(model))
 
 
 def read_parts(
@@ -216,48 +213,38 @@ def read_parts(
     steps: dict[str, int | None],
     names: Iterable[str],
 ) -> dict[str, Any]:
-    """Reads parts of a run's states, and nothing else, from its checkpoints.
+    """Reads the named parts of `parts_table` from a run's checkpoints, and nothing else.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
       folder: the run's folder.
-      steps: of which checkpoint, by stage; None for a stage without one.
-      names: of `PARTS`.
+      steps: of the checkpoint to read, by stage; None for a stage without one.
+      names: of the parts.
 
     Returns:
-      By name, float32; None for a part whose stage has no checkpoint, and for a likelihood that
-      is not learned.
+      float32 arrays by name; None if there is no checkpoint or the likelihood is not learned.
 
     Raises:
-      UserError: where a checkpoint is damaged, or does not fit the config.
+      UserError: if a checkpoint is damaged or does not match the config.
     """
-    templates = _templates(config, image_shape)
-    found: dict[str, Any] = dict.fromkeys(names)
+    table = parts_table(config, image_shape)
+    result: dict[str, Any] = dict.fromkeys(names)
     for stage, step in steps.items():
-        wanted = {
-            PARTS[name][1]: templates[name]
-            for name in found
-            if PARTS[name][0] == stage and name in templates
-        }
-        if step is not None and wanted:
-            read = checkpoints.read(folder.checkpoints(stage), step, wanted)
-            found |= {name: read[path] for name, (of, path) in PARTS.items()
-                      if name in found and of == stage and path in read}  # fmt: skip
-    return found
+        parts = {name: part for name, part in table.items() if part.stage == stage}
+        parts = {name: part for name, part in parts.items() if name in result}
+        if step is not None and parts:
+            templates = {part.path: part.template for part in parts.values()}
+            read = checkpoints.read(folder.checkpoints(stage), step, templates)
+            result |= {name: read[part.path] for name, part in parts.items()}
+    return result
 
 
-def config_from(flat: dict[str, Any], where: str) -> ConfigDict:
-    """Returns the config that was saved flattened, with defaults for fields that are newer.
-
-    Fields that are unknown to this version are left out.
-
-    Args:
-      flat: ``{"gan.steps": 20000, ...}``.
-      where: that was read, for the message.
+def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
+    """Returns the config of a flattened one; drops unknown fields, sets missing ones to defaults.
 
     Raises:
-      UserError: where the networks cannot follow from it.
+      UserError: if a value is invalid; it names `source`.
     """
     config = configuration.default_config()
     try:
@@ -267,203 +254,92 @@ def config_from(flat: dict[str, Any], where: str) -> ConfigDict:
             if name in configuration.FIELDS
         }
         config.update_from_flattened_dict(known)
-        for name, field in configuration.FIELDS.items():
-            if name.startswith(("model.", "data.")) and not field.rule.allows(
-                known.get(name, field.default)
-            ):
-                raise ValueError(f"{name} must be {field.rule.text}, and is {known[name]!r}")
+        for name, value in known.items():
+            field = configuration.FIELDS[name]
+            if name.startswith(("model.", "data.")) and not field.rule.allows(value):
+                raise ValueError(f"{name} must be {field.rule.text}, and is {value!r}")
     except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"The config in {where} is damaged ({one_line(error)}).") from error
+        raise UserError(f"The config in {source} is damaged ({one_line(error)}).") from error
     return config
 
 
-class _Run:
-    """A run's folder as a source."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._folder = workdir.Workdir(path)
-        saved: Any = self._folder.read_json(workdir.CONFIG)
-        self.config = config_from(saved, str(path / workdir.CONFIG))
-
-    def steps(self, stage: str) -> list[int]:
-        return checkpoints.steps(self._folder.checkpoints(stage))
-
-    def load(self, model: str, step: int | None, encoder: bool) -> Trained:
-        for attempt in range(_TRIES):
-            chosen = self._choose(model, step)
-            try:
-                with _quiet():
-                    return self._load(model, chosen, encoder)
-            except UserError:
-                # A run that trains on may have deleted that checkpoint for a newer one meanwhile.
-                if step is not None or chosen in self.steps(model) or attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _choose(self, model: str, step: int | None) -> int:
-        there = self.steps(model)
-        if step is not None:
-            if step not in there:
-                raise UserError(
-                    f"The run in {self._path} has no checkpoint of step {step} of its {model}: "
-                    f"{_listed(there)}."
-                )
-            return step
-        newest = checkpoints.latest(self._folder.checkpoints(model))
-        if newest is None:
-            other = "vae" if model == "gan" else "gan"
-            raise UserError(
-                f"The run in {self._path} has no sound checkpoint of its {model}, and of its "
-                f"{other} {_listed(self.steps(other))}: name the other model, or let it train on."
-            )
-        return newest
-
-    def _load(self, model: str, step: int, encoder: bool) -> Trained:
-        shape = image_shape(self.config)
-        chosen: dict[str, int | None] = {model: step}
-        names = _OWN[model]
-        if encoder:
-            # The GAN has grown from the last of the VAE's.
-            chosen.setdefault("vae", checkpoints.latest(self._folder.checkpoints("vae")))
-            names = (*names, "encoder")
-        parts = jax.device_get(read_parts(self.config, shape, self._folder, chosen, names))
-        noted = {
-            "data": workdir.DATA,
-            "latent": workdir.LATENT,
-            "environment": workdir.ENVIRONMENT,
-            "evaluation": workdir.NUMBERS,
-        }
-        facts: dict[str, Any] = {name: self._folder.read_json(file) for name, file in noted.items()}
-        facts |= {
-            "source": str(self._path),
-            "dtype": "float32",
-            "steps": {stage: found for stage, found in chosen.items() if found is not None},
-            "card": None,
-        }
-        return _trained(model, step, self.config, parts, facts)
-
-
-class _File:
-    """An export as a source."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._card = weights.read_card(path)
-        try:
-            self._steps = {name: int(step) for name, step in self._card["steps"].items()}
-            self.config = config_from(self._card["config"], str(path))
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise self._damaged(error) from error
-
-    def steps(self, stage: str) -> list[int]:
-        return [self._steps[stage]] if stage in self._steps else []
-
-    def load(self, model: str, step: int | None, encoder: bool) -> Trained:
-        there = self.steps(model)
-        if not there or step not in (None, *there):
-            asked = "" if step is None else f" of step {step}"
-            raise UserError(
-                f"{self._path} holds no {model}{asked}: it holds "
-                f"{' and '.join(f'the {name} of step {at}' for name, at in self._steps.items())}."
-            )
-        templates = _templates(self.config, image_shape(self.config))
-        parts = {}
-        for name in (*_OWN[model], *(("encoder",) if encoder else ())):
-            parts[name] = weights.read(self._path, name)
-            if parts[name] is not None or name in _OWN[model]:
-                require_equal_leaves(
-                    checkpoints.leaves({} if parts[name] is None else parts[name]),
-                    checkpoints.leaves(templates[name]),
-                    f"{name} in {self._path}",
-                    "the network that its config describes",
-                )
-        noted = ("data", "latent", "environment", "evaluation")
-        facts = {name: self._card.get(name) for name in noted} | {
-            "source": str(self._path),
-            "dtype": self._card.get("dtype"),
-            "steps": self._steps,
-            "card": self._card,
-        }
-        return _trained(model, there[0], self.config, parts, facts)
-
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"The model card in {self._path} is damaged ({one_line(repr(error))}).")
-
-
-def _source(source: str | pathlib.Path) -> _Run | _File:
-    if str(source) == PRETRAINED:
-        return _File(PRETRAINED_FILE)
-    path = pathlib.Path(source).expanduser()
-    if path.is_file():
-        return _File(path)
-    if not (path / workdir.CONFIG).is_file():
+def _resolve(source: str | pathlib.Path, model: str) -> pathlib.Path:
+    """Returns the path of a run or an export."""
+    if model not in MODELS:
+        raise UserError(f"The model must be one of {', '.join(MODELS)}, and is {model!r}.")
+    path = PRETRAINED_FILE if str(source) == PRETRAINED else pathlib.Path(source).expanduser()
+    if not path.is_file() and not (path / workdir.CONFIG).is_file():
         raise UserError(
-            f"There is no run in {path}: name the folder of one, which has a {workdir.CONFIG}, an "
+            f"There is no run in {path}: name the folder of a run (with a {workdir.CONFIG}), an "
             f"export ({weights.SUFFIX}), or {PRETRAINED}."
         )
-    return _Run(path)
+    return path
 
 
-def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """Returns (height, width, channels) of the images that a config asks for."""
-    height, width, channels, *_ = images.settings(config.data)
-    return height, width, channels
-
-
-def _trained(
-    model: str, step: int, config: ConfigDict, parts: dict[str, Any], facts: dict[str, Any]
-) -> Trained:
-    facts["sha256"] = weights.digest({name: parts[name] for name in _OWN[model]})
-    shape = image_shape(config)
-    return Trained(model, step, config, shape, config.model.latent_size, facts, parts)
-
-
-def _templates(config: ConfigDict, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Returns each part as `jax.ShapeDtypeStruct`; without a likelihood that is not learned."""
-    params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
-    size = config.model.latent_size
-    templates: dict[str, Any] = params | {
-        "generator": params["decoder"],
-        "latent_mean": jax.ShapeDtypeStruct((size,), jnp.float32),
-        "latent_factor": jax.ShapeDtypeStruct((size, size), jnp.float32),
-    }
-    return templates
-
-
-def _in_batches(
-    function: Callable[[jax.Array], tuple[jax.Array, ...]],
-    rows: np.ndarray,
-    shapes: Iterable[tuple[int, ...]],
-) -> tuple[np.ndarray, ...]:
-    """Applies a function to rows, a batch of one size at a time; `shapes` is what each becomes."""
-    if not len(rows):
-        return tuple(np.zeros((0, *shape), np.float32) for shape in shapes)
-    found: tuple[np.ndarray, ...] = map_batches(
-        len(rows), lambda indices: function(jnp.asarray(rows[indices])), _BATCH
-    )
-    return found
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves out what Orbax says of every checkpoint that is read in part; faults are raised."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str, ...]) -> _Read:
+    folder = workdir.Workdir(path)
+    flat: Any = folder.read_json(workdir.CONFIG)
+    config = config_from(flat, str(path / workdir.CONFIG))
+    shape = images.settings(config.data).image_shape
+    chosen = checkpoints.latest(folder.checkpoints(model)) if step is None else step
+    if chosen is None or chosen not in steps(path, model):
+        raise _missing(path, model, step)
+    saved: dict[str, int | None] = {model: chosen}
+    if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
+        saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
     try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+        with contextlib.ExitStack() as stack:  # without Orbax's warnings about partial reads
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity(logging.ERROR)
+            parts = jax.device_get(read_parts(config, shape, folder, saved, names))
+    except UserError:
+        if step is None and chosen not in steps(path, model):
+            # A run in training has replaced that checkpoint by a newer one.
+            return _read_run(path, model, step, names)
+        raise
+    facts: dict[str, Any] = {name: folder.read_json(file) for name, file in _RECORDED.items()}
+    steps_read = {stage: at for stage, at in saved.items() if at is not None}
+    return chosen, config, parts, facts | {"dtype": "float32", "steps": steps_read, "card": None}
 
 
-def _require_model(model: str) -> None:
-    if model not in MODELS:
-        raise UserError(f"There is no model {model!r}: it is one of {', '.join(MODELS)}.")
+def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[str, ...]) -> _Read:
+    card, saved, config = _read_card(path)
+    if model not in saved or step not in (None, saved[model]):
+        raise _missing(path, model, step)
+    table = parts_table(config, images.settings(config.data).image_shape)
+    parts = {name: weights.read(path, name) for name in names}
+    for name, part in parts.items():
+        if part is not None or name in DECODING_PARTS[model]:
+            checkpoints.require_equal_leaves(
+                checkpoints.leaves({} if part is None else part),
+                checkpoints.leaves(table[name].template),
+                f"{name} in {path}",
+                "the network that its config describes",
+            )
+    facts = {name: card.get(name) for name in (*_RECORDED, "dtype")}
+    return saved[model], config, parts, facts | {"steps": saved, "card": card}
 
 
-def _listed(steps: list[int]) -> str:
-    return f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+def _read_card(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, int], ConfigDict]:
+    """Returns the model card of an export, and the steps and the config in it."""
+    card = weights.read_card(path)
+    try:
+        saved = {name: int(step) for name, step in card["steps"].items()}
+        return card, saved, config_from(card["config"], str(path))
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The model card in {path} is damaged ({one_line(repr(error))})."
+        ) from error
 
 
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
+    checkpoint = "undamaged checkpoint" if step is None else f"checkpoint of step {step}"
+    available = ", ".join(f"{name} {steps(path, name) or 'none'}" for name in MODELS)
+    return UserError(f"{path} has no {checkpoint} of its {model}; available steps: {available}.")
+
+
+def _map(function: Callable[[jax.Array], Any], rows: np.ndarray) -> Any:
+    """Applies a function to batches of one size; returns arrays with a row per input row."""
+    batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
+    result = map_batches(len(batch), lambda i: function(jnp.asarray(batch[i])), _BATCH)
+    return jax.tree.map(lambda array: array[: len(rows)], result)

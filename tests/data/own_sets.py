@@ -1,4 +1,4 @@
-"""Small TFDS builders, as a person would write for data of their own; no test by itself."""
+"""Small custom TFDS builders, used by tests."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -8,13 +8,13 @@ COUNT = 30
 
 
 def pixels(number: int) -> np.ndarray:
-    """The picture of a number: uint8 [28, 28], each different."""
+    """The picture of a number: uint8 [28, 28], unique."""
     y, x = np.mgrid[:28, :28]
     return ((x * 7 + y * 3 + number * 11) % 256).astype(np.uint8)
 
 
 class OwnDigits(tfds.core.GeneratorBasedBuilder):
-    """Grey images as Pillow's, 28x28, with a mask and a label that are to be left alone."""
+    """Grey 28x28 Pillow images, with a mask and a label that are not used."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -50,7 +50,7 @@ class NeedsTensorflow(OwnDigits):
 
 
 class ByHand(OwnDigits):
-    """One that has to be downloaded by hand."""
+    """One with a manual download."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Register at example.org and fetch digits.zip."
 
@@ -59,21 +59,21 @@ class ByHand(OwnDigits):
 
 
 class NoNetwork(OwnDigits):
-    """One whose download fails, and at once, where a refused connection is tried for minutes."""
+    """One whose download fails at once; a refused connection would be retried for minutes."""
 
     def _split_generators(self, dl_manager):
         dl_manager.download("http://.nowhere/digits.zip")
 
 
 class Broken(OwnDigits):
-    """One with a fault."""
+    """One that raises an error."""
 
     def _generate_examples(self, first):
         yield first, {"label": 1 // (first - first)}
 
 
 class TwoImages(tfds.core.GeneratorBasedBuilder):
-    """One with two features that could be meant."""
+    """One with two image features."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -94,7 +94,7 @@ class TwoImages(tfds.core.GeneratorBasedBuilder):
 
 
 class NoImages(tfds.core.GeneratorBasedBuilder):
-    """One without any."""
+    """One without images."""
 
     VERSION = tfds.core.Version("1.0.0")
 

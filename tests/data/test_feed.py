@@ -1,4 +1,4 @@
-"""What the train steps see: from the device's memory or streamed, the same bits."""
+"""Resident and streamed feeds serve the same bits."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def order(epoch, seed=3):
     return randomness.order(seed, STAGE, epoch, len(IMAGES))
 
 
-def test_batches_are_the_epochs_order_in_whole_batches():
+def test_batches_are_full_and_follow_the_epochs_permutation():
     batches = feed.Batches(3, STAGE, 4, 11)
     for epoch in (0, 1, 2):
         expected = randomness.order(3, STAGE, epoch, 11)[:8]
@@ -35,11 +35,11 @@ def test_batches_are_the_epochs_order_in_whole_batches():
     np.testing.assert_array_equal(batches.indices(1), randomness.order(3, STAGE, 0, 11)[4:8])
 
 
-def test_an_order_is_computed_once_an_epoch_whoever_asks(monkeypatch):
-    asked, real = [], randomness.order
+def test_permutation_is_computed_once_per_epoch(monkeypatch):
+    epochs, real = [], randomness.order
 
     def counted(seed, stage, epoch, size):
-        asked.append(epoch)
+        epochs.append(epoch)
         return real(seed, stage, epoch, size)
 
     monkeypatch.setattr(randomness, "order", counted)
@@ -52,26 +52,26 @@ def test_an_order_is_computed_once_an_epoch_whoever_asks(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(asked) == [0, 1]
+    assert sorted(epochs) == [0, 1]
 
 
-def served_batches(source, steps, most, start=0):
-    """The batches that a feed serves, and the indices that it says they have."""
+def served_batches(source, steps, max_steps, start=0):
+    """The batches that a feed serves, and their indices."""
     step, batches, indices = start, [], []
     while step < steps:
-        served = source.serve(step, min(most, steps - step))
+        served = source.serve(step, min(max_steps, steps - step))
         images = np.asarray(served.images)
         source.prefetch()
-        assert 1 <= len(served.places) <= most
+        assert 1 <= len(served.places) <= max_steps
         batches += [images[places] for places in served.places]
         indices += list(served.indices)
         step += len(served.places)
     return np.stack(batches), np.stack(indices)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 10])
-@pytest.mark.parametrize("start", [0, 1, 8, 13])
-def test_both_feeds_serve_the_epochs_orders(most, start):
+@pytest.mark.parametrize("max_steps", [1, 3, 10])
+@pytest.mark.parametrize("start", [0, 8, 13])
+def test_feeds_serve_the_epochs_permutations(max_steps, start):
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
     expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
     sources = [
@@ -80,7 +80,7 @@ def test_both_feeds_serve_the_epochs_orders(most, start):
         feed.Stream(IMAGES, batches, start, block_steps=7, workers=5),
     ]
     for source in sources:
-        images, indices = served_batches(source, 17, most, start)
+        images, indices = served_batches(source, 17, max_steps, start)
         np.testing.assert_array_equal(indices, expected)
         np.testing.assert_array_equal(images, IMAGES[expected])
 
@@ -100,14 +100,14 @@ while step < 9:
     for places, indices in zip(served.places, served.indices, strict=True):
         np.testing.assert_array_equal(indices, batches.indices(step))
         np.testing.assert_array_equal(np.concatenate(parts)[places], IMAGES[indices])
-        # Each device holds what it will work on: the part of the batch that falls to it.
+        # Each device holds its shard of the batch.
         np.testing.assert_array_equal(places // 6, np.repeat(np.arange(4), 2))
         step += 1
 print("served")
 """
 
 
-def test_each_device_holds_its_part_of_every_batch_that_is_streamed():
+def test_streamed_batches_are_sharded_over_devices():
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags},
@@ -116,14 +116,14 @@ def test_each_device_holds_its_part_of_every_batch_that_is_streamed():
     assert result.stdout == "served\n", result.stderr
 
 
-def test_the_limit_decides():
+def test_memory_limit_selects_the_feed():
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))
     megabytes = IMAGES.nbytes / 1e6
     assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes, 2), feed.Resident)
     assert isinstance(feed.make_feed(IMAGES, batches, 0, 5, megabytes * 0.999, 2), feed.Stream)
 
 
-def test_a_stream_reads_ahead_a_bounded_number_of_images():
+def test_stream_reads_ahead_a_bounded_number_of_images():
     class Counting:
         shape, nbytes = IMAGES.shape, IMAGES.nbytes
         read = 0
@@ -140,7 +140,7 @@ def test_a_stream_reads_ahead_a_bounded_number_of_images():
         source.serve(step, 3)
         source.prefetch()
         ahead = Counting.read - 4 * (step + 3)
-        # The next block on the device, one in the making, and what each thread has in hand.
+        # The next block, one in preparation, and two batches per thread.
         assert ahead <= 4 * (3 + 2 * 3 + 2 * 2), ahead
 
 
@@ -169,22 +169,9 @@ def train(config, path, limit_mb, steps=7):
     return states
 
 
-def test_training_is_the_same_to_the_last_bit_resident_or_streamed(tmp_path, config):
+def test_training_is_bit_identical_resident_or_streamed(tmp_path, config):
     config.training.seconds_per_call = 1e-3
     resident = train(config, tmp_path / "resident", 1e3)
     streamed = train(config, tmp_path / "streamed", 0.0)
     assert_trees_equal(streamed, resident)
     assert int(resident[0].step) == 3
-
-
-def test_flips_are_part_of_the_result(tmp_path, config):
-    def first_loss(flip):
-        step = vae.make_train_step(config, SHAPE)
-        stage = loop.Stage(STAGE, 7, 4, None, None, step, None, ("kl",))
-        call = loop.make_call(stage, 1, flip)
-        indices = np.arange(4, dtype=np.int32)[None]
-        state = jax.jit(lambda: vae.init(config, SHAPE))()
-        block = loop.Block(IMAGES, indices, indices, np.int32(1), np.uint32(0))
-        return float(call(state, block)[1]["loss"][0])
-
-    assert first_loss(True) != first_loss(False)

@@ -1,4 +1,4 @@
-"""Prepared once, found again, and never trusted half-made."""
+"""Sources are prepared once, found again, and never used half-prepared."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ from vaegan_jax.errors import UserError
 
 @pytest.fixture
 def data(tmp_path):
-    """A config's data section for forty small pictures."""
+    """A config's data section for 40 small pictures."""
     config = configuration.default_config()
     config.data.name, config.data.path = "folder", str(tmp_path / "pictures")
     config.data.directory, config.data.image_size = str(tmp_path / "prepared"), (16, 32)
@@ -50,16 +50,6 @@ def everything(loaded):
     return {image.tobytes() for split in (loaded.train, loaded.held_out) for image in split[:]}
 
 
-def test_every_image_is_prepared_as_the_settings_want(data):
-    loaded = images.load(data)
-    expected = {
-        preprocessing.prepare(picture(number), preprocessing.Settings(16, 32)).tobytes()
-        for number in range(40)
-    }
-    assert everything(loaded) == expected
-    assert loaded.shape == (16, 32, 3)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -70,15 +60,16 @@ def test_every_image_is_prepared_as_the_settings_want(data):
         {"image_size": 48},
     ],
 )
-def test_each_setting_is_a_preparation_of_its_own(data, change):
+def test_images_are_prepared_by_the_settings(data, change):
     images.load(data)
     data.update(change)
     size = data.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    wanted = preprocessing.Settings(height, width, data.channels, data.fit, data.background)
+    settings = preprocessing.Settings(height, width, data.channels, data.fit, data.background)
     loaded = images.load(data)
+    assert loaded.shape == (height, width, data.channels)
     assert everything(loaded) == {
-        preprocessing.prepare(picture(number), wanted).tobytes() for number in range(40)
+        preprocessing.prepare(picture(number), settings).tobytes() for number in range(40)
     }
 
 
@@ -93,7 +84,7 @@ def test_several_shards_keep_the_order(data, monkeypatch, tmp_path):
     np.testing.assert_array_equal(several.held_out[:], one.held_out[:])
 
 
-def test_a_second_start_decodes_nothing(data, decoded):
+def test_second_load_decodes_nothing(data, decoded):
     first = images.load(data)
     assert len(decoded) == 40
     second = images.load(data)
@@ -102,46 +93,22 @@ def test_a_second_start_decodes_nothing(data, decoded):
     np.testing.assert_array_equal(second.train[:], first.train[:])
 
 
-def test_a_changed_folder_is_noticed(data, decoded):
+def test_changed_folder_is_prepared_again(data, decoded):
     first = images.load(data)
     fill(pathlib.Path(data.path), "new.png", data=encode(picture(99), "png"))
     second = images.load(data)
     assert len(decoded) == 81
     assert len(everything(second) - everything(first)) == 1
+    train, held_out = ({image.tobytes() for image in split[:]} for split in second[:2])
+    assert train >= {image.tobytes() for image in first.train[:]}
+    assert held_out >= {image.tobytes() for image in first.held_out[:]}
     assert second.digest != first.digest
     (pathlib.Path(data.path) / "new.png").unlink()
     assert images.load(data).digest == first.digest
-    assert len(decoded) == 81  # what was prepared before is still there
+    assert len(decoded) == 81  # the first preparation was kept
 
 
-def test_a_folder_moved_elsewhere_is_the_same(data, decoded):
-    first = images.load(data)
-    moved = pathlib.Path(data.path).with_name("elsewhere") / "pictures"
-    moved.parent.mkdir()
-    pathlib.Path(data.path).rename(moved)
-    data.path = str(moved)
-    assert images.load(data).digest == first.digest
-    assert len(decoded) == 40
-
-
-def test_folders_of_the_same_names_sizes_and_times_are_not_confused(data, tmp_path):
-    def write(number):
-        folder = tmp_path / str(number) / "pictures"
-        for name in range(40):
-            fill(folder, f"{name:02}.bmp", data=encode(picture(100 * number + name), "bmp"))
-            os.utime(folder / f"{name:02}.bmp", ns=(10**18, 10**18))
-        return folder
-
-    for number in (1, 2):
-        data.path = str(write(number))
-        expected = {
-            preprocessing.prepare(picture(100 * number + name), images.settings(data)).tobytes()
-            for name in range(40)
-        }
-        assert everything(images.load(data)) == expected
-
-
-def test_a_file_edited_in_place_with_its_time_put_back_is_noticed(data):
+def test_file_edited_with_mtime_restored_is_prepared_again(data):
     path = pathlib.Path(data.path) / "07.png"
     path.write_bytes(encode(picture(7), "bmp"))
     first, before = images.load(data), path.stat()
@@ -152,28 +119,20 @@ def test_a_file_edited_in_place_with_its_time_put_back_is_noticed(data):
     assert everything(images.load(data)) - everything(first) == {new}
 
 
-def test_a_copy_of_other_times_and_inodes_is_the_same(data, decoded):
+def test_copied_folder_is_not_prepared_again_and_zip_has_same_digest(data, decoded, tmp_path):
     first = images.load(data)
-    shutil.copytree(data.path, data.path + ".new", copy_function=shutil.copyfile)
-    shutil.rmtree(data.path)
-    pathlib.Path(data.path + ".new").rename(data.path)
+    copy = tmp_path / "copy" / "pictures"
+    shutil.copytree(data.path, copy, copy_function=shutil.copyfile)  # other times and inodes
+    data.path = str(copy)
     assert images.load(data).digest == first.digest
     assert len(decoded) == 40
-
-
-def test_a_zip_replaced_in_place_is_noticed(data, tmp_path):
-    path, digests = tmp_path / "pictures.zip", []
-    for number in (1, 2):
-        contents = {f"{i}.bmp": encode(picture(number * 50 + i), "bmp") for i in range(40)}
-        zipped(path, contents)
-        os.utime(path, ns=(10**18, 10**18))
-        data.path = str(path)
-        digests.append(images.load(data).digest)
-    assert digests[0] != digests[1]
+    contents = {path.name: path.read_bytes() for path in copy.iterdir()}
+    data.path = str(zipped(tmp_path / "pictures.zip", contents))
+    assert images.load(data).digest == first.digest
 
 
 @pytest.mark.parametrize("place", ["PIL.__version__", "preparation.PreparedImages.VERSION"])
-def test_what_another_version_prepared_is_not_used(place, data, decoded, monkeypatch):
+def test_other_version_is_prepared_again(place, data, decoded, monkeypatch):
     images.load(data)
     target = f"vaegan_jax.data.{place}" if place.startswith("prep") else place
     monkeypatch.setattr(target, tfds.core.Version("0.0.1") if "VERSION" in place else "0")
@@ -182,7 +141,7 @@ def test_what_another_version_prepared_is_not_used(place, data, decoded, monkeyp
 
 
 def refuse(monkeypatch, method, name, times=10**9):
-    """Lets a method of paths fail for one name, so many times."""
+    """Makes a method of paths fail for one name, `times` times."""
     real, left = getattr(pathlib.Path, method), iter(range(times))
 
     def failing(path, *arguments, **options):
@@ -193,7 +152,7 @@ def refuse(monkeypatch, method, name, times=10**9):
     monkeypatch.setattr(pathlib.Path, method, failing)
 
 
-def test_a_file_that_could_not_be_read_once_is_used_when_it_can_be(data, monkeypatch, decoded):
+def test_unreadable_file_is_used_once_it_is_readable(data, monkeypatch, decoded):
     for _ in range(2):
         with monkeypatch.context() as patch:
             refuse(patch, "open", "07.png")
@@ -204,23 +163,18 @@ def test_a_file_that_could_not_be_read_once_is_used_when_it_can_be(data, monkeyp
     assert (loaded.skipped, len(everything(loaded))) == (0, 40)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_file_that_fails_while_it_is_prepared_is_tried_again(data, monkeypatch, times):
-    refuse(monkeypatch, "read_bytes", "07.png", times)
-    loaded = images.load(data)
-    assert (loaded.skipped, len(everything(loaded))) == (0, 40)
-
-
-def test_a_file_that_fails_only_while_it_is_prepared_is_named(data, monkeypatch):
+def test_file_unreadable_during_preparation_is_retried_then_refused(data, monkeypatch):
     with monkeypatch.context() as patch:
         refuse(patch, "read_bytes", "07.png")
         with pytest.raises(UserError, match=r"pictures.*07\.png"):
             images.load(data)
     assert not list(pathlib.Path(data.directory).rglob("dataset_info.json"))
-    assert len(everything(images.load(data))) == 40
+    refuse(monkeypatch, "read_bytes", "07.png", times=2)
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (0, 40)
 
 
-def test_a_file_that_fails_after_it_was_hashed_in_an_earlier_run_is_skipped(data, monkeypatch):
+def test_file_unreadable_after_it_was_hashed_is_skipped(data, monkeypatch):
     monkeypatch.setattr(hashing, "_RECENT_NS", 0)
     images.load(data)
     data.update({"image_size": 48})  # so that all are read again
@@ -229,7 +183,7 @@ def test_a_file_that_fails_after_it_was_hashed_in_an_earlier_run_is_skipped(data
     assert (loaded.skipped, len(everything(loaded))) == (1, 39)
 
 
-def test_the_number_of_workers_changes_no_bit(data, tmp_path):
+def test_result_does_not_depend_on_workers(data, tmp_path):
     one = images.load(data)
     data.workers, data.directory = 7, str(tmp_path / "again")
     seven = images.load(data)
@@ -237,21 +191,14 @@ def test_the_number_of_workers_changes_no_bit(data, tmp_path):
     np.testing.assert_array_equal(one.train[:], seven.train[:])
 
 
-def test_a_folder_and_its_zip_give_the_same_images(data, tmp_path):
-    loaded = images.load(data)
-    contents = {path.name: path.read_bytes() for path in pathlib.Path(data.path).iterdir()}
-    data.path = str(zipped(tmp_path / "pictures.zip", contents))
-    assert images.load(data).digest == loaded.digest
-
-
 def test_bad_files_are_skipped_counted_and_listed(data):
     folder = pathlib.Path(data.path)
-    whole = images.load(data)
+    complete = images.load(data)
     fill(folder, "empty.png", data=b"")
     fill(folder, "cut, or not.jpg", data=encode(picture(), "jpeg")[:-100])
     fill(folder, "text\n.gif", data=b"no image")
     loaded = images.load(data)
-    assert loaded.digest == whole.digest
+    assert loaded.digest == complete.digest
     assert loaded.skipped == 3
     with loaded.skipped_list.open(newline="") as file:
         rows = list(csv.reader(file))
@@ -260,31 +207,32 @@ def test_bad_files_are_skipped_counted_and_listed(data):
     assert rows[2][1] == "empty"
     assert "truncated" in rows[1][1]
     assert str(loaded.skipped_list) in images.describe(loaded)
-    assert "; skipped 3, which" in images.describe(loaded)
 
 
-def test_too_many_bad_files_stop_the_run_and_are_listed(data):
+def test_too_many_bad_files_are_refused(data):
     folder = pathlib.Path(data.path)
     for number in range(5):  # five of 45 are more than a tenth
         fill(folder, f"bad{number}.png", data=b"bad")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"5 of the 45 images .*skipped\.csv .*which is 0\.1"):
+        with pytest.raises(
+            UserError, match=r"5 of the 45 .*skipped\.csv.*data\.max_bad_fraction \(0\.1\)"
+        ):
             images.load(data)
     data.max_bad_fraction = 0.12
     loaded = images.load(data)
     assert (loaded.skipped, len(everything(loaded))) == (5, 40)
 
 
-def test_no_usable_file_at_all_stops_the_run(data, tmp_path):
+def test_source_without_usable_file_is_refused(data, tmp_path):
     data.path = str(tmp_path / "bad")
     fill(tmp_path / "bad", "a.png", "b.jpg", data=b"bad")
-    with pytest.raises(UserError, match=r"None of the 2 images of .*bad .*skipped\.csv") as caught:
+    with pytest.raises(UserError, match=r"2 images of .*bad .*skipped\.csv") as caught:
         images.load(data)
     listed = str(caught.value).rpartition(" ")[2].removesuffix(".")
     assert pathlib.Path(listed).read_text().count("not an image") == 2
 
 
-def test_duplicates_are_counted_and_stand_on_one_side(data):
+def test_duplicates_are_counted_and_in_one_split(data):
     folder = pathlib.Path(data.path)
     before = images.load(data)
     for number in range(40):  # the same pixels in another format
@@ -293,23 +241,13 @@ def test_duplicates_are_counted_and_stand_on_one_side(data):
     assert loaded.duplicates == 40
     assert before.duplicates == 0
     train = {image.tobytes() for image in loaded.train[:]}
+    assert train == {image.tobytes() for image in before.train[:]}
     assert not train & {image.tobytes() for image in loaded.held_out[:]}
     assert len(loaded.train) == 2 * len(before.train)
-    assert "40 of them equal to another" in images.describe(loaded)
+    assert "40 duplicates" in images.describe(loaded)
 
 
-def test_an_added_file_moves_no_other_across(data):
-    before = images.load(data)
-    train = {image.tobytes() for image in before.train[:]}
-    held_out = {image.tobytes() for image in before.held_out[:]}
-    for number in range(40, 60):
-        fill(pathlib.Path(data.path), f"0{number}.png", data=encode(picture(number), "png"))
-    after = images.load(data)
-    assert train < {image.tobytes() for image in after.train[:]}
-    assert held_out < {image.tobytes() for image in after.held_out[:]}
-
-
-def test_a_name_that_is_no_utf_8_is_prepared_and_listed(data):
+def test_name_that_is_not_utf8_is_prepared_and_listed(data):
     folder = os.fsencode(data.path)
     for name, content in ((b"caf\xe9.png", encode(picture(77), "png")), (b"th\xe9.png", b"bad")):
         with open(folder + b"/" + name, "wb") as file:  # noqa: PTH123 - a name of bytes
@@ -317,23 +255,6 @@ def test_a_name_that_is_no_utf_8_is_prepared_and_listed(data):
     loaded = images.load(data)
     assert len(everything(loaded)) == 41
     assert "th\\udce9.png" in loaded.skipped_list.read_text()
-
-
-def test_an_interrupted_preparation_leaves_nothing_that_is_trusted(data, monkeypatch):
-    real = preprocessing.prepare
-    calls = iter(range(100))
-
-    def fail(image, settings):
-        if next(calls) > 20:
-            raise KeyboardInterrupt
-        return real(image, settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocessing, "prepare", fail)
-        with pytest.raises(KeyboardInterrupt):
-            images.load(data)
-    assert not list(pathlib.Path(data.directory).rglob("dataset_info.json"))
-    assert len(everything(images.load(data))) == 40
 
 
 SLOWLY = """
@@ -352,7 +273,7 @@ images.load(config.data)
 """
 
 
-def test_a_killed_preparation_leaves_nothing_that_is_trusted_or_stays(data):
+def test_killed_preparation_is_not_used_and_is_removed(data):
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, data.path, data.directory], cwd=ROOT)
     folder = pathlib.Path(data.directory)
     for _ in range(600):
@@ -382,13 +303,12 @@ except UserError as error:
 """
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(data):
+def test_full_disk_is_reported(data):
     arguments = [sys.executable, "-c", WITHOUT_SPACE, data.path, data.directory]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
-    assert "pictures cannot be prepared" in message
-    assert "set data.directory to a folder that can be written and has space" in message
+    assert "data.directory" in message
     assert not list(pathlib.Path(data.directory).rglob("*array_record*"))
 
 
@@ -403,42 +323,16 @@ def test_two_processes_prepare_once(data):
     assert sum("Waiting for another process" in output for output in outputs) == 1
 
 
-def test_prepared_data_may_be_read_only(data, decoded):
-    images.load(data)
-    for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
-        path.chmod(0o500 if path.is_dir() else 0o400)
-    try:
-        assert len(everything(images.load(data))) == 40
-    finally:
-        for path in [pathlib.Path(data.directory), *pathlib.Path(data.directory).rglob("*")]:
-            path.chmod(0o700)
-    assert len(decoded) == 40
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_damaged_shards_are_named(data, damage):
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_damaged_shards_are_reported(data, damage):
     images.load(data)
     (shard,) = pathlib.Path(data.directory).rglob("*array_record*")
     content = bytearray(shard.read_bytes())
-    if damage == "cut":
+    if damage == "truncated":
         content = content[: len(content) // 2]
     else:
         for place in range(len(content) // 4, len(content), 500):
             content[place] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(UserError, match=r"prepared images in .* cannot be read .*: remove that"):
+    with pytest.raises(UserError, match="cannot be read"):
         everything(images.load(data))
-
-
-def test_progress_is_shown_in_a_terminal_only(data, capfd):
-    images.load(data)
-    out, err = capfd.readouterr()
-    assert "Preparing 40 images" in out
-    assert "images/s" in out
-    assert "\r" not in out + err
-
-
-def test_the_digest_follows_pixels_and_order():
-    digests = np.arange(3 * 32, dtype=np.uint8).reshape(3, 32)
-    assert preparation.digest(digests) == preparation.digest(digests.copy())
-    assert preparation.digest(digests) != preparation.digest(digests[::-1])

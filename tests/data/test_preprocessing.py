@@ -10,12 +10,12 @@ from vaegan_jax.data.preprocessing import Settings
 
 
 def gradient(width, height):
-    """An RGB image whose every pixel tells its place."""
+    """An RGB image with a unique colour per position."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray(np.stack([x, y, (x + y) % 256], axis=-1).astype(np.uint8))
 
 
-# Worked by hand from torchvision's rule: the shorter side becomes `size`, the longer one
+# Computed by hand from torchvision's rule: the shorter side becomes `size`, the longer one
 # int(size * long / short).
 @pytest.mark.parametrize(
     ("size", "to", "expected"),
@@ -31,20 +31,20 @@ def gradient(width, height):
         ((1000, 7), 16, (2285, 16)),  # 2285.7
     ],
 )
-def test_the_shorter_side_becomes_the_size(size, to, expected):
+def test_covering_size_of_a_square_is_torchvisions(size, to, expected):
     assert preprocessing.covering_size(*size, to, to) == expected
 
 
 @pytest.mark.parametrize(
     ("size", "to", "expected"),
     [
-        ((100, 100), (96, 64), (96, 96)),  # as wide as wanted, too high
-        ((300, 100), (96, 64), (192, 64)),  # as high as wanted, too wide
+        ((100, 100), (96, 64), (96, 96)),  # same width, too high
+        ((300, 100), (96, 64), (192, 64)),  # same height, too wide
         ((150, 100), (96, 64), (96, 64)),  # the same shape
         ((47, 31), (32, 16), (32, 21)),  # 32 * 31 / 47 = 21.1
     ],
 )
-def test_a_rectangle_is_covered(size, to, expected):
+def test_covering_size_of_a_rectangle(size, to, expected):
     assert preprocessing.covering_size(*size, *to) == expected
 
 
@@ -60,19 +60,13 @@ def test_a_rectangle_is_covered(size, to, expected):
         (26, 16, 5, 0),
     ],
 )
-def test_the_crop_is_about_the_centre(width, height, left, top):
+def test_crop_is_centred_as_in_torchvision(width, height, left, top):
     image = gradient(width, height)
     expected = np.asarray(image)[top : top + 16, left : left + 16]
     np.testing.assert_array_equal(preprocessing.prepare(image, Settings(16, 16)), expected)
 
 
-def test_the_resize_is_pillows_bilinear():
-    image = gradient(101, 67)
-    resized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(preprocessing.prepare(image, Settings(64, 64)), resized[:, 16:80])
-
-
-def test_halving_two_colours_gives_hand_worked_pixels():
+def test_resize_matches_hand_computed_triangle_filter():
     # Pillow's bilinear is a triangle of radius 2 when halving: of four columns, the two of a pair
     # weigh 3/8 each and their neighbours 1/8, renormalised at the border.
     row = np.array([[0, 80, 160, 240]] * 4, np.uint8)
@@ -83,18 +77,11 @@ def test_halving_two_colours_gives_hand_worked_pixels():
     np.testing.assert_array_equal(preprocessing.prepare(image, Settings(2, 2))[0, :, 0], expected)
 
 
-def test_a_palette_image_gives_colours_not_indices():
+def test_palette_is_looked_up():
     image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
     image.putpalette([200, 10, 20, 30, 220, 40])
     expected = [[[200, 10, 20], [30, 220, 40]], [[30, 220, 40], [200, 10, 20]]]
     np.testing.assert_array_equal(preprocessing.prepare(image, Settings(2, 2)), expected)
-
-
-def test_a_grey_image_is_repeated():
-    image = Image.fromarray(np.array([[3, 250]], np.uint8))
-    np.testing.assert_array_equal(
-        preprocessing.prepare(image, Settings(1, 2)), [[[3] * 3, [250] * 3]]
-    )
 
 
 @pytest.mark.parametrize(
@@ -107,11 +94,11 @@ def test_a_grey_image_is_repeated():
         ((1000, 7), (16, 16), (16, 1)),  # no less than a pixel
     ],
 )
-def test_a_rectangle_fits_within(size, to, expected):
+def test_fitting_size_of_a_rectangle(size, to, expected):
     assert preprocessing.fitting_size(*size, *to) == expected
 
 
-def test_padding_puts_the_whole_image_in_the_middle():
+def test_padding_centres_the_image():
     image = gradient(4, 2)
     padded = preprocessing.prepare(image, Settings(6, 4, fit="pad", background="#010203"))
     np.testing.assert_array_equal(padded[2:4], np.asarray(image))
@@ -119,7 +106,7 @@ def test_padding_puts_the_whole_image_in_the_middle():
     np.testing.assert_array_equal(padded[4:], np.full((2, 4, 3), (1, 2, 3)))
 
 
-def test_stretching_is_pillows_resize_to_the_target():
+def test_stretch_equals_pillows_resize():
     image = gradient(30, 10)
     expected = np.asarray(image.resize((16, 32), Image.Resampling.BILINEAR))
     stretched = preprocessing.prepare(image, Settings(32, 16, fit="stretch"))
@@ -127,13 +114,13 @@ def test_stretching_is_pillows_resize_to_the_target():
 
 
 @pytest.mark.parametrize("size", [(1, 101), (101, 1), (30_000, 2)])
-def test_a_strip_is_refused(size):
-    with pytest.raises(ValueError, match=f"as wide: {size[0]}x{size[1]} pixels"):
+def test_extreme_aspect_ratio_is_refused(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
         preprocessing.prepare(Image.new("RGB", size), Settings(16, 16))
     preprocessing.prepare(Image.new("RGB", (1, 100)), Settings(16, 16))
 
 
-def test_one_channel_is_pillows_luma():
+def test_one_channel_is_luma():
     image = Image.new("RGB", (2, 1))
     image.putdata([(255, 0, 0), (0, 0, 255)])
     # ITU-R 601-2: 0.299 red and 0.114 blue of 255, rounded.
@@ -141,13 +128,7 @@ def test_one_channel_is_pillows_luma():
     np.testing.assert_array_equal(grey, [[[76], [29]]])
 
 
-@given(value=st.integers(0, 255))
-def test_grey_stays_itself_in_one_channel(value):
-    grey = preprocessing.prepare(Image.new("L", (3, 2), value), Settings(2, 3, channels=1))
-    np.testing.assert_array_equal(grey, np.full((2, 3, 1), value))
-
-
-def test_transparency_shows_the_background():
+def test_transparency_is_composited_over_background():
     image = Image.new("RGBA", (3, 1))
     image.putdata([(10, 20, 30, 255), (200, 100, 50, 0), (250, 0, 100, 51)])
     # The last is a fifth opaque: 0.2 * (250, 0, 100) + 0.8 * (0, 100, 200).
@@ -155,7 +136,7 @@ def test_transparency_shows_the_background():
     np.testing.assert_array_equal(np.asarray(shown), [[[10, 20, 30], [0, 100, 200], [50, 80, 180]]])
 
 
-def test_transparency_of_grey_and_of_palettes():
+def test_transparency_of_grey_palette_and_colour_key():
     grey = Image.new("LA", (2, 1))
     grey.putdata([(7, 255), (7, 0)])
     assert np.asarray(preprocessing.to_rgb(grey, "white")).tolist() == [[[7] * 3, [255] * 3]]
@@ -167,11 +148,11 @@ def test_transparency_of_grey_and_of_palettes():
         assert shown.tolist() == [[[1, 2, 3], [0, 0, 0]]]
     keyed = Image.new("RGB", (2, 1))
     keyed.putdata([(9, 9, 9), (8, 8, 8)])
-    keyed.info["transparency"] = (9, 9, 9)  # one colour stands for nothing
+    keyed.info["transparency"] = (9, 9, 9)  # a transparent colour
     assert np.asarray(preprocessing.to_rgb(keyed, "red")).tolist() == [[[255, 0, 0], [8, 8, 8]]]
 
 
-def test_cmyk_by_the_plain_formula():
+def test_cmyk_matches_formula():
     image = Image.new("CMYK", (3, 1))
     image.putdata([(0, 0, 0, 0), (255, 0, 51, 0), (51, 102, 153, 51)])
     # 255 (1 - C) (1 - K): with K a fifth, 204 times 0.8, 0.6 and 0.4.
@@ -181,8 +162,8 @@ def test_cmyk_by_the_plain_formula():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_the_high_byte_counts_of_the_bits_that_are_used(bits, order):
-    low, high = 2 ** (bits - 8), 2**bits  # of one step of 8 bits, and of the whole range
+def test_high_bits_of_the_used_bits_are_kept(bits, order):
+    low, high = 2 ** (bits - 8), 2**bits  # of one step of 8 bits, and of the full range
     values = np.array([[0, low, 2 * low - 1, high // 2, high - 1]], np.uint16)
     data = values.astype(f"{order}u2").tobytes()
     image = Image.frombytes("I;16B" if order == ">" else "I;16", (5, 1), data)
@@ -190,15 +171,9 @@ def test_the_high_byte_counts_of_the_bits_that_are_used(bits, order):
     np.testing.assert_array_equal(grey, [[0, 1, 1, 128, 255]])
 
 
-def test_bits_become_black_and_white():
-    image = Image.fromarray(np.array([[True, False]]))
-    assert image.mode == "1"
-    assert np.asarray(preprocessing.to_rgb(image, "red")).tolist() == [[[255] * 3, [0] * 3]]
-
-
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_without_a_range_are_refused(mode):
-    with pytest.raises(ValueError, match=f"without a defined range .*mode {mode}"):
+def test_pixels_without_range_are_refused(mode):
+    with pytest.raises(ValueError, match=f"mode {mode}"):
         preprocessing.to_rgb(Image.new(mode, (2, 2)), "white")
 
 
@@ -217,7 +192,7 @@ def test_pixels_without_a_range_are_refused(mode):
         (8, "da cb"),  # left, bottom
     ],
 )
-def test_an_image_is_turned_as_its_exif_orientation_asks(orientation, stored):
+def test_exif_orientation_is_applied(orientation, stored):
     letters = [[ord(letter) for letter in row] for row in stored.split()]
     image = Image.fromarray(np.array(letters, np.uint8))
     image.getexif()[0x0112] = orientation
@@ -226,13 +201,13 @@ def test_an_image_is_turned_as_its_exif_orientation_asks(orientation, stored):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, "3", 2**16 - 1])
-def test_an_orientation_that_is_none_changes_nothing(orientation):
+def test_invalid_exif_orientation_is_ignored(orientation):
     image = gradient(3, 2)
     image.getexif()[0x0112] = orientation
     assert preprocessing.upright(image).tobytes() == image.tobytes()
 
 
-def test_flips_are_fair_and_follow_key_and_index_alone():
+def test_flips_are_fair_and_depend_on_key_and_index_only():
     images = np.arange(400 * 2 * 3, dtype=np.int32).reshape(400, 2, 3, 1)
     indices = np.random.default_rng(0).permutation(10_000)[:400].astype(np.int32)
     key = jax.random.key(3)
@@ -241,14 +216,14 @@ def test_flips_are_fair_and_follow_key_and_index_alone():
     same = np.array([(a == b).all() for a, b in zip(flipped, images, strict=True)])
     assert (mirrored != same).all()
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(400)
-    # Elsewhere in the batch, in another batch: the same images are mirrored.
+    # The same images are flipped in another order and another batch.
     part = np.asarray(preprocessing.random_flip(images[::-2], indices[::-2], key))
     np.testing.assert_array_equal(part, flipped[::-2])
     other = np.asarray(preprocessing.random_flip(images, indices, jax.random.key(4)))
     assert (other != flipped).any()
 
 
-def test_the_range_is_torchvisions_bit_for_bit():
+def test_network_range_is_bit_identical_to_torchvisions():
     pixels = np.arange(256, dtype=np.uint8)
     expected = (pixels.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
     scaled = np.asarray(preprocessing.to_network(pixels))
@@ -257,12 +232,12 @@ def test_the_range_is_torchvisions_bit_for_bit():
     assert (scaled[0], scaled[-1]) == (-1, 1)
 
 
-def test_every_pixel_survives_the_way_there_and_back():
+def test_uint8_round_trip_is_exact():
     pixels = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(preprocessing.to_uint8(preprocessing.to_network(pixels)), pixels)
 
 
-def test_values_beyond_the_range_are_clipped():
+def test_values_out_of_range_are_clipped():
     values = np.array([-np.inf, -7, -1, 0, 1, 3, np.inf], np.float32)
     np.testing.assert_array_equal(preprocessing.to_uint8(values), [0, 0, 0, 128, 255, 255, 255])
 
@@ -271,7 +246,7 @@ sizes = st.integers(1, 90)
 
 
 @given(width=sizes, height=sizes, to_width=st.integers(1, 40), to_height=st.integers(1, 40))
-def test_any_image_becomes_the_size_asked_for(width, height, to_width, to_height):
+def test_any_image_gets_the_requested_size(width, height, to_width, to_height):
     resized = preprocessing.covering_size(width, height, to_width, to_height)
     # It covers the target, touches it on one side, and keeps the shape to within a pixel.
     assert resized[0] >= to_width
@@ -281,16 +256,3 @@ def test_any_image_becomes_the_size_asked_for(width, height, to_width, to_height
     prepared = preprocessing.prepare(gradient(width, height), Settings(to_height, to_width))
     assert prepared.shape == (to_height, to_width, 3)
     assert prepared.dtype == np.uint8
-
-
-@given(
-    colour=st.tuples(*[st.integers(0, 255)] * 3),
-    width=sizes,
-    height=sizes,
-    fit=st.sampled_from(["crop", "stretch"]),
-)
-def test_one_colour_stays_one_colour(colour, width, height, fit):
-    prepared = preprocessing.prepare(
-        Image.new("RGB", (width, height), colour), Settings(8, 6, fit=fit)
-    )
-    assert (prepared == np.array(colour)).all()

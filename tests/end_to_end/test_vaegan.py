@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from vaegan_jax import trained
+from vaegan_jax import trained, weights
 from vaegan_jax.cli import main
-from vaegan_jax.export import weights
 
 SMALL = {
     "vae.steps": 4, "gan.steps": 4, "gan.discriminator_warmup_steps": 1, "training.log_every": 2,

@@ -4,11 +4,10 @@ import argparse
 import json
 import pathlib
 
-from vaegan_jax import trained
+from vaegan_jax import trained, weights
 from vaegan_jax.cli import common
 from vaegan_jax.errors import UserError
-from vaegan_jax.export import stablehlo as exporting
-from vaegan_jax.export import weights
+from vaegan_jax.export import formats as exporting
 from vaegan_jax.runtime.files import write_atomic
 
 _SUFFIXES = {"safetensors": weights.SUFFIX, "stablehlo": ".stablehlo"}
@@ -19,7 +18,7 @@ def export(arguments: argparse.Namespace) -> None:
     formats = list(dict.fromkeys(arguments.format))
     if arguments.dtype and "safetensors" not in formats:
         raise UserError("--dtype is of the parameters in safetensors: add that to --format.")
-    model = exporting.whole(common.load(arguments, encoder=True))
+    model = exporting.with_decoder(common.load(arguments, encoder=True))
     out = _without_suffix(arguments.out or pathlib.Path(_name(model)))
     paths = {name: out.with_name(out.name + _SUFFIXES[name]) for name in formats}
     card_path = out.with_name(f"{out.name}.json")

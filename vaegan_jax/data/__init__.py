@@ -1,1 +1,1 @@
-"""Where images come from, and the one way that they are prepared."""
+"""Data sets: sources of images, their preparation and the batches of train steps."""

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to its pixels, or to the reason why it has none."""
+"""Decodes image files, or gives the reason why a file cannot be used."""
 
 import enum
 import io
@@ -17,41 +17,39 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
     *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
 )
-"""Names that end so, in any case, are taken for images."""
+"""File name suffixes of images, in any case."""
 
-NOT_READ = (
+UNSUPPORTED = (
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".psd", ".svg"),
     *(".ico", ".tga", ".pcx", ".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr", ".eps", ".xcf"),
-    # Raw files of cameras.
-    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".raf"),
-    *(".rw2", ".pef", ".srw", ".3fr", ".x3f", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".rwl"),
-    *(".raw", ".mef", ".mos", ".fff", ".cap"),
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".orf", ".raf", ".rw2"),
+    *(".pef", ".srw", ".3fr", ".x3f", ".iiq", ".erf", ".kdc", ".mrw", ".rwl", ".raw", ".fff"),
 )
-"""Images, too, but of formats that are not read."""
+"""Suffixes of image formats that are not supported; the last two lines are raw formats."""
 
 HEAD_BYTES = 32
-"""`kind` needs so many bytes of a file."""
+"""Number of leading bytes of a file that `kind` needs."""
 
-# Suffixes of copies that editors, cameras' tools and downloads leave beside a file.
-_LEFTOVERS = (".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload")
+# Suffixes of backups and of incomplete downloads.
+_TEMPORARY = (".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload")
 _MIME_TYPES = mimetypes.MimeTypes().types_map[True]  # Python's own, the same on every machine
 _HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]"
     rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}",
     re.DOTALL,
 )
-_HEAD_NOT_READ = re.compile(
+_HEAD_UNSUPPORTED = re.compile(
     rb".{4}ftyp(hei|hev|mif1|msf1|avi[fs])|\0{3}\x0c(JXL |jP  )|\xff\x4f\xff\x51|8BPS", re.DOTALL
 )
 
 MAX_BYTES = 512 * 1024**2
-"""No file, packed or not, may be larger."""
+"""Maximum size of a file, after decompression."""
 
 MAX_PIXELS = 178_956_970
-"""No image may have more: Pillow's limit, half a gigabyte of RGB."""
+"""Maximum number of pixels of an image: Pillow's limit, half a gigabyte of RGB."""
 
 MAX_SAMPLE = "vaegan_jax.max_sample"
-"""The entry of an image's `info` with the largest sample that its file declares; 0 for none."""
+"""Key of `Image.info` for the maximum sample value that the file declares; 0 for none."""
 
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _PLANAR_CONFIGURATION = 258, 281, 284  # TIFF tags
 _LOW_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -59,73 +57,70 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 
 
 class Kind(enum.Enum):
-    """What a file is by its name, or by its first bytes where the name does not tell."""
+    """Type of a file by its name, or by its first bytes if the name does not determine it."""
 
     IMAGE = enum.auto()
-    NOT_READ = enum.auto()
+    UNSUPPORTED = enum.auto()
     OTHER = enum.auto()
 
 
 def kind(name: str, head: Callable[[], bytes]) -> Kind:
-    """Returns what a file is.
+    """Returns the type of a file.
 
     Args:
       name: of the file.
-      head: returns its first `HEAD_BYTES` bytes. It is called for names without a suffix, or with
-        one that belongs to no known type.
+      head: returns its first `HEAD_BYTES` bytes; called if the suffix is missing or unknown.
     """
     suffix = pathlib.PurePath(name).suffix.lower()
     if suffix in SUFFIXES:
         return Kind.IMAGE
-    if suffix in NOT_READ:
-        return Kind.NOT_READ
-    leftover = suffix in _LEFTOVERS or suffix.endswith("_original") or name.endswith("~")
-    if leftover or not _MIME_TYPES.get(suffix, "image/").startswith("image/"):
+    if suffix in UNSUPPORTED:
+        return Kind.UNSUPPORTED
+    temporary = suffix in _TEMPORARY or suffix.endswith("_original") or name.endswith("~")
+    if temporary or not _MIME_TYPES.get(suffix, "image/").startswith("image/"):
         return Kind.OTHER
     start = head()
     if _HEAD.match(start):
         return Kind.IMAGE
-    return Kind.NOT_READ if _HEAD_NOT_READ.match(start) else Kind.OTHER
+    return Kind.UNSUPPORTED if _HEAD_UNSUPPORTED.match(start) else Kind.OTHER
 
 
-class BadImage(Exception):  # noqa: N818 - a finding about a file, which does not stop a run
-    """A file that is no usable image; the message is the reason."""
+class BadImage(Exception):  # noqa: N818 - does not stop a run
+    """A file that is not a usable image; the message is the reason."""
 
 
 class Unreadable(BadImage):
-    """A file that cannot be read now, or changed since it was listed; it may be a good image."""
+    """A file that cannot be read, or that changed after it was listed."""
 
 
-def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads an image file, whatever its name: the first frame, all of its pixels.
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes the first frame of an image file.
 
-    16-bit colours become 8-bit ones by `to_eight_bits`; 16-bit grey stays as it is.
-
-    What a file's own checksums find is refused (PNG has them; a changed byte that JPEG, WebP,
-    GIF, BMP or TIFF can still decode cannot be told from a picture).
+    16-bit colours become 8-bit by `to_eight_bits`; 16-bit grey is kept. The checksums of PNG files
+    are verified; the other formats have none.
 
     Args:
-      data: the file.
-      most_pixels: that it may have, up to `MAX_PIXELS`.
+      data: content of the file.
+      max_pixels: maximum number of pixels, at most `MAX_PIXELS`.
 
     Raises:
-      BadImage: where the data is empty, damaged, cut off, too large or no image.
+      BadImage: if the data is empty, damaged, truncated, too large or not an image.
     """
     if not data:
         raise BadImage("empty")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > most_pixels:
+            if image.width * image.height > max_pixels:
                 raise BadImage(f"too large: {image.width}x{image.height} pixels")
             if image.format == "PNG":
-                image.verify()  # reads the checksums, and uses up the image
+                image.verify()  # afterwards the image cannot be loaded
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             layout = _layout(image)
             image.load()
             if image.format in ("PNG", "TIFF"):
                 image.info[MAX_SAMPLE] = _declared_maximum(image, data)
                 if layout in ("R", "C") and _tag(image, _BITS_PER_SAMPLE) == 16:
-                    # Pillow takes their bytes for samples.
+                    # Pillow would read each byte as a sample.
                     raise BadImage("16-bit colours in separate planes without compression")
                 if ";16" in layout and not image.mode.startswith("I"):
                     _scale_colours(image, layout, data)
@@ -133,23 +128,23 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage("not an image of a format that is read") from None
+        raise BadImage("not an image of a supported format") from None
     except Image.DecompressionBombError:
         raise BadImage(f"too large: more than {MAX_PIXELS} pixels") from None
-    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+    except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise BadImage(f"damaged: {one_line(error) or type(error).__name__}") from None
 
 
 def to_eight_bits(samples: np.ndarray, declared: int = 0) -> np.ndarray:
-    """Returns the high 8 bits of 16-bit samples, of as many bits as they use.
+    """Returns the high 8 bits of the bits that 16-bit samples use.
 
     Sensors of 10, 12 or 14 bits are often stored in the low bits of 16-bit files, most of which
-    do not say so. The number of bits is therefore the smallest usual one that holds both the
-    largest sample and the largest one that the file declares.
+    do not declare it. The number of bits is the smallest of 8, 10, 12, 14 and 16 that holds the
+    largest sample and the declared maximum.
 
     Args:
       samples: uint16, of one image.
-      declared: the largest value that the file says samples can have; 0 if it says nothing.
+      declared: maximum sample value that the file declares; 0 for none.
 
     Returns:
       uint8, of the same shape.
@@ -160,64 +155,62 @@ def to_eight_bits(samples: np.ndarray, declared: int = 0) -> np.ndarray:
 
 
 def _declared_maximum(image: Image.Image, data: bytes) -> int:
-    """Returns the largest sample by the file's header (PNG's sBIT, TIFF's tags); 0 for none."""
+    """Returns the maximum sample by the file's header (PNG's sBIT, TIFF's tags); 0 for none."""
     if image.format == "PNG":
-        found = re.search(rb"\0{3}[\1-\4]sBIT([\1-\x10])", data[: data.find(b"IDAT")])
-        return 2 ** found[1][0] - 1 if found else 0
+        chunk = re.search(rb"\0{3}[\1-\4]sBIT([\1-\x10])", data[: data.find(b"IDAT")])
+        return 2 ** chunk[1][0] - 1 if chunk else 0
     bits = _tag(image, _BITS_PER_SAMPLE)
     return max(_tag(image, _MAX_SAMPLE_VALUE), 2**bits - 1 if bits < 16 else 0)
 
 
 def _tag(image: Image.Image, tag: int) -> int:
-    """Returns the number in a tag of a TIFF, or the first of several; 0 where there is none."""
+    """Returns the (first) number in a TIFF tag; 0 if the tag is missing."""
     value = getattr(image, "tag_v2", {}).get(tag)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) and value > 0 else 0
 
 
 def _layout(image: ImageFile.ImageFile) -> str:
-    """Returns Pillow's name for how samples lie in a PNG or TIFF, such as RGB;16B."""
-    arguments = image.tile[0][3] if image.tile else None
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    """Returns Pillow's raw mode of a PNG or TIFF, such as RGB;16B."""
+    args = image.tile[0][3] if image.tile else None
+    return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _scale_colours(image: Image.Image, layout: str, data: bytes) -> None:
-    """Applies `to_eight_bits` to 16-bit colours, of which Pillow keeps no more than the high byte.
+    """Applies `to_eight_bits` to 16-bit colours, of which Pillow keeps only the high bytes.
 
-    Where the high byte shows that few bits are used, the low one is decoded as if the samples were
-    in the other byte order.
+    If the high bytes show that fewer than 15 bits are used, the low bytes are decoded by reading
+    the samples in the opposite byte order.
 
     Raises:
-      BadImage: where the layout is not one of those of which that is possible.
+      BadImage: if Pillow cannot read this layout in the opposite byte order.
     """
     high = np.asarray(image)
     colours, alpha = (high[..., :3], high[..., 3:]) if image.mode == "RGBA" else (high, high[:0])
     if min(part.max() for part in (colours, alpha) if part.size) >= 64:
         return  # more than 14 bits
     bands, _, form = layout.partition(";")
-    if layout == "LA;16B":  # which Pillow makes RGBA
+    if layout == "LA;16B":  # Pillow converts it to RGBA
         low = _decode_as("RGBA", data)[..., [1, 1, 1, 3]]
     elif (
         bands in ("RGB", "RGBA", "RGBX", "CMYK")
         and form in _LOW_BYTES
-        and _tag(image, _PLANAR_CONFIGURATION) != 2  # libtiff's planes have no other byte order
+        and _tag(image, _PLANAR_CONFIGURATION) != 2  # libtiff reads planes in native order only
     ):
         low = _decode_as(f"{bands};{_LOW_BYTES[form]}", data)
     else:
-        raise BadImage(
-            f"16-bit colours of fewer than 15 bits in a layout that is not read: {layout}"
-        )
+        raise BadImage(f"16-bit colours of fewer than 15 bits in an unsupported layout: {layout}")
     samples = high.astype(np.uint16) << 8 | low
     colours, alpha = samples[..., : colours.shape[-1]], samples[..., colours.shape[-1] :]
     parts = [to_eight_bits(colours, image.info[MAX_SAMPLE])]
-    if alpha.size:  # opaque may be the largest value of the colours, or 65535
+    if alpha.size:  # an opaque pixel may have the largest colour value, or 65535
         parts.append(to_eight_bits(alpha))
     pixels = np.concatenate(parts, axis=-1)
     image.paste(Image.frombytes(image.mode, image.size, pixels.tobytes()))
 
 
 def _decode_as(layout: str, data: bytes) -> np.ndarray:
-    """Decodes a PNG or TIFF as if its samples lay in another way of as many bits."""
+    """Decodes a PNG or TIFF with another raw mode of the same number of bits."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         image.tile = [
             tile._replace(args=(layout, *tile[3][1:]) if isinstance(tile[3], tuple) else layout)

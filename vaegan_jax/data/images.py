@@ -1,4 +1,4 @@
-"""Loads the images of a run: found, prepared once, split by content."""
+"""Loads the data set of a run: opens the source, prepares it once, splits it by content."""
 
 import functools
 import hashlib
@@ -20,17 +20,18 @@ _ATTEMPTS = 3
 
 
 class Split:
-    """Images at rest, uint8 [N, H, W, C], of which those are read that are asked for.
+    """Images on disk, uint8 [N, H, W, C], read by index.
 
     Attributes:
       shape: (N, H, W, C).
+      image_shape: (height, width, channels).
     """
 
     def __init__(
         self, prepared: Prepared, positions: np.ndarray, image_shape: tuple[int, int, int]
     ) -> None:
-        """Takes those images of a preparation that stand at `positions`."""
-        self._prepared, self._positions, self._image_shape = prepared, positions, image_shape
+        """Selects the images at `positions` of a prepared source."""
+        self._prepared, self._positions, self.image_shape = prepared, positions, image_shape
         self.shape = (len(positions), *image_shape)
 
     def __len__(self) -> int:
@@ -38,34 +39,28 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all of them take in memory."""
+        """Size of all images in memory, in bytes."""
         return int(np.prod(self.shape))
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one image."""
-        return self._image_shape
-
     def take(self, rows: np.ndarray) -> "Split":
-        """Returns some of these images, none of them read yet."""
-        return Split(self._prepared, self._positions[rows], self._image_shape)
+        """Returns a subset, without reading it."""
+        return Split(self._prepared, self._positions[rows], self.image_shape)
 
     def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:
-        """Reads images, uint8 [n, H, W, C]; from several threads at once if need be.
+        """Reads images, uint8 [n, H, W, C]; thread-safe.
 
         Raises:
-          UserError: where the prepared files are damaged.
+          UserError: if the prepared files are damaged.
         """
         positions = self._positions[indices]
-        images = np.empty((len(positions), *self.shape[1:]), np.uint8)
+        images = np.empty((len(positions), *self.image_shape), np.uint8)
         try:
             for image, position in zip(images, positions.tolist(), strict=True):
                 image[:] = self._prepared.examples[position]["image"]
-        except Exception as error:  # the reader's own kinds, which it does not name
+        except Exception as error:  # the reader does not document what it raises
             raise UserError(
                 f"The prepared images in {self._prepared.skipped_list.parent} cannot be read "
-                f"({one_line(error)}): remove that folder, and they are prepared "
-                "again."
+                f"({one_line(error)}): remove that folder to have them prepared again."
             ) from error
         return images
 
@@ -74,12 +69,12 @@ class Images(NamedTuple):
     """A data set.
 
     Attributes:
-      train: what the networks learn from.
-      held_out: what they never see.
-      digest: of all pixels and their order; two runs with the same digest saw the same data.
-      skipped: files that could not be used.
-      skipped_list: the CSV that names them, with reasons.
-      duplicates: images that equal an earlier one, pixel for pixel.
+      train: training images.
+      held_out: images for evaluation only.
+      digest: SHA-256 of all pixels and their order, in hex.
+      skipped: number of unusable files.
+      skipped_list: CSV file of their names and the reasons.
+      duplicates: number of images with the same pixels as an earlier one.
     """
 
     train: Split
@@ -96,40 +91,37 @@ class Images(NamedTuple):
 
 
 def load(data: ConfigDict) -> Images:
-    """Returns the images that ``config.data`` names, preparing them at the first use.
+    """Returns the images of ``config.data``; prepares them on first use.
 
     Raises:
-      UserError: where they are not there, cannot be prepared, or are too few.
+      UserError: if the images are missing, cannot be prepared, or are too few.
     """
     try:
         source, prepared = _prepare(data)
-    except (OSError, RuntimeError) as error:  # the latter is how the shards' writer fails
+    except (OSError, RuntimeError) as error:  # the shard writer raises RuntimeError
         raise UserError(
-            f"The images of {data.path or data.name} cannot be prepared "
-            f"({one_line(error)}): set data.directory to a folder that can be "
-            "written and has space."
+            f"The images of {data.path or data.name} cannot be prepared ({one_line(error)}): set "
+            "data.directory to a writable folder with enough free space."
         ) from error
     held_out = is_held_out(prepared.digests, data.held_out_one_in)
     if held_out.all() or not held_out.any():
         raise UserError(
-            f"All {len(held_out)} images of {source.label} fall on one side of the split into "
-            "training and held-out images: use more images, or change data.held_out_one_in."
+            f"The training split or the held-out split of the {len(held_out)} images of "
+            f"{source.label} is empty: use more images, or change data.held_out_one_in."
         )
-    height, width, channels, *_ = settings(data)
-    split = functools.partial(Split, prepared, image_shape=(height, width, channels))
-    unique = np.unique(prepared.digests, axis=0)
+    split = functools.partial(Split, prepared, image_shape=settings(data).image_shape)
     return Images(
         train=split(np.flatnonzero(~held_out)),
         held_out=split(np.flatnonzero(held_out)),
         digest=preparation.digest(prepared.digests),
         skipped=prepared.skipped,
         skipped_list=prepared.skipped_list,
-        duplicates=len(held_out) - len(unique),
+        duplicates=len(held_out) - len(np.unique(prepared.digests, axis=0)),
     )
 
 
 def _prepare(data: ConfigDict) -> tuple[sources.Source, Prepared]:
-    """Opens and prepares the source, again where it changed in between."""
+    """Opens and prepares the source; retries if it changes meanwhile."""
     workers = thread_count(data.workers)
     for _ in range(_ATTEMPTS):
         source = open_source(data)
@@ -141,21 +133,21 @@ def _prepare(data: ConfigDict) -> tuple[sources.Source, Prepared]:
             reason = error
             _hash_cache(data).unlink(missing_ok=True)
     raise UserError(
-        f"The images of {source.label} cannot be prepared, since {reason}: run the same command "
-        "again when nothing writes to them."
+        f"The images of {source.label} cannot be prepared ({reason}): run the same command again "
+        "when no other program writes to them."
     )
 
 
 def _hash_cache(data: ConfigDict) -> pathlib.Path:
-    """Returns where the hashes of the source's files are kept; see `hash_files`."""
-    place = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
-    key = hashlib.sha256(json.dumps([data.name, data.split, place]).encode()).hexdigest()[:16]
+    """Returns the file that caches the hashes of the source's files; see `hash_files`."""
+    path = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
+    key = hashlib.sha256(json.dumps([data.name, data.split, path]).encode()).hexdigest()[:16]
     directory = preparation.data_directory(data.directory)
     return directory / "prepared_images" / f"hashes-{key}.json"
 
 
 def facts(images: Images) -> dict[str, Any]:
-    """Returns what a run notes of its images: their digest, counts and shape."""
+    """Returns what a run records of its images: digest, counts and shape."""
     return {
         "digest": images.digest,
         "train": len(images.train),
@@ -167,24 +159,24 @@ def facts(images: Images) -> dict[str, Any]:
 
 
 def describe(images: Images) -> str:
-    """Returns a line on what was found and what was left out."""
+    """Returns a one-line summary for the user."""
     height, width, channels = images.shape
     text = (
-        f"{len(images.train)} images to train on and {len(images.held_out)} held out, "
+        f"{len(images.train)} training images and {len(images.held_out)} held-out images, "
         f"{height}x{width}, {'colour' if channels == 3 else 'grey'}"
     )
     if images.duplicates:
-        text += f"; {images.duplicates} of them equal to another, on the same side"
+        text += f"; {images.duplicates} duplicates, each in the same split as its original"
     if images.skipped:
-        text += f"; skipped {images.skipped}, which {images.skipped_list} lists with the reasons"
+        text += f"; {images.skipped} files skipped, see {images.skipped_list}"
     return text
 
 
 def open_source(data: ConfigDict) -> sources.Source:
-    """Returns the source that ``config.data`` names.
+    """Returns the source of ``config.data``.
 
     Raises:
-      UserError: where it is not there or holds no image.
+      UserError: if it does not exist or holds no image.
     """
     cache = _hash_cache(data)
     if data.name == "comic_faces":
@@ -195,21 +187,21 @@ def open_source(data: ConfigDict) -> sources.Source:
 
 
 def settings(data: ConfigDict) -> Settings:
-    """Returns what ``config.data`` wants images made into."""
+    """Returns the preprocessing settings of ``config.data``."""
     size = data.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return Settings(height, width, data.channels, data.fit, data.background)
 
 
 def is_held_out(digests: np.ndarray, one_in: int) -> np.ndarray:
-    """Decides for each image, by its pixels alone, whether it is held out.
+    """Returns which images are held out, by their pixels alone.
 
-    So the split depends on no name and no order, an image added moves no other, and equal images
-    stand on the same side.
+    So the split does not depend on names or order, adding an image does not move another one, and
+    duplicates are in the same split.
 
     Args:
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.
-      one_in: the share held out is one in so many.
+      one_in: on average one image in `one_in` is held out.
 
     Returns:
       bool [N].

@@ -1,10 +1,9 @@
-"""Prepares a source once: every image decoded, preprocessed and written as array_record.
+"""Prepares a source once: decodes and preprocesses every image and writes array_record files.
 
-What is prepared lies in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``, where the key follows from
-the source's identity, the settings, this builder's version and Pillow's. So other images or another
-size are another preparation, and the same again is found within seconds. Beside it lies
-``skipped.csv``, the files that could not be used. A preparation is written into a folder that is
-renamed when all is done; what an interrupted one left behind is removed by the next.
+Prepared images are stored in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``. The key is a hash of
+the source's identity, the settings, the builder's version and Pillow's version. ``skipped.csv``
+lists the files that could not be used. The images are written to a temporary folder that is renamed
+at the end; the temporary folder of an interrupted preparation is removed by the next one.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -42,13 +42,13 @@ _SHARD_BYTES = 256 * 2**20
 
 
 class Prepared(NamedTuple):
-    """Images as they were prepared.
+    """Prepared images.
 
     Attributes:
-      examples: what TFDS reads; each has ``image``, uint8 [H, W, C], and ``name``.
+      examples: dicts with ``image``, uint8 [H, W, C], and ``name``, read by TFDS.
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.
-      skipped: how many files could not be used.
-      skipped_list: the CSV that names them, with reasons.
+      skipped: number of unusable files.
+      skipped_list: CSV file of their names and the reasons.
     """
 
     examples: Sequence[dict[str, Any]]
@@ -58,9 +58,9 @@ class Prepared(NamedTuple):
 
 
 class PreparedImages(tfds.core.DatasetBuilder):
-    """The TFDS builder of prepared images; `prepare` is the way to it."""
+    """TFDS builder of prepared images, used by `prepare`."""
 
-    # To be raised whenever a file's pixels come out otherwise, or other files are used.
+    # Increase it with every change of the pixels of a file or of the selection of files.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "16-bit files of fewer bits."}  # noqa: RUF012 - TFDS reads it
 
@@ -77,11 +77,9 @@ class PreparedImages(tfds.core.DatasetBuilder):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        height, width, channels, *_ = self._settings
-        # Plain bytes: lossless, and the quickest to write and to read.
-        image = tfds.features.Tensor(
-            shape=(height, width, channels), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-        )
+        shape, raw = self._settings.image_shape, tfds.features.Encoding.BYTES
+        # Raw bytes: lossless, and the fastest to write and to read.
+        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=raw)
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
@@ -90,12 +88,10 @@ class PreparedImages(tfds.core.DatasetBuilder):
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        del dl_manager, download_config  # there is nothing to download
-        # Written in order and as they come: the writer behind TFDS's generators holds a gigabyte
-        # in memory, and needs TensorFlow beyond it.
-        height, width, channels, *_ = self._settings
-        per_shard = max(1, _SHARD_BYTES // (height * width * channels))
-        info = self._info()  # of the folder that is renamed when all is done
+        del dl_manager, download_config
+        # The writer of TFDS's generators would hold a gigabyte in memory and need TensorFlow.
+        per_shard = max(1, _SHARD_BYTES // math.prod(self._settings.image_shape))
+        info = self._info()  # of the temporary folder
         writer = tfds.core.SequentialWriter(info, per_shard, file_format=_FORMAT)
         writer.initialize_splits([_SPLIT])
         names, skipped, digests = self._source.names, list(self._source.skipped), []
@@ -113,22 +109,24 @@ class PreparedImages(tfds.core.DatasetBuilder):
         writer.close_all()
         self.info.set_splits(info.splits)
         self.info.set_file_format(_FORMAT)
-        _write_list(self._list_path, skipped)
+        with self._list_path.open("w", newline="", encoding="utf-8") as file:
+            rows = [(_printable(name), reason) for name, reason in skipped]
+            csv.writer(file).writerows([Skipped._fields, *rows])
         if not digests:
             raise UserError(
-                f"None of the {len(names)} images of {self._source.label} can be used; why is "
-                f"listed in {self._list_path}."
+                f"None of the {len(names)} images of {self._source.label} can be used; the reasons "
+                f"are listed in {self._list_path}."
             )
         np.save(pathlib.Path(self.data_path) / _DIGESTS, np.stack(digests))
         self.info.metadata["skipped"] = len(skipped)
 
-    def _as_dataset(self, *arguments: Any, **options: Any) -> Any:
+    def _as_dataset(self, *args: Any, **options: Any) -> Any:
         raise NotImplementedError("Use as_data_source: a tf.data.Dataset would need TensorFlow.")
 
     def _results(self) -> Iterator[np.ndarray | Skipped]:
-        """Yields what became of each file, in order, worked out by several threads.
+        """Yields the preprocessed image of each file, or why it is skipped, in order.
 
-        Threads suffice, since Pillow decodes and resizes outside Python's lock.
+        Threads suffice, since Pillow releases the GIL to decode and resize.
         """
         names = self._source.names
 
@@ -137,18 +135,16 @@ class PreparedImages(tfds.core.DatasetBuilder):
                 image = decoding.decode(self._source.read(position))
                 return preprocessing.prepare(image, self._settings)
             except decoding.Unreadable as reason:
-                # Perhaps a good image: a preparation without it must not be kept.
+                # It may be a good image: a preparation without it must not be kept.
                 raise decoding.Unreadable(f"{names[position]} {reason}") from None
             except (decoding.BadImage, ValueError) as reason:
                 return Skipped(names[position], str(reason))
 
         options = grain.ReadOptions(self._workers, prefetch_buffer_size=8 * self._workers)
         results = grain.MapDataset.range(len(names)).map(work).to_iter_dataset(options)
-        bar = tqdm(results, "preparing", len(names), unit=" images", disable=None)
         with warnings.catch_warnings():
-            # Pillow warns of oddities in headers; what it cannot read, it raises.
-            warnings.simplefilter("ignore")
-            yield from bar
+            warnings.simplefilter("ignore")  # Pillow's, of unusual headers
+            yield from tqdm(results, "preparing", len(names), unit=" images", disable=None)
 
 
 def prepare(
@@ -156,23 +152,23 @@ def prepare(
     settings: Settings,
     directory: str,
     workers: int,
-    most_bad: float,
+    max_bad_fraction: float,
 ) -> Prepared:
-    """Returns the images of a source as the settings want them, prepared at the first use.
+    """Returns the preprocessed images of a source; prepares them on first use.
 
     Args:
       source: the files.
-      settings: what images are made into.
-      directory: where prepared data is kept; TFDS's own folder if empty.
+      settings: of the preprocessing.
+      directory: folder of prepared data; TFDS's default if empty.
       workers: threads that decode.
-      most_bad: the share of files that may be unusable.
+      max_bad_fraction: maximum fraction of unusable files.
 
     Raises:
-      UserError: where more files are unusable, or the folder cannot be written.
-      Unreadable: where a file cannot be read any more, or has changed since it was listed.
+      UserError: if more files are unusable, or the folder cannot be written.
+      Unreadable: if a file can no longer be read, or changed since it was listed.
     """
-    made_by = [str(PreparedImages.VERSION), PIL.__version__]
-    facts = json.dumps([source.identity, settings, *made_by])
+    versions = [str(PreparedImages.VERSION), PIL.__version__]
+    facts = json.dumps([source.identity, settings, *versions])
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
     name = f"{label or 'images'}-{settings.height}x{settings.width}-{key}"
@@ -181,14 +177,8 @@ def prepare(
     list_path = folder / _SKIPPED
 
     def make_builder() -> PreparedImages:
-        return PreparedImages(
-            source,
-            settings,
-            workers,
-            list_path,
-            data_dir=root,
-            config=tfds.core.BuilderConfig(name=name),
-        )
+        config = tfds.core.BuilderConfig(name=name)
+        return PreparedImages(source, settings, workers, list_path, data_dir=root, config=config)
 
     builder = make_builder()
     if not builder.is_prepared():
@@ -196,15 +186,15 @@ def prepare(
             builder = make_builder()
             if not builder.is_prepared():
                 _prepare(builder, source, settings, folder)
-                builder = make_builder()  # which reads what was written
+                builder = make_builder()  # reads the files just written
     digests = np.load(pathlib.Path(builder.data_path) / _DIGESTS)
     skipped: int = builder.info.metadata["skipped"]
-    all_files = len(digests) + skipped
-    if skipped > most_bad * all_files:
+    total = len(digests) + skipped
+    if skipped > max_bad_fraction * total:
         raise UserError(
-            f"{skipped} of the {all_files} images of {source.label} cannot be used, as "
-            f"{list_path} lists with the reasons: mend or remove them, or raise "
-            f"data.max_bad_fraction, which is {most_bad}."
+            f"{skipped} of the {total} images of {source.label} cannot be used, for the reasons in "
+            f"{list_path}: repair or remove them, or raise data.max_bad_fraction "
+            f"({max_bad_fraction})."
         )
     return Prepared(builder.as_data_source(split=_SPLIT), digests, skipped, list_path)
 
@@ -212,42 +202,42 @@ def prepare(
 def _prepare(
     builder: PreparedImages, source: Source, settings: Settings, folder: pathlib.Path
 ) -> None:
-    for left_behind in folder.glob("incomplete.*"):
-        shutil.rmtree(left_behind)
+    for incomplete in folder.glob("incomplete.*"):
+        shutil.rmtree(incomplete)
     count, size = len(source.names), f"{settings.height}x{settings.width}"
     print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
     began = time.perf_counter()
-    tfds.disable_progress_bar()  # ours knows how much there is to do
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says much that is of no use here
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS's messages
         builder.download_and_prepare()
     seconds = time.perf_counter() - began
     print(f"Prepared in {seconds:.1f} s, {count / seconds:.0f} images/s", flush=True)
 
 
 def data_directory(directory: str) -> pathlib.Path:
-    """Returns where data is kept: the folder named, or else TFDS's own.
+    """Returns ``data.directory``, or TFDS's default folder if it is empty.
 
     Raises:
-      UserError: for a path that TFDS would take for a pattern.
+      UserError: if TFDS would read the path as a pattern.
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     path = pathlib.Path(directory or default).expanduser()
     if set("*?\\") & set(str(path.absolute())):
         raise UserError(
-            f"data.directory is {path.absolute()}, and TFDS takes *, ? and backslashes in it for "
-            "patterns: name a folder without them."
+            f"data.directory is {path.absolute()}, but TFDS reads *, ? and backslashes as a "
+            "pattern: use a folder without them."
         )
     return path
 
 
 def digest(digests: np.ndarray) -> str:
-    """Returns one hex digest of all images and their order from the digest of each."""
+    """Returns the hex digest of all images, in order, from the digests of each."""
     return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process prepares the same."""
+    """Waits until no other process prepares the same images."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
@@ -261,13 +251,6 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _write_list(path: pathlib.Path, skipped: Sequence[Skipped]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Skipped._fields)
-        writer.writerows((_printable(name), reason) for name, reason in skipped)
-
-
 def _printable(name: str) -> str:
-    """Returns a file name that UTF-8 can write, whatever bytes it came from."""
+    """Returns a file name with undecodable bytes escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,8 +1,7 @@
-"""The one preprocessing, and the way to the networks' range and back.
+"""Preprocessing of images, and conversion to and from the range of the networks.
 
-With the default fit, the arithmetic is that of torchvision's ``Resize``, ``CenterCrop``,
-``ToTensor`` and ``Normalize(0.5, 0.5)`` on Pillow images, so that figures can be compared with
-other people's.
+With the default fit, the result equals torchvision's ``Resize``, ``CenterCrop``, ``ToTensor`` and
+``Normalize(0.5, 0.5)`` on Pillow images.
 """
 
 from typing import NamedTuple
@@ -14,11 +13,10 @@ from PIL import Image, ImageColor
 
 from vaegan_jax.data import decoding
 
-CHANNELS = (1, 3)
 MAX_ASPECT_RATIO = 100
-"""How many times its shorter side an image's longer side may be."""
+"""Maximum ratio of an image's longer side to its shorter side."""
 
-# The EXIF tag, and what undoes each of its values (EXIF 2.32, section 4.6.5).
+# The EXIF tag, and the transpose that undoes each of its values (EXIF 2.32, section 4.6.5).
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,16 +31,15 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 class Settings(NamedTuple):
-    """What images are made into.
+    """Settings of the preprocessing.
 
     Attributes:
       height: in pixels.
       width: in pixels.
       channels: 3 for RGB, 1 for grey.
-      fit: "crop" covers the target and cuts off what is beyond it, "pad" fits the whole image
-        into it, "stretch" gives up the image's shape.
-      background: a colour by name or as "#rrggbb", under transparent pixels and around padded
-        images.
+      fit: "crop" covers the target size and crops the centre, "pad" fits the image within it and
+        pads, "stretch" changes the aspect ratio.
+      background: colour of padding and of transparent pixels, a name or "#rrggbb".
     """
 
     height: int
@@ -51,23 +48,28 @@ class Settings(NamedTuple):
     fit: str = "crop"
     background: str = "white"
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.height, self.width, self.channels
+
 
 def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
-    """Returns an image as `settings` want it.
+    """Preprocesses an image.
 
-    The steps are `upright`, `to_rgb`, a resize (Pillow bilinear) to the size that the fit asks
-    for, the crop or the padding about the centre, and for one channel Pillow's luma.
+    Applies `upright` and `to_rgb`, resizes (Pillow bilinear) as the fit requires, crops or pads
+    about the centre, and converts to Pillow's luma for one channel.
 
     Args:
-      image: of any mode that `to_rgb` takes.
+      image: of any mode that `to_rgb` accepts.
       settings: size, channels, fit and background.
 
     Returns:
       uint8 [height, width, channels].
 
     Raises:
-      ValueError: for pixels of no defined range, and for an image more than 100 times as long as
-        it is wide, whose resize could fill the memory.
+      ValueError: if the pixels have no defined range, or the aspect ratio exceeds
+        `MAX_ASPECT_RATIO` (the resized image could fill the memory).
     """
     height, width, channels, fit, background = settings
     image = to_rgb(upright(image), background)
@@ -104,36 +106,33 @@ def covering_size(width: int, height: int, to_width: int, to_height: int) -> tup
 
 
 def fitting_size(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int]:
-    """Returns the (width, height) of the largest resize that lies within the target."""
+    """Returns the (width, height) of the largest resize within the target."""
     if width * to_height >= height * to_width:
         return to_width, max(1, int(to_width * height / width))
     return max(1, int(to_height * width / height)), to_height
 
 
-def stretched_size(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int]:
-    """Returns the target's (width, height), whatever the image's."""
-    del width, height
-    return to_width, to_height
-
-
-FITS = {"crop": covering_size, "pad": fitting_size, "stretch": stretched_size}
+FITS = {
+    "crop": covering_size,
+    "pad": fitting_size,
+    "stretch": lambda width, height, to_width, to_height: (to_width, to_height),
+}
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turns or mirrors an image as its EXIF orientation asks for; none or a broken one is none."""
+    """Applies an image's EXIF orientation; a missing or invalid one is ignored."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # whatever a broken header makes Pillow raise; the pixels are fine
+    except Exception:  # Pillow raises many types on a damaged header
         return image
     transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
 
 
 def to_rgb(image: Image.Image, background: str) -> Image.Image:
-    """Converts an image of any mode to RGB; transparent pixels show the background.
+    """Converts an image of any mode to RGB, composited over the background.
 
-    Palettes are looked up, grey is repeated, CMYK is converted by Pillow's
-    ``(1 - C) (1 - K)``, and 16-bit grey becomes 8-bit by `decoding.to_eight_bits`.
+    CMYK is converted by Pillow's ``(1 - C) (1 - K)``, 16-bit grey by `decoding.to_eight_bits`.
 
     Raises:
       ValueError: for 32-bit integers and floats, which have no defined range.
@@ -144,8 +143,8 @@ def to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels without a defined range (Pillow's mode {image.mode})")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
-        under = Image.new("RGBA", image.size, ImageColor.getrgb(background))
-        image = Image.alpha_composite(under, image.convert("RGBA"))
+        canvas = Image.new("RGBA", image.size, ImageColor.getrgb(background))
+        image = Image.alpha_composite(canvas, image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -155,21 +154,21 @@ def to_network(images: jax.Array) -> jax.Array:
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """Scales float [-1, 1] to uint8 [0, 255] with rounding; values beyond are clipped."""
+    """Scales float [-1, 1] to uint8 [0, 255] with rounding and clipping."""
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
 def random_flip(images: jax.Array, indices: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each image, left to right, with probability one half.
+    """Flips each image horizontally with probability one half.
 
     Args:
       images: [B, H, W, C].
-      indices: int32 [B], which image of the data set each is. An image's flip depends on the key
-        and on its index alone, not on its place in the batch.
-      key: of this step and this purpose.
+      indices: of the images in the data set, int32 [B]. A flip depends only on the key and the
+        index, not on the position in the batch.
+      key: of this step and purpose.
 
     Returns:
-      The images, of the same shape and dtype.
+      Images of the same shape and dtype.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     flipped = jax.vmap(jax.random.bernoulli)(keys)

@@ -1,1 +1,1 @@
-"""A latent space looked at in the browser: decoder and generator side by side for one latent."""
+"""Latent space explorer in the browser, with decoder and generator side by side."""

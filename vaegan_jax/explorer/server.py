@@ -1,4 +1,4 @@
-"""The explorer's server: a few requests, each bounded, over one session."""
+"""HTTP server of the explorer: validated requests to one session, few of which run at a time."""
 
 import base64
 import functools
@@ -6,8 +6,7 @@ import importlib.resources
 import io
 import json
 import secrets
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -24,14 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vaegan_jax.data.decoding import BadImage
 from vaegan_jax.errors import UserError
-from vaegan_jax.explorer.session import Crop, NotThere, Session
+from vaegan_jax.explorer.session import Crop, NotFound, Session
 
 MAX_UPLOAD_BYTES = 20 * 2**20
 MAX_LATENT = 1000.0
 MAX_NEAREST = 24
-SECONDS_FOR_BODY = 20.0
+BODY_TIMEOUT = 20.0
 
-_RUNNING, _WAITING = 2, 6
+_MAX_RUNNING = 2
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _COOKIE = "vaegan_explorer"
 _PAGES = {
@@ -52,156 +51,126 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-Result = TypeVar("Result")
-
-
-class Gate:
-    """Lets a few jobs run in threads and a few wait; whoever comes beyond is told so at once."""
-
-    def __init__(self, running: int, waiting: int) -> None:
-        self._most, self._inside = running + waiting, 0
-        self._limiter = anyio.CapacityLimiter(running)
-
-    def __enter__(self) -> "Gate":
-        """Takes a place.
-
-        Raises:
-          HTTPException: 503, where none is free.
-        """
-        if self._inside >= self._most:
-            raise HTTPException(
-                503, "Too many requests are under way: try again.", {"Retry-After": "1"}
-            )
-        self._inside += 1
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._inside -= 1
-
-    async def work(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Runs a function in a thread; to be called inside the gate."""
-        return await anyio.to_thread.run_sync(
-            functools.partial(function, *arguments), limiter=self._limiter
-        )
-
 
 def make_app(session: Session, token: str | None = None) -> ASGIApp:
-    """Returns the explorer of a session.
+    """Returns the web application of a session.
 
     Args:
-      session: what is explored.
-      token: asked of whoever comes; None for a server that is bound to loopback, which then
-        answers to the names of loopback alone.
+      session: what the explorer shows.
+      token: required of every client; None for a server bound to loopback, which accepts only
+        loopback host names.
     """
-    files = importlib.resources.files(__package__).joinpath("static")
-    # All that can be asked for by a path is held here; no path of a client's reaches the disk.
-    pages = {path: (files.joinpath(name).read_bytes(), kind) for path, (name, kind)
-             in _PAGES.items()}  # fmt: skip
-    gate, uploads = Gate(_RUNNING, _WAITING), Gate(1, 1)
-    most_json = 1024 + 32 * session.latent_size
+    limiter = anyio.CapacityLimiter(_MAX_RUNNING)
+    routes = [*_page_routes(), *_get_routes(session, limiter), *_post_routes(session, limiter)]
+    handlers: dict[Any, Any] = {
+        HTTPException: _http_error,
+        NotFound: functools.partial(_refuse, 404),
+        BadImage: _bad_image,
+        UserError: functools.partial(_refuse, 409),
+        Exception: _internal_error,
+    }
+    # The guard is outermost, so that the response to an internal error has its headers too.
+    return _Guard(Starlette(routes=routes, exception_handlers=handlers), token)
 
-    async def page(request: Request) -> Response:
-        content, kind = pages[request.url.path]
-        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+def _page_routes() -> list[Route]:
+    """Returns the routes of the static files, which are read once: no request reads the disk."""
+    files = importlib.resources.files(__package__).joinpath("static")
+
+    async def page(content: bytes, media_type: str, request: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
+
+    return [
+        Route(path, functools.partial(page, files.joinpath(name).read_bytes(), media_type))
+        for path, (name, media_type) in _PAGES.items()
+    ]
+
+
+def _get_routes(session: Session, limiter: anyio.CapacityLimiter) -> list[Route]:
+    """Returns the GET routes of the API."""
+    run = functools.partial(anyio.to_thread.run_sync, limiter=limiter)
 
     async def facts(request: Request) -> Response:
-        with gate:
-            return JSONResponse(await gate.work(session.facts))
+        return JSONResponse(await run(session.facts))
 
     async def points(request: Request) -> Response:
-        with gate:
-            return _raw((await gate.work(session.points)).astype("<f4").tobytes())
-
-    async def random(request: Request) -> Response:
-        await _json(request, most_json, set())
-        with gate:
-            latent = await gate.work(session.random, secrets.randbits(31))
-        return JSONResponse({"latent": latent.tolist()})
-
-    async def decode(request: Request) -> Response:
-        asked = await _json(request, most_json, {"latent", "vae", "gan"})
-        latent = _latent(asked, session.latent_size)
-        steps = {model: _step(asked, model) for model in ("vae", "gan")}
-        if all(step is None for step in steps.values()):
-            raise HTTPException(400, "Name a step of vae, of gan or of both.")
-        with gate:
-            pictures = await gate.work(session.pair, latent, steps)
-        return _raw(b"".join(_rgba(pictures[model]) for model in steps if model in pictures))
-
-    async def nearest(request: Request) -> Response:
-        asked = await _json(request, most_json, {"latent", "by", "model", "step", "count"})
-        latent, step = _latent(asked, session.latent_size), _step(asked, "step")
-        by = _one_of(asked, "by", ("pixels", "latents"))
-        model = _one_of(asked, "model", ("vae", "gan"))
-        count = _whole(asked, "count", 1, MAX_NEAREST)
-        if by == "pixels" and step is None:
-            raise HTTPException(400, "step is missing: pixels are those of a checkpoint.")
-        with gate:
-            found = await gate.work(session.nearest, latent, by, model, step, count)
-        return JSONResponse(
-            {"nearest": [{"index": row, "distance": distance} for row, distance in found]}
-        )
+        return _binary((await run(session.points)).astype("<f4").tobytes())
 
     async def example(request: Request) -> Response:
-        with gate:
-            latent, _ = await gate.work(session.example, request.path_params["index"])
+        latent, _ = session.example(request.path_params["index"])
         return JSONResponse({"latent": latent.tolist()})
 
     async def example_picture(request: Request) -> Response:
-        # Quick, and asked for by the dozen: not through the gate.
         _, picture = session.example(request.path_params["index"])
-        return Response(
-            _png(picture),
-            media_type="image/png",
-            headers={"cache-control": "private, max-age=3600"},
+        headers = {"cache-control": "private, max-age=3600"}
+        return Response(_png(picture), media_type="image/png", headers=headers)
+
+    return [
+        Route("/api/facts", facts),
+        Route("/api/points", points),
+        Route("/api/example/{index:int}", example),
+        Route("/api/example/{index:int}.png", example_picture),
+    ]
+
+
+def _post_routes(session: Session, limiter: anyio.CapacityLimiter) -> list[Route]:
+    """Returns the POST routes of the API."""
+    run = functools.partial(anyio.to_thread.run_sync, limiter=limiter)
+    uploads, max_json = anyio.CapacityLimiter(1), 1024 + 32 * session.latent_size
+
+    async def random(request: Request) -> Response:
+        await _json(request, max_json, set())
+        latent = await run(session.random, secrets.randbits(31))
+        return JSONResponse({"latent": latent.tolist()})
+
+    async def decode(request: Request) -> Response:
+        args = await _json(request, max_json, {"latent", "vae", "gan"})
+        latent = _latent(args, session.latent_size)
+        steps = {model: _step(args, model) for model in ("vae", "gan")}
+        if all(step is None for step in steps.values()):
+            raise HTTPException(400, "vae, gan or both must be the step of a checkpoint.")
+        pictures = await run(session.pair, latent, steps)
+        return _binary(b"".join(_rgba(pictures[model]) for model in steps if model in pictures))
+
+    async def nearest(request: Request) -> Response:
+        args = await _json(request, max_json, {"latent", "by", "model", "step", "count"})
+        latent, step = _latent(args, session.latent_size), _step(args, "step")
+        by = _one_of(args, "by", ("pixels", "latents"))
+        model = _one_of(args, "model", ("vae", "gan"))
+        count = _integer(args, "count", 1, MAX_NEAREST)
+        if by == "pixels" and step is None:
+            raise HTTPException(400, "step must be that of a checkpoint if by is pixels.")
+        rows = await run(session.nearest, latent, by, model, step, count)
+        return JSONResponse(
+            {"nearest": [{"index": index, "distance": distance} for index, distance in rows]}
         )
 
     async def encode(request: Request) -> Response:
         crop = _crop(request)
         if request.headers.get("content-type") != "application/octet-stream":
             raise HTTPException(415, "Send the file as application/octet-stream.")
-        with uploads:
+        async with uploads:  # bounds the memory of images
             data = await _body(request, MAX_UPLOAD_BYTES)
             if not data:
                 raise HTTPException(400, "The file is empty.")
-            latent, picture = await uploads.work(session.encode, data, crop)
+            latent, picture = await run(session.encode, data, crop)
         return JSONResponse(
             {"latent": latent.tolist(), "picture": base64.b64encode(_rgba(picture)).decode()}
         )
 
-    routes = [Route(path, page) for path in pages]
-    routes += [
-        Route("/api/facts", facts),
-        Route("/api/points", points),
-        Route("/api/random", random, methods=["POST"]),
-        Route("/api/decode", decode, methods=["POST"]),
-        Route("/api/nearest", nearest, methods=["POST"]),
-        Route("/api/encode", encode, methods=["POST"]),
-        Route("/api/example/{index:int}", example),
-        Route("/api/example/{index:int}.png", example_picture),
-    ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            HTTPException: _http_error,
-            NotThere: functools.partial(_told, 404),
-            BadImage: _bad_image,
-            UserError: functools.partial(_told, 409),
-            Exception: _fault,
-        },
-    )
-    return _Guard(app, token)  # around all of it, so that a fault's answer has its headers too
+    endpoints = {"random": random, "decode": decode, "nearest": nearest, "encode": encode}
+    return [Route(f"/api/{name}", post, methods=["POST"]) for name, post in endpoints.items()]
 
 
 class _Guard:
-    """Refuses strangers, and puts the headers that keep a page to itself on every answer."""
+    """Checks host, origin and token, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] != "http":  # there are no web sockets
+        if scope["type"] != "http":  # web sockets are not used
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
@@ -221,22 +190,22 @@ class _Guard:
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
         if self._token is None and _host_name(host) not in _LOOPBACK:
-            # Another name that leads here is how a foreign page would get around the origin.
-            return _error(421, "This explorer answers to localhost alone.")
+            # DNS rebinding: a foreign page's host name that resolves to this machine.
+            return _error(421, "This explorer serves only localhost.")
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return _error(403, "Another page may not use this explorer.")
+            return _error(403, "Requests of other pages are refused.")
         if self._token is None:
             return None
-        given = request.query_params.get("token")
-        if given is not None and request.url.path == "/" and request.method == "GET":
-            if not _equal(given, self._token):
-                return _error(401, "That token is not this explorer's.")
-            answer = RedirectResponse("/", 303)  # the browser keeps what stands behind the #
-            answer.set_cookie(_cookie(host), self._token, httponly=True, samesite="lax")
-            return answer
+        token = request.query_params.get("token")
+        if token is not None and request.url.path == "/" and request.method == "GET":
+            if not _equal(token, self._token):
+                return _error(401, "The token is wrong.")
+            response = RedirectResponse("/", 303)  # browsers keep the fragment
+            response.set_cookie(_cookie(host), self._token, httponly=True, samesite="lax")
+            return response
         if not _equal(request.cookies.get(_cookie(host), ""), self._token):
-            return _error(401, "Open the address that was printed when the explorer was started.")
+            return _error(401, "Open the address printed at the start of the explorer.")
         return None
 
 
@@ -248,12 +217,12 @@ def _host_name(host: str) -> str | None:
 
 
 def _cookie(host: str) -> str:
-    """Returns the cookie's name, which tells servers on one machine apart."""
+    """Returns the name of the cookie; cookies are shared between the ports of a host."""
     return f"{_COOKIE}_{host.rpartition(':')[2] if host[-1:].isdigit() else 80}"
 
 
-def _equal(given: str, token: str) -> bool:
-    return secrets.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
+def _equal(received: str, token: str) -> bool:
+    return secrets.compare_digest(received.encode("utf-8", "surrogatepass"), token.encode())
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -262,122 +231,121 @@ def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSO
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = {404: "There is no such page.", 405: "That cannot be asked in this way."}
-    text = error.detail if error.detail.endswith(".") else said.get(error.status_code, error.detail)
+    texts = {404: "There is no such page.", 405: "This method is not allowed."}
+    text = texts.get(error.status_code, error.detail)
     return _error(error.status_code, text, dict(error.headers or {}))
 
 
-async def _told(status: int, request: Request, error: Exception) -> Response:
+async def _refuse(status: int, request: Request, error: Exception) -> Response:
     return _error(status, str(error))
 
 
 async def _bad_image(request: Request, error: Exception) -> Response:
-    return _error(415, f"The picture cannot be used: {str(error).removesuffix('.')}.")
+    return _error(415, f"The image cannot be used: {str(error).removesuffix('.')}.")
 
 
-async def _fault(request: Request, error: Exception) -> Response:
-    return _error(500, "Something went wrong; the terminal says what.")
+async def _internal_error(request: Request, error: Exception) -> Response:
+    return _error(500, "Internal error: see the terminal of the explorer.")
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Returns the body of a request, of which no more is read than may be there."""
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """Returns the body of a request; stops reading after `max_bytes`."""
+    too_large = HTTPException(413, f"A request may have at most {max_bytes} bytes.")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise HTTPException(413, f"At most {most} bytes may be sent.")
-    parts, size = [], 0
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
     try:
-        with anyio.fail_after(SECONDS_FOR_BODY):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise HTTPException(413, f"At most {most} bytes may be sent.")
-                parts.append(part)
+        with anyio.fail_after(BODY_TIMEOUT):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
     except ClientDisconnect:
-        raise HTTPException(400, "The request ended before it was whole.") from None
+        raise HTTPException(400, "The request is incomplete.") from None
     except TimeoutError:
-        raise HTTPException(408, "The request took too long to arrive.") from None
-    return b"".join(parts)
+        raise HTTPException(408, "The request took too long.") from None
+    return bytes(body)
 
 
-async def _json(request: Request, most: int, names: set[str]) -> dict[str, Any]:
-    """Returns the JSON object of a request, with no names but these."""
-    # A foreign page cannot send this type without being asked about it first.
+async def _json(request: Request, max_bytes: int, names: set[str]) -> dict[str, Any]:
+    """Returns the JSON object of a request, which may have only the fields `names`."""
+    # Browsers send this type across origins only after a preflight request, which is refused.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "Send JSON as application/json.")
     try:
-        found = json.loads(await _body(request, most), parse_constant=_refuse_constant)
+        args = json.loads(await _body(request, max_bytes), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise HTTPException(400, "The request is no JSON.") from None
-    if not isinstance(found, dict):
+        raise HTTPException(400, "The request is not valid JSON.") from None
+    if not isinstance(args, dict):
         raise HTTPException(400, "The request must be a JSON object.")
-    unknown = sorted(found.keys() - names)
+    unknown = sorted(args.keys() - names)
     if unknown:
         raise HTTPException(400, f"There is no field {unknown[0][:40]!r}.")
-    return found
+    return args
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
-def _latent(asked: dict[str, Any], size: int) -> np.ndarray:
-    found = asked.get("latent")
-    if not isinstance(found, list) or len(found) != size:
+def _latent(args: dict[str, Any], size: int) -> np.ndarray:
+    latent = args.get("latent")
+    if not isinstance(latent, list) or len(latent) != size:
         raise HTTPException(400, f"latent must be a list of {size} numbers.")
-    if not all(type(x) in (int, float) and abs(x) <= MAX_LATENT for x in found):
-        raise HTTPException(
-            400, f"All of latent must be numbers from -{MAX_LATENT:g} to {MAX_LATENT:g}."
-        )
-    return np.asarray(found, np.float32)
+    if not all(type(x) in (int, float) and abs(x) <= MAX_LATENT for x in latent):
+        limits = f"-{MAX_LATENT:g} to {MAX_LATENT:g}"
+        raise HTTPException(400, f"latent must consist of numbers from {limits}.")
+    return np.asarray(latent, np.float32)
 
 
-def _step(asked: dict[str, Any], name: str) -> int | None:
-    return None if asked.get(name) is None else _whole(asked, name, 0, 2**53)
+def _step(args: dict[str, Any], name: str) -> int | None:
+    return None if args.get(name) is None else _integer(args, name, 0, 2**53)
 
 
-def _whole(asked: dict[str, Any], name: str, least: int, most: int) -> int:
-    found = asked.get(name)
-    if type(found) is not int or not least <= found <= most:
-        raise HTTPException(400, f"{name} must be a whole number from {least} to {most}.")
-    return found
+def _integer(args: dict[str, Any], name: str, minimum: int, maximum: int) -> int:
+    value = args.get(name)
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise HTTPException(400, f"{name} must be an integer from {minimum} to {maximum}.")
+    return value
 
 
-def _one_of(asked: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
-    found = asked.get(name)
-    if found not in choices:
+def _one_of(args: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    value = args.get(name)
+    if value not in choices:
         raise HTTPException(400, f"{name} must be one of {', '.join(choices)}.")
-    return str(found)
+    return str(value)
 
 
 def _crop(request: Request) -> Crop | None:
-    """Returns the crop that a query asks for, ``crop=left,top,width,height`` in shares."""
+    """Returns the crop of a query, ``crop=left,top,width,height`` as fractions."""
     unknown = sorted(request.query_params.keys() - {"crop"})
     if unknown:
         raise HTTPException(400, f"There is no parameter {unknown[0][:40]!r}.")
     text = request.query_params.get("crop")
     if text is None:
         return None
-    wrong = HTTPException(400, "crop must be left,top,width,height within 0 and 1.")
+    invalid = HTTPException(400, "crop must be left,top,width,height within 0 and 1.")
     try:
         left, top, width, height = map(float, text[:200].split(","))
     except ValueError:
-        raise wrong from None
-    slack = 1e-6
-    inside = left >= 0 and top >= 0 and left + width <= 1 + slack and top + height <= 1 + slack
-    if not (inside and width > 0 and height > 0):  # not a number is not inside
-        raise wrong
+        raise invalid from None
+    end = 1 + 1e-6  # for rounding
+    inside = left >= 0 and top >= 0 and left + width <= end and top + height <= end
+    if not (inside and width > 0 and height > 0):  # also refuses NaN
+        raise invalid
     return left, top, width, height
 
 
-def _raw(content: bytes) -> Response:
+def _binary(content: bytes) -> Response:
     return Response(content, media_type="application/octet-stream")
 
 
 def _rgba(picture: np.ndarray) -> bytes:
-    """Returns a picture's pixels as a canvas takes them."""
+    """Returns a picture's pixels as RGBA, for a canvas."""
     height, width, _ = picture.shape
     pixels = np.full((height, width, 4), 255, np.uint8)
-    pixels[..., :3] = picture  # of grey, all three
+    pixels[..., :3] = picture  # grey is broadcast
     return pixels.tobytes()
 
 

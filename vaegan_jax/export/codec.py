@@ -1,11 +1,12 @@
-"""The VAE as a compressor: quantised posterior means, Huffman coded, in a small file.
+"""The VAE as a codec: quantised posterior means, Huffman coded, in a small file.
 
-A latent is rounded to a multiple of one step. The integers take one byte each if all fit and two
-otherwise. zlib codes them, one dimension after another, by Huffman codes of values and of runs of
-one value, which inactive dimensions have; latents have no other repetitions.
+Latents are rounded to multiples of a step size. The integers take one byte each if all fit, else
+two. zlib codes them, one dimension after another, with Huffman codes and run lengths only, which
+inactive dimensions have; latents have no other repetitions.
 
-A file is a header (`_HEADER`: magic, version, the first bytes of the model's hash, image shape,
-latent size, count, step, bytes per integer, CRC-32 of all the rest) and a raw deflate stream.
+A file consists of a header (`_HEADER`: magic, version, the first bytes of the model's hash, image
+shape, latent size, count, step, bytes per integer, CRC-32 of everything else) and a raw deflate
+stream.
 """
 
 import struct
@@ -23,17 +24,17 @@ _MAGIC, _VERSION = b"VGLC", 2
 _HEADER = struct.Struct("<4sB8sHHBHIfBI")
 _CRC_BYTES = 4
 _MAX_INTEGER = 2**15 - 1
-_RAW_DEFLATE = -15  # no header or checksum of zlib's own; a window of 2^15 bytes
+_RAW_DEFLATE = -15  # without zlib's header and checksum; a window of 2^15 bytes
 
 
 class Compressed(NamedTuple):
-    """What a file says.
+    """Content of a file.
 
     Attributes:
-      model: the first 16 hex digits of the hash of the model that can decode it.
+      model: the first 16 hex digits of the hash of the model that encoded it.
       image_shape: (height, width, channels).
-      step: to whose multiples the latents are rounded.
-      integers: the latents in steps, int32 [N, L].
+      step: step size of the quantisation.
+      integers: quantised latents, int32 [N, L].
     """
 
     model: str
@@ -48,13 +49,13 @@ class Compressed(NamedTuple):
 
 
 def quantise(means: np.ndarray, step: float) -> np.ndarray:
-    """Returns latents [N, L] in whole steps, int32 [N, L].
+    """Returns latents [N, L] in units of the step size, rounded, int32 [N, L].
 
     Raises:
-      UserError: where the step is so small that they do not fit 16 bits, or none at all.
+      UserError: if the step size is invalid, or so small that a result does not fit 16 bits.
     """
     if not 0 < step < float("inf"):
-        raise UserError(f"--step-size must be a number above 0, and is {step}.")
+        raise UserError(f"--step-size must be positive and finite, and is {step}.")
     integers = np.round(means.astype(np.float64) / np.float64(np.float32(step)))
     if not np.isfinite(integers).all() or np.abs(integers).max(initial=0) > _MAX_INTEGER:
         raise UserError(
@@ -66,13 +67,13 @@ def quantise(means: np.ndarray, step: float) -> np.ndarray:
 def pack(
     integers: np.ndarray, step: float, sha256: str, image_shape: tuple[int, int, int]
 ) -> bytes:
-    """Returns the file of quantised latents.
+    """Returns the content of a file of quantised latents.
 
     Args:
       integers: from `quantise`, int32 [N, L].
-      step: of theirs.
+      step: step size.
       sha256: of the model, hex.
-      image_shape: (height, itemsize, channels).
+      image_shape: (height, width, channels).
     """
     step = float(np.float32(step))
     count, size = integers.shape
@@ -88,34 +89,31 @@ def pack(
 
 
 def unpack(data: bytes) -> Compressed:
-    """Returns what a file says.
+    """Reads a file.
 
     Raises:
-      UserError: where it is none, cut off, changed, or of another version.
+      UserError: if the data is not such a file, or is damaged, or has another version.
     """
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
-        raise UserError("It is no file that `vaegan encode` wrote, or it is cut off.")
+        raise UserError("It is not a file of `vaegan encode`, or it is truncated.")
     _, version, model, height, width, channels, size, count, step, itemsize, crc = _HEADER.unpack(
         data[: _HEADER.size]
     )
     if version != _VERSION:
-        raise UserError(
-            f"It is of version {version}, and version {_VERSION} is read here: encode the images "
-            "again."
-        )
+        raise UserError(f"It has version {version}, not {_VERSION}: encode the images again.")
     head, payload = data[: _HEADER.size - _CRC_BYTES], data[_HEADER.size :]
     if zlib.crc32(head + payload) != crc:
-        raise UserError("It is damaged or cut off: its checksum does not fit.")
+        raise UserError("It is damaged or truncated: the checksum does not match.")
     if not 0 < step < float("inf") or not size or itemsize not in (1, 2):
-        raise UserError("It is damaged: its header cannot be true.")
+        raise UserError("It is damaged: its header is invalid.")
     inflate = zlib.decompressobj(_RAW_DEFLATE)
     try:
-        found = inflate.decompress(payload, count * size * itemsize + 1)
+        content = inflate.decompress(payload, count * size * itemsize + 1)
     except zlib.error as error:
-        raise UserError(f"It is damaged: its content cannot be decoded ({error}).") from error
-    if len(found) != count * size * itemsize or not inflate.eof or inflate.unused_data:
-        raise UserError("It is damaged: its content does not fit its header.")
-    planes = np.frombuffer(found, np.uint8).reshape(itemsize, -1)
+        raise UserError(f"It is damaged: the payload cannot be decoded ({error}).") from error
+    if len(content) != count * size * itemsize or not inflate.eof or inflate.unused_data:
+        raise UserError("It is damaged: the payload does not match the header.")
+    planes = np.frombuffer(content, np.uint8).reshape(itemsize, -1)
     values = np.ascontiguousarray(planes.T).view(f"<i{itemsize}").reshape(size, count)
     integers = np.ascontiguousarray(values.T, np.int32)
     return Compressed(model.hex(), (height, width, channels), step, integers)

@@ -1,9 +1,9 @@
-// The frame that is laid over a dropped picture; it keeps the shape that the networks take.
+// The crop frame over a picture; its aspect ratio is that of the networks' images.
 
 const MAX_SHOWN = 1024;
 
 export class Crop {
-  /** `shape` is width / height of what the networks take. */
+  /** `shape` is width / height of the networks' images. */
   constructor(box, slider, shape) {
     this.box = box;
     this.canvas = box.querySelector("canvas");
@@ -36,7 +36,7 @@ export class Crop {
     });
   }
 
-  /** Shows a file's picture, upright; false where this browser cannot read it. */
+  /** Shows the picture in a file, upright; returns false if the browser cannot decode it. */
   async open(file) {
     let picture;
     try {
@@ -55,17 +55,17 @@ export class Crop {
     return true;
   }
 
-  /** What is cut out: left, top, width, height as shares of the picture, as text. */
+  /** The crop as text: left, top, width, height as fractions of the picture. */
   get text() {
     return [this.left, this.top, this.width, this.height].map((x) => x.toFixed(6)).join(",");
   }
 
-  #size(share) {
+  #size(fraction) {
     const [centre, middle] = [this.left + this.width / 2, this.top + this.height / 2];
     const { width, height } = this.picture;
-    const whole = Math.min(width, height * this.shape);
-    this.width = share * whole / width;
-    this.height = share * whole / this.shape / height;
+    const maximum = Math.min(width, height * this.shape);
+    this.width = fraction * maximum / width;
+    this.height = fraction * maximum / this.shape / height;
     this.#move(centre - this.width / 2, middle - this.height / 2);
   }
 

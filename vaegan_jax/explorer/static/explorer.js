@@ -1,16 +1,16 @@
-// The page: one state, what changes it, and what shows it.
+// The page: its state, the actions that change it, and its display.
 
 import { Crop } from "./crop.js";
 import { axes, coordinate, equal, fromText, moved, slerp, toText } from "./latent.js";
 import { LatentMap } from "./map.js";
-import { ask, newestOnly, post } from "./newest.js";
+import { newestOnly, post, request } from "./newest.js";
 
 const MODELS = ["vae", "gan"];
 const FIRST_SLIDERS = 8;
 const NEAREST = 8;
 const MAX_UNDO = 200;
 const MAX_UPLOAD = 20 * 2 ** 20;
-const BROKEN = new Error("The link holds no latent of this run.");
+const BAD_LINK = new Error("The link does not contain a latent of this run.");
 
 const $ = (id) => document.getElementById(id);
 const pane = (model) => document.querySelector(`[data-model=${model}]`);
@@ -19,46 +19,46 @@ const canvasOf = (model) => pane(model).querySelector("canvas");
 let facts;
 let latentMap;
 let crop;
-let all = null; // axes, once there is a space
+let allAxes = null; // {directions, units}, once the space is known
 let points = null; // Float32Array [4, N]
 let z; // the current latent, Array of numbers
 let steps = { vae: null, gan: null };
-let fromLinkTaken = false;
+let linkApplied = false;
 let undone = [];
-let done = []; // latents that were let go of, the last one the current
+let done = []; // committed latents; the last one is the current
 let sliders = [];
 let ends = { a: null, b: null };
 let own = null; // the encoded picture: {latent, pixels}
 let file = null;
-let pending = []; // when inputs came that no picture shows yet: [version, time]
-let version = 0; // of the state; `shown` is that of the picture
-let shown = 0;
-let noticed = 0; // the version when the notice was given
-let waits = [];
+let pending = []; // inputs not shown yet: [version, time]
+let version = 0; // of the state
+let shown = 0; // version of the pictures
+let errorVersion = 0; // version when the error was shown
+let latencies = [];
 
-/* ---- what is said ---- */
+/* ---- messages ---- */
 
-function say(text) {
+function announce(text) {
   $("status").textContent = text;
 }
 
-function complain(error) {
+function showError(error) {
   $("notice").textContent = error.message;
   $("notice").hidden = false;
-  noticed = version;
+  errorVersion = version;
   if (error.status === 404) refreshFacts();
 }
 
-/** Takes the notice away once something newer than what it was about has gone well. */
-function settle(upTo = Infinity) {
-  if (upTo > noticed) $("notice").hidden = true;
+/** Hides the error once a newer state was shown. */
+function clearError(upTo = Infinity) {
+  if (upTo > errorVersion) $("notice").hidden = true;
 }
 
 /* ---- pictures ---- */
 
 const picture = newestOnly(async (state) => {
-  const answer = await post("api/decode", { latent: state.z, ...state.steps });
-  const bytes = new Uint8ClampedArray(await answer.arrayBuffer());
+  const response = await post("api/decode", { latent: state.z, ...state.steps });
+  const bytes = new Uint8ClampedArray(await response.arrayBuffer());
   let from = 0;
   for (const model of MODELS) {
     if (state.steps[model] === null) continue;
@@ -67,11 +67,11 @@ const picture = newestOnly(async (state) => {
     from += size;
   }
   paintDifference();
-  settle(state.version);
+  clearError(state.version);
   shown = state.version;
-  await measured(state.version);
+  await recordLatency(state.version);
   document.dispatchEvent(new CustomEvent("picture", { detail: state.version }));
-}, complain);
+}, showError);
 
 function paint(canvas, pixels) {
   const { width, height } = facts.image;
@@ -79,27 +79,27 @@ function paint(canvas, pixels) {
   canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels), width, height), 0, 0);
 }
 
-/** Waits for the frame that shows a picture, and notes how long the inputs before it waited. */
-function measured(upTo) {
+/** Waits for the frame that shows a picture, and records the latency of its inputs. */
+function recordLatency(upTo) {
   return new Promise((resolve) => {
-    const note = () => {
+    const record = () => {
       const now = performance.now();
-      const over = pending.filter(([of]) => of <= upTo).map(([, since]) => now - since);
+      const recent = pending.filter(([of]) => of <= upTo).map(([, since]) => now - since);
       pending = pending.filter(([of]) => of > upTo);
-      if (over.length) {
-        waits = [...waits, ...over].slice(-500);
-        document.dispatchEvent(new CustomEvent("waited", { detail: over }));
-        const sorted = waits.toSorted((a, b) => a - b);
+      if (recent.length) {
+        latencies = [...latencies, ...recent].slice(-500);
+        document.dispatchEvent(new CustomEvent("waited", { detail: recent }));
+        const sorted = latencies.toSorted((a, b) => a - b);
         const at = (share) => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]);
-        $("latency").textContent = `From input to picture: ${at(0.5)} ms in the middle, ${at(0.95)} ms for 95 % of the last ${sorted.length}.`;
+        $("latency").textContent = `Latency of the last ${sorted.length} inputs: median ${at(0.5)} ms, 95th percentile ${at(0.95)} ms.`;
       }
       resolve();
     };
     // A hidden page draws no frames.
-    if (document.hidden) note();
+    if (document.hidden) record();
     else requestAnimationFrame(() => {
       const channel = new MessageChannel(); // its message comes after the frame is painted
-      channel.port1.onmessage = note;
+      channel.port1.onmessage = record;
       channel.port2.postMessage(0);
     });
   });
@@ -121,25 +121,25 @@ function paintDifference() {
   }
   paint($("difference").querySelector("canvas"), out);
   const root = Math.sqrt(sum / (0.75 * a.length));
-  $("difference-size").textContent = `${root.toFixed(1)} of 255, shown twice`;
+  $("difference-size").textContent = `${root.toFixed(1)} of 255 RMS, shown at double brightness`;
 }
 
-/** Asks for the picture of the state as it is now. */
+/** Requests the pictures of the current state. */
 function render(since) {
   version += 1;
   if (since !== undefined) pending.push([version, since]);
   picture({ z: z.map(Math.fround), steps: { ...steps }, version });
-  later();
+  scheduleUpdates();
   showState();
 }
 
 /** Resolves once the newest state is shown. */
 function rendered() {
-  const wanted = version;
-  if (shown >= wanted) return Promise.resolve();
+  const expected = version;
+  if (shown >= expected) return Promise.resolve();
   return new Promise((resolve) => {
     const check = ({ detail }) => {
-      if (detail < wanted) return;
+      if (detail < expected) return;
       document.removeEventListener("picture", check);
       resolve();
     };
@@ -169,45 +169,45 @@ function undo() {
   if (done.length < 2) return;
   undone.push(done.pop());
   move([...done.at(-1)], { commit: false });
-  say("Undone");
+  announce("Undone");
 }
 
 function redo() {
   if (!undone.length) return;
   done.push(undone.pop());
   move([...done.at(-1)], { commit: false });
-  say("Redone");
+  announce("Redone");
 }
 
 async function random() {
   try {
     move((await (await post("api/random", {})).json()).latent);
-    say("A random latent");
+    announce("Random latent");
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
 function reset() {
   move(facts.space ? [...facts.space.middle] : z.map(() => 0));
-  say("The middle of the latents");
+  announce("Mean of the latents");
 }
 
 function showState() {
   $("undo").disabled = done.length < 2;
   $("redo").disabled = !undone.length;
-  if (all) {
+  if (allAxes) {
     for (const slider of sliders) slider.show();
-    const [x, y] = all[$("map-axes").value];
+    const [x, y] = allAxes[$("map-axes").value];
     latentMap.put([coordinate(z, x), y ? coordinate(z, y) : 0]);
   }
 }
 
-let laterTimer;
-/** What follows a picture when the hand rests: the link and the nearest images. */
-function later() {
-  clearTimeout(laterTimer);
-  laterTimer = setTimeout(() => {
+let updateTimer;
+/** Updates the link and the nearest images after a short pause. */
+function scheduleUpdates() {
+  clearTimeout(updateTimer);
+  updateTimer = setTimeout(() => {
     history.replaceState(null, "", fragment());
     findNearest();
   }, 250);
@@ -219,35 +219,35 @@ function fragment() {
   return `#${parts.join("&")}`;
 }
 
-/** Takes the state of the link, as far as it fits this run: "none", "taken" or "broken". */
+/** Applies the state in the link as far as it is valid: "none", "applied" or "invalid". */
 function fromLink() {
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const params = new URLSearchParams(location.hash.slice(1));
   for (const model of MODELS) {
-    const step = Number(asked.get(model));
-    if (asked.has(model) && facts.checkpoints[model].includes(step)) steps[model] = step;
+    const step = Number(params.get(model));
+    if (params.has(model) && facts.checkpoints[model].includes(step)) steps[model] = step;
   }
   showTimelines();
-  if (!asked.has("z")) return "none";
-  const found = fromText(asked.get("z"), facts.latent_size);
-  if (found) z = found;
-  return found ? "taken" : "broken";
+  if (!params.has("z")) return "none";
+  const latent = fromText(params.get("z"), facts.latent_size);
+  if (latent) z = latent;
+  return latent ? "applied" : "invalid";
 }
 
 /* ---- checkpoints ---- */
 
 function showTimelines() {
   for (const model of MODELS) {
-    const there = facts.checkpoints[model];
+    const available = facts.checkpoints[model];
     const box = pane(model);
-    if (!there.includes(steps[model])) steps[model] = there.at(-1) ?? null;
-    const none = !there.length;
+    if (!available.includes(steps[model])) steps[model] = available.at(-1) ?? null;
+    const none = !available.length;
     box.querySelector(".none").hidden = !none;
     for (const part of ["canvas", ".timeline", ".save"]) box.querySelector(part).hidden = none;
     if (none) continue;
     const input = box.querySelector("input");
-    input.max = there.length - 1;
-    input.value = there.indexOf(steps[model]);
-    input.disabled = box.querySelector(".play").disabled = there.length < 2;
+    input.max = available.length - 1;
+    input.value = available.indexOf(steps[model]);
+    input.disabled = box.querySelector(".play").disabled = available.length < 2;
     input.setAttribute("aria-valuetext", `step ${steps[model]}`);
     box.querySelector("output").textContent = steps[model].toLocaleString("en");
     const name = model === "vae" ? "decoder" : "generator";
@@ -270,8 +270,8 @@ function wireTimeline(model) {
   button.addEventListener("click", async () => {
     const mine = playing = playing ? 0 : Date.now();
     button.setAttribute("aria-pressed", Boolean(playing));
-    const there = facts.checkpoints[model];
-    let at = steps[model] === there.at(-1) ? 0 : there.indexOf(steps[model]);
+    const available = facts.checkpoints[model];
+    let at = steps[model] === available.at(-1) ? 0 : available.indexOf(steps[model]);
     while (playing === mine && at < facts.checkpoints[model].length) {
       go(at++);
       await Promise.race([rendered(), new Promise((r) => setTimeout(r, 5000))]);
@@ -286,13 +286,13 @@ function wireTimeline(model) {
 
 async function refreshFacts() {
   try {
-    facts = await (await ask("api/facts")).json();
+    facts = await (await request("api/facts")).json();
   } catch {
-    return; // said where it matters
+    return; // other requests show the error
   }
   const before = { ...steps };
   showTimelines();
-  // A checkpoint was deleted, or the first one of a network saved: the pictures follow.
+  // A shown checkpoint was deleted, or the first one of a network was saved.
   if (MODELS.some((model) => steps[model] !== before[model])) render();
   showData();
 }
@@ -305,29 +305,29 @@ async function showData() {
   const note = {
     reading: `The data set is being encoded: ${Math.round(100 * data.progress)} %.`,
     ready: data.count < data.total
-      ? `${data.count.toLocaleString("en")} of the ${data.total.toLocaleString("en")} training images, evenly chosen.`
+      ? `${data.count.toLocaleString("en")} of the ${data.total.toLocaleString("en")} training images, evenly spaced.`
       : `${data.count.toLocaleString("en")} training images.`,
-    absent: `Without the data set there is no map of it, and there are no nearest images. ${data.note}`,
+    absent: `The map and the nearest images need the data set. ${data.note}`,
   }[data.state];
   $("data-note").textContent = note;
-  $("nearest-note").textContent = data.state === "reading" ? note : "There is no data set to search.";
+  $("nearest-note").textContent = data.state === "reading" ? note : "The data set is not available.";
   $("nearest-note").hidden = data.state === "ready";
   $("map-jump").disabled = data.state !== "ready";
-  if (facts.space && !all) {
-    all = axes(facts.space);
+  if (facts.space && !allAxes) {
+    allAxes = axes(facts.space);
     buildSliders(FIRST_SLIDERS);
-    if (done.length === 1 && !fromLinkTaken) {
+    if (done.length === 1 && !linkApplied) {
       done = [];
       move([...facts.space.middle]);
     }
     showState();
   }
   if (data.state === "ready" && !points) {
-    points = new Float32Array(await (await ask("api/points")).arrayBuffer());
+    points = new Float32Array(await (await request("api/points")).arrayBuffer());
     showPoints();
     findNearest();
   }
-  clearTimeout(dataTimer); // one timer, however many refreshes came together
+  clearTimeout(dataTimer); // a single timer
   if (data.state === "reading") dataTimer = setTimeout(refreshFacts, 700);
 }
 
@@ -344,7 +344,7 @@ function buildSliders(count) {
   for (const kind of ["directions", "units"]) {
     const box = $(`sliders-${kind}`);
     box.replaceChildren();
-    all[kind].slice(0, count).forEach((axis, i) => {
+    allAxes[kind].slice(0, count).forEach((axis, i) => {
       const input = Object.assign(document.createElement("input"), {
         type: "range", min: -4, max: 4, step: 0.01, id: `${kind}-${i}`,
       });
@@ -370,26 +370,26 @@ function buildSliders(count) {
       show();
     });
   }
-  const most = Math.max(all.directions.length, all.units.length);
-  $("more").hidden = most <= FIRST_SLIDERS;
-  $("more").textContent = count < most ? "Show more" : "Show fewer";
+  const maximum = Math.max(allAxes.directions.length, allAxes.units.length);
+  $("more").hidden = maximum <= FIRST_SLIDERS;
+  $("more").textContent = count < maximum ? "Show more" : "Show fewer";
 }
 
 async function goToExample(index) {
   try {
-    move((await (await ask(`api/example/${index}`)).json()).latent);
-    say(`The latent of training image ${index}`);
+    move((await (await request(`api/example/${index}`)).json()).latent);
+    announce(`Latent of training image ${index}`);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
 /* ---- nearest images ---- */
 
-const nearest = newestOnly(async (what) => {
-  const { nearest: found } = await (await post("api/nearest", what)).json();
-  $("nearest-list").replaceChildren(...found.map(({ index, distance }) => {
-    const name = `Training image ${index}, at a distance of ${distance.toFixed(1)}`;
+const nearest = newestOnly(async (args) => {
+  const { nearest: rows } = await (await post("api/nearest", args)).json();
+  $("nearest-list").replaceChildren(...rows.map(({ index, distance }) => {
+    const name = `Training image ${index}, distance ${distance.toFixed(1)}`;
     const item = document.createElement("li");
     const button = Object.assign(document.createElement("button"), { type: "button", title: `${name}: go to its latent` });
     button.append(
@@ -400,7 +400,7 @@ const nearest = newestOnly(async (what) => {
     item.append(button);
     return item;
   }));
-}, complain);
+}, showError);
 
 function findNearest() {
   if (facts.data.state !== "ready" || playing) return;
@@ -412,30 +412,30 @@ function findNearest() {
 
 /* ---- your picture ---- */
 
-async function take(chosen) {
+async function openFile(chosen) {
   if (!chosen) return;
-  if (!facts.encoder) return complain(new Error("Pictures cannot be encoded: there is no encoder, which a VAE alone has."));
-  if (chosen.size > MAX_UPLOAD) return complain(new Error(`The file is larger than ${MAX_UPLOAD / 2 ** 20} MB.`));
-  settle();
+  if (!facts.encoder) return showError(new Error("Pictures cannot be encoded: this run has no VAE."));
+  if (chosen.size > MAX_UPLOAD) return showError(new Error(`The file is larger than ${MAX_UPLOAD / 2 ** 20} MB.`));
+  clearError();
   file = chosen;
   selectTab("picture");
   if (await crop.open(file)) {
     $("crop").hidden = false;
     $("drop").hidden = true;
     $("crop-frame").focus();
-    say("Crop your picture, then encode it.");
-  } else encode(null); // the server may know what this browser cannot read
+    announce("Crop the picture, then encode it.");
+  } else encode(null); // the server may support a format that the browser does not
 }
 
 async function encode(cut) {
   try {
-    const answer = await ask(`api/encode${cut ? `?crop=${cut}` : ""}`, {
+    const response = await request(`api/encode${cut ? `?crop=${cut}` : ""}`, {
       method: "POST", headers: { "content-type": "application/octet-stream" }, body: file,
     });
-    const found = await answer.json();
-    own = { latent: found.latent, pixels: Uint8Array.from(atob(found.picture), (c) => c.charCodeAt(0)) };
+    const result = await response.json();
+    own = { latent: result.latent, pixels: Uint8Array.from(atob(result.picture), (c) => c.charCodeAt(0)) };
   } catch (error) {
-    return complain(error);
+    return showError(error);
   } finally {
     closeCrop();
   }
@@ -446,7 +446,7 @@ async function encode(cut) {
   await rendered();
   if (!ends.a) setEnd("a");
   else if (!ends.b) setEnd("b");
-  say("Your picture is encoded and reconstructed.");
+  announce("The picture is encoded.");
 }
 
 function closeCrop() {
@@ -468,7 +468,7 @@ function setEnd(name) {
   Object.assign(canvas, { width, height });
   canvas.getContext("2d").drawImage(canvasOf(model), 0, 0);
   ends[name] = [...z];
-  canvas.setAttribute("aria-label", `${name === "a" ? "Beginning" : "End"} of the morph: set`);
+  canvas.setAttribute("aria-label", `${name === "a" ? "Start" : "End"} of the morph: set`);
   const ready = Boolean(ends.a && ends.b);
   $("morph").disabled = $("play").disabled = !ready;
   if (name === "b" || !ready) showMorph(name === "a" ? 0 : 1);
@@ -504,8 +504,7 @@ function togglePlaying() {
   $("play").setAttribute("aria-pressed", "true");
   $("play").setAttribute("aria-label", "Stop the morph");
   let before = performance.now();
-  // There and back is 0 to 2.
-  let place = Number($("morph").value) % 1;
+  let place = Number($("morph").value) % 1; // 0 to 1 forwards, 1 to 2 backwards
   const frame = (now) => {
     place = (place + Math.max(0, now - before) / 1000 / Number($("seconds").value)) % 2;
     before = now;
@@ -524,7 +523,7 @@ function save(canvas, name) {
     link.download = `${name}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    say(`Saved ${name}.png`);
+    announce(`Saved ${name}.png`);
   }, "image/png");
 }
 
@@ -540,10 +539,10 @@ async function share() {
   history.replaceState(null, "", fragment());
   try {
     await navigator.clipboard.writeText(location.href);
-    say("The link is copied.");
+    announce("The link is copied.");
     $("share").textContent = "Copied";
   } catch {
-    say("The link stands in the address bar.");
+    announce("The link is in the address bar.");
     $("share").textContent = "In the address bar";
   }
   setTimeout(() => { $("share").textContent = "Copy link"; }, 1500);
@@ -605,34 +604,34 @@ function wire() {
   });
   latentMap = new LatentMap($("map"), {
     move: (at, commit, since) => {
-      if (!all) return;
-      const chosen = all[$("map-axes").value].slice(0, 2);
-      move(chosen.reduce((to, axis, i) => moved(to, axis, at[i]), z), { commit, since });
-      if (commit) say(`At ${at.map((c) => c.toFixed(1)).join(" and ")} standard deviations`);
+      if (!allAxes) return;
+      const pair = allAxes[$("map-axes").value].slice(0, 2);
+      move(pair.reduce((to, axis, i) => moved(to, axis, at[i]), z), { commit, since });
+      if (commit) announce(`At ${at.map((c) => c.toFixed(1)).join(" and ")} standard deviations`);
     },
     jump: goToExample,
   });
   click("map-jump", () => latentMap.jump());
   $("map-axes").addEventListener("change", showPoints);
   click("more", () => {
-    const most = Math.max(all.directions.length, all.units.length);
-    buildSliders(sliders.length > 2 * FIRST_SLIDERS ? FIRST_SLIDERS : most);
+    const maximum = Math.max(allAxes.directions.length, allAxes.units.length);
+    buildSliders(sliders.length > 2 * FIRST_SLIDERS ? FIRST_SLIDERS : maximum);
   });
 
   crop = new Crop($("crop-frame"), $("crop-size"), facts.image.width / facts.image.height);
-  $("file").addEventListener("change", () => take($("file").files[0]));
+  $("file").addEventListener("change", () => openFile($("file").files[0]));
   click("crop-encode", () => encode(crop.text));
   click("crop-cancel", closeCrop);
-  click("own-away", () => { $("own").hidden = true; countPanes(); });
-  click("own-again", () => move([...own.latent]));
+  click("own-remove", () => { $("own").hidden = true; countPanes(); });
+  click("own-latent", () => move([...own.latent]));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    take(event.dataTransfer.files[0]);
+    openFile(event.dataTransfer.files[0]);
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  document.addEventListener("paste", (event) => openFile(event.clipboardData.files[0]));
 
   click("set-a", () => setEnd("a"));
   click("set-b", () => setEnd("b"));
@@ -646,19 +645,19 @@ function wire() {
   document.addEventListener("keydown", onKey);
   window.addEventListener("hashchange", () => {
     const link = fromLink();
-    if (link === "taken") move(z);
+    if (link === "applied") move(z);
     else render();
-    if (link === "broken") complain(BROKEN);
+    if (link === "invalid") showError(BAD_LINK);
   });
-  // A run that trains on has new checkpoints now and then.
+  // A run in training saves new checkpoints.
   setInterval(() => { if (!document.hidden) refreshFacts(); }, 20_000);
 }
 
 async function begin() {
   try {
-    facts = await (await ask("api/facts")).json();
+    facts = await (await request("api/facts")).json();
   } catch (error) {
-    return complain(error);
+    return showError(error);
   }
   const { width, height } = facts.image;
   $("run").textContent = `${facts.name}, ${width}×${height}, ${facts.latent_size} latent dimensions`;
@@ -666,11 +665,11 @@ async function begin() {
   z = Array(facts.latent_size).fill(0);
   wire();
   const link = fromLink();
-  fromLinkTaken = link === "taken";
+  linkApplied = link === "applied";
   commitState();
   render();
   await showData();
-  if (link === "broken") complain(BROKEN);
+  if (link === "invalid") showError(BAD_LINK);
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -1,6 +1,6 @@
-// Latents as plain arithmetic: coordinates along axes, ways between two, text for a link.
+// Arithmetic of latents: coordinates along axes, interpolation, text for links.
 
-/** An axis is {vector, middle, spread}: a unit vector, where its 0 lies, how long a step of 1 is. */
+/** An axis is {name, vector, middle, spread}: a unit vector, its origin, the length of one unit. */
 export function axes(space) {
   const unit = (index) => Float64Array.from(space.middle, (_, i) => (i === index ? 1 : 0));
   return {
@@ -21,13 +21,13 @@ export function coordinate(z, axis) {
   return sum / axis.spread;
 }
 
-/** Returns z moved along an axis to a coordinate; all that is at right angles to it stays. */
+/** Returns z moved along an axis to a coordinate; orthogonal components are unchanged. */
 export function moved(z, axis, to) {
   const by = (to - coordinate(z, axis)) * axis.spread;
   return z.map((x, i) => x + by * axis.vector[i]);
 }
 
-/** Returns the latent at t on the great circle from a to b (White 2016, arXiv 1609.04468). */
+/** Spherical interpolation from a (t = 0) to b (t = 1) (White 2016, arXiv 1609.04468). */
 export function slerp(a, b, t) {
   const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
   const lengths = Math.sqrt(dot(a, a) * dot(b, b));
@@ -42,7 +42,7 @@ export function equal(a, b) {
   return a.length === b.length && a.every((x, i) => x === b[i]);
 }
 
-/** Returns a latent's float32 bits, little end first, as text that a link can hold. */
+/** Encodes a latent for a URL: little-endian float32 in URL-safe base64. */
 export function toText(z) {
   const view = new DataView(new ArrayBuffer(4 * z.length));
   z.forEach((x, i) => view.setFloat32(4 * i, x, true));
@@ -50,7 +50,7 @@ export function toText(z) {
   return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
-/** Returns the latent of such a text, or null where it is none of this size. */
+/** Decodes the text of `toText`; null if it is not a valid latent of this size. */
 export function fromText(text, size) {
   let bytes;
   try {

@@ -1,9 +1,9 @@
-// The map: the encoded data as dots on two axes, and a disc where the current latent is.
+// The map: the encoded data as dots along two axes, and the current latent as a disc.
 
 const REACH = 3.6;
 
 export class LatentMap {
-  /** Calls move([x, y], done) as one wanders, and jump(index) to go to an image's latent. */
+  /** Calls move([x, y], done, time) while dragging, and jump(index) to go to an image's latent. */
   constructor(box, { move, jump }) {
     this.box = box;
     this.canvas = box.querySelector("canvas");
@@ -15,11 +15,11 @@ export class LatentMap {
       if (event.button !== 0) return;
       box.setPointerCapture(event.pointerId);
       this.dragging = true;
-      this.#wander(event);
+      this.#drag(event);
     });
     box.addEventListener("pointermove", (event) => {
-      if (this.dragging) this.#wander(event);
-      else this.#hint(event);
+      if (this.dragging) this.#drag(event);
+      else this.#preview(event);
     });
     for (const name of ["pointerup", "pointercancel"]) {
       box.addEventListener(name, () => {
@@ -28,13 +28,13 @@ export class LatentMap {
       });
     }
     box.addEventListener("pointerleave", () => { this.thumb.hidden = true; });
-    box.addEventListener("dblclick", (event) => this.jump(this.#place(event)));
+    box.addEventListener("dblclick", (event) => this.jump(this.#position(event)));
     box.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#resize()).observe(box);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#resize());
   }
 
-  /** Shows points, Float32Array [2, N] in standard deviations, or none. */
+  /** Shows points, Float32Array [2, N] in standard deviations, or null for none. */
   show(points) {
     this.points = points;
     this.#resize();
@@ -106,36 +106,36 @@ export class LatentMap {
     return [(x / REACH + 1) * size / 2, (1 - y / REACH) * size / 2];
   }
 
-  #place(event) {
+  #position(event) {
     const box = this.box.getBoundingClientRect();
-    const within = (share) => Math.min(1, Math.max(0, share));
+    const clip = (fraction) => Math.min(1, Math.max(0, fraction));
     return [
-      (within((event.clientX - box.left) / box.width) * 2 - 1) * REACH,
-      (1 - within((event.clientY - box.top) / box.height) * 2) * REACH,
+      (clip((event.clientX - box.left) / box.width) * 2 - 1) * REACH,
+      (1 - clip((event.clientY - box.top) / box.height) * 2) * REACH,
     ];
   }
 
   #nearest([x, y]) {
-    let [best, found] = [Infinity, -1];
+    let [best, nearest] = [Infinity, -1];
     const count = this.points ? this.points.length / 2 : 0;
     for (let i = 0; i < count; i++) {
       const distance = (this.points[i] - x) ** 2 + (this.points[count + i] - y) ** 2;
-      if (distance < best) [best, found] = [distance, i];
+      if (distance < best) [best, nearest] = [distance, i];
     }
-    return found;
+    return nearest;
   }
 
-  #wander(event) {
+  #drag(event) {
     this.thumb.hidden = true;
-    this.put(this.#place(event));
+    this.put(this.#position(event));
     this.callbacks.move(this.at, false, event.timeStamp);
   }
 
-  #hint(event) {
+  #preview(event) {
     if (event.pointerType === "touch" || !this.points) return;
-    const index = this.#nearest(this.#place(event));
-    if (index !== this.hinted) this.thumb.src = `api/example/${index}.png`;
-    this.hinted = index;
+    const index = this.#nearest(this.#position(event));
+    if (index !== this.previewed) this.thumb.src = `api/example/${index}.png`;
+    this.previewed = index;
     const box = this.box.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
     this.thumb.style.left = `${x > box.width / 2 ? x - 80 : x + 16}px`;

@@ -1,56 +1,56 @@
-// Requests that never queue: one is under way at a time, and of those that wait the newest wins.
+// Requests without a queue: one runs at a time, and only the newest waiting one follows.
 
-/** A refusal of the server's, with what it said. */
-export class Refused extends Error {
+/** An error response of the server. */
+export class RequestError extends Error {
   constructor(status, text) {
     super(text);
     this.status = status;
   }
 }
 
-export async function ask(path, options = {}) {
-  let answer;
+export async function request(path, options = {}) {
+  let response;
   try {
-    answer = await fetch(path, { credentials: "same-origin", ...options });
+    response = await fetch(path, { credentials: "same-origin", ...options });
   } catch {
-    throw new Refused(0, "The explorer does not answer: is it still running?");
+    throw new RequestError(0, "The explorer does not respond: is it still running?");
   }
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}));
-    throw new Refused(answer.status, said.error ?? `The explorer answers ${answer.status}.`);
+  if (!response.ok) {
+    const body = await response.json().catch(() => ({}));
+    throw new RequestError(response.status, body.error ?? `The explorer responds with status ${response.status}.`);
   }
-  return answer;
+  return response;
 }
 
 export function post(path, object) {
-  return ask(path, {
+  return request(path, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(object),
   });
 }
 
-/** Returns request(what): work(what) is begun for it, unless a newer one comes first. */
-export function newestOnly(work, failed) {
+/** Returns a function that runs work(args), skipping calls that are superseded while they wait. */
+export function newestOnly(work, onError) {
   let busy = false;
   let waiting = null;
   async function run() {
     busy = true;
     while (waiting) {
-      const { what } = waiting;
+      const { args } = waiting;
       waiting = null;
       try {
-        await work(what);
+        await work(args);
       } catch (error) {
         if (error.status === 503) {
-          // The server is busy with others: a little later, with whatever is newest then.
+          // The server is busy: retry, with newer arguments if there are any.
           await new Promise((resolve) => setTimeout(resolve, 200));
-          waiting ??= { what };
-        } else failed(error);
+          waiting ??= { args };
+        } else onError(error);
       }
     }
     busy = false;
   }
-  return (what) => {
-    waiting = { what };
+  return (args) => {
+    waiting = { args };
     if (!busy) run();
   };
 }

@@ -1,7 +1,7 @@
-"""A file of parameters: safetensors, with what they are of as JSON in its header.
+"""Parameters as a safetensors file with the model card, JSON, in its header.
 
-The tensors are named by their place in the tree, such as ``generator.dense.kernel``; the header's
-metadata holds one entry, ``vaegan_jax``, the model card. Any reader of safetensors can open it.
+Tensors are named by their path in the tree, such as ``generator.dense.kernel``. The card is the
+metadata entry ``vaegan_jax``.
 """
 
 import hashlib
@@ -22,34 +22,34 @@ from vaegan_jax.errors import UserError, one_line
 SUFFIX = ".safetensors"
 FORMAT = 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-"""What parameters may be stored as, by name."""
+"""Dtypes of stored parameters, by name."""
 
 _KEY = "vaegan_jax"
 
 
 def digest(tree: Any) -> str:
     """Returns the SHA-256 of a tree of arrays: of their names, shapes, dtypes and bytes."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        found.update(f"{name} {array.shape} {array.dtype}\n".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        sha256.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()
 
 
 def rounded(tree: Any, dtype: str) -> Any:
-    """Returns a tree of float32 arrays as they come back from being stored as a dtype."""
+    """Returns a tree of float32 arrays, rounded to a dtype of `DTYPES`."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(DTYPES[dtype]).astype("f4"), tree)
 
 
 def pack(tree: Mapping[str, Any], card: Mapping[str, Any], dtype: str = "float32") -> bytes:
-    """Returns the file of a tree of float32 arrays: dictionaries whose names have no dots.
+    """Returns the content of a file.
 
     Args:
-      tree: parameters by name.
-      card: what they are of, as JSON can hold it.
-      dtype: one of `DTYPES`, to which they are rounded.
+      tree: nested dictionaries of float32 arrays; their keys have no dots.
+      card: JSON-compatible model card.
+      dtype: one of `DTYPES`, to which the arrays are rounded.
     """
     tensors = {
         name: np.ascontiguousarray(np.asarray(leaf).astype(DTYPES[dtype]))
@@ -61,47 +61,47 @@ def pack(tree: Mapping[str, Any], card: Mapping[str, Any], dtype: str = "float32
 
 
 def read_card(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the model card of a file; reads its header alone.
+    """Returns the model card of a file; reads only the header.
 
     Raises:
-      UserError: where it cannot be read, is no file of this project's, or of a newer format.
+      UserError: if the file cannot be read, has no model card, or has another format version.
     """
     try:
         with safetensors.safe_open(path, "np") as file:
             card = json.loads((file.metadata() or {})[_KEY])
-        found = card["format"]
+        version = card["format"]
     except KeyError as error:
         raise UserError(
-            f"{path} holds no model of vaegan_jax, since its header has no model card: name a file "
-            "that `vaegan export` wrote."
+            f"{path} has no model card of vaegan_jax in its header: name a file that "
+            "`vaegan export` wrote."
         ) from error
     except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise UserError(
-            f"{path} is of format {found}, and this version of vaegan_jax reads format {FORMAT}: "
+            f"{path} has format {version}, but this version of vaegan_jax reads format {FORMAT}: "
             "use the version that wrote it."
         )
     return dict(card)
 
 
 def read(path: pathlib.Path, name: str) -> Any:
-    """Returns one part of the tree in a file, as float32 whatever it is stored as; None for none.
+    """Returns one top-level entry of the tree in a file, as float32; None if it is missing.
 
     Args:
       path: of the file.
-      name: of the part, such as "generator"; nothing else is read.
+      name: of the entry, such as "generator"; nothing else is read.
 
     Raises:
-      UserError: where the file is damaged.
+      UserError: if the file is damaged.
     """
     try:
         with safetensors.safe_open(path, "np") as file:
             names = [key for key in file.keys() if key == name or key.startswith(f"{name}.")]  # noqa: SIM118 - no mapping
-            found = {key: file.get_tensor(key).astype(np.float32) for key in names}
+            flat = {key: file.get_tensor(key).astype(np.float32) for key in names}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
-    return unflatten_dict(found, sep=".").get(name)
+    return unflatten_dict(flat, sep=".").get(name)
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
