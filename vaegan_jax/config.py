@@ -17,7 +17,7 @@ from PIL import ImageColor
 from vaegan_jax import networks, randomness, registry
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import embeddings, uncertainty
+from vaegan_jax.evaluation import embeddings, number
 from vaegan_jax.evaluation.backbones import inception
 from vaegan_jax.losses import augmentation
 from vaegan_jax.losses import gan as gan_losses
@@ -92,8 +92,8 @@ def _is_colour(value: Any) -> bool:
 
 
 _SAMPLES = (
-    lambda value: _is_int(value) and (value == 0 or value >= uncertainty.MIN_SAMPLES),
-    f"0, or at least {uncertainty.MIN_SAMPLES}",
+    lambda value: _is_int(value) and (value == 0 or value >= number.MIN_SAMPLES),
+    f"0, or at least {number.MIN_SAMPLES}",
 )
 _SEED = (lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 2^32 - 1")
 _SEEDS = (
@@ -334,7 +334,7 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.curve_samples": _field(
         500,
-        _whole(uncertainty.MIN_SAMPLES),
+        _whole(number.MIN_SAMPLES),
         "samples, against twice as many held-out images or all there are",
         free=True,
     ),

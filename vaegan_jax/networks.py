@@ -227,6 +227,28 @@ def spectrally_normalized(params: optax.Params) -> optax.Params:
     return result
 
 
+def make_encode(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns ``encode(params, images [B, H, W, C] in [-1, 1]) -> (mean, log variance)``.
+
+    The params are an encoder's; both results are float32 [B, L].
+    """
+    encoder = make_encoder(model, image_shape)
+    return lambda params, images: apply(encoder, params, images)
+
+
+def make_decode(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], jax.Array]:
+    """Returns ``decode(params, latents [B, L]) -> float32 [B, H, W, C]`` in [-1, 1].
+
+    The params are a decoder's or a generator's.
+    """
+    decoder = make_decoder(model, image_shape)
+    return lambda params, latents: jnp.tanh(apply(decoder, params, latents))
+
+
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
     dtype = jnp.dtype(model.dtype)

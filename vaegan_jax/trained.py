@@ -25,7 +25,6 @@ from vaegan_jax import config as configuration
 from vaegan_jax.checkpoints import require_equal_leaves
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.batches import map_batches
 from vaegan_jax.export import weights
 
@@ -153,7 +152,7 @@ class Trained:
 
     @functools.cached_property
     def _decode(self) -> Callable[[jax.Array], tuple[jax.Array]]:
-        decode = generation.make_decode(self.config.model, self.image_shape)
+        decode = jax.jit(networks.make_decode(self.config.model, self.image_shape))
         params = jax.device_put(self.params)
         return lambda latents: (decode(params, latents),)
 

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vaegan_jax import randomness, trained
+from vaegan_jax import networks, randomness, trained
 from vaegan_jax.data import decoding, images, preprocessing
 from vaegan_jax.data.decoding import BadImage
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation import generation
 from vaegan_jax.explorer import space
 from vaegan_jax.explorer.space import Space
 
@@ -91,7 +90,7 @@ class Session:
         self.latent_size = self._main.latent_size
         self.has_encoder = self._main.has_encoder
         self._settings = images.settings(self._main.config.data)
-        decode = generation.make_decode(self._main.config.model, self.image_shape)
+        decode = networks.make_decode(self._main.config.model, self.image_shape)
         # One program for all checkpoints, of one latent: it must be quick.
         self._decode = jax.jit(lambda p, z: preprocessing.to_uint8(decode(p, z))[0])
         self._encoded: Encoded | None = None
