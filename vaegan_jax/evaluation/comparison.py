@@ -2,7 +2,7 @@
 
 Nearest-neighbour distances are squared. `nearest` always denotes distances within a set, from
 `distances.nearest_others`, and `neighbours` the nearest real image of each fake, from
-`distances.neighbours`.
+`distances.neighbours`: float32 [n, 1 or more] and `distances.Neighbours`.
 """
 
 from typing import NamedTuple
@@ -16,16 +16,8 @@ from vaegan_jax.evaluation.distances import Neighbours
 NEIGHBOURS = 5
 """Nearest neighbours that are kept for each image of a reference."""
 
-METRICS = (
-    "frechet",
-    "kernel",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "authenticity",
-    "completeness",
-)
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage",
+           "authenticity", "completeness")  # fmt: skip
 """The metrics of `compare`, in the order of the tables."""
 
 
@@ -58,11 +50,7 @@ def reference(features: jax.Array) -> Reference:
 
 @jax.jit
 def compare(real: Reference, fake: jax.Array) -> dict[str, jax.Array]:
-    """Compares fake features, float32 [m, d], with real ones.
-
-    Returns:
-      The `METRICS` as float32 scalars.
-    """
+    """Returns the `METRICS` of fake features, float32 [m, d], as float32 scalars."""
     neighbours = distances.neighbours(fake, real.features)
     cubic = distances.cubic_kernel
     between = distances.mean_between(cubic, fake, real.features)
@@ -78,20 +66,12 @@ def compare(real: Reference, fake: jax.Array) -> dict[str, jax.Array]:
 
 @jax.jit
 def diversity(nearest: jax.Array, fake: jax.Array) -> dict[str, jax.Array]:
-    """Returns the diversity of fake features.
+    """Returns `vendi` and `duplicates` of fake features, float32 [m, d], as float32 scalars.
 
-    Args:
-      nearest: of the same number of real images, float32 [m, 1].
-      fake: float32 [m, d].
-
-    Returns:
-      float32 scalars: `vendi`, `duplicates`.
+    `nearest` is that of the same number of real images, float32 [m, 1].
     """
     nearest_fakes = distances.nearest_others(fake, 1)
-    return {
-        "vendi": distances.vendi(fake),
-        "duplicates": duplicate_rate(nearest, nearest_fakes),
-    }
+    return {"vendi": distances.vendi(fake), "duplicates": duplicate_rate(nearest, nearest_fakes)}
 
 
 def authenticity(nearest: jax.Array, neighbours: Neighbours) -> jax.Array:
@@ -100,10 +80,6 @@ def authenticity(nearest: jax.Array, neighbours: Neighbours) -> jax.Array:
     Alaa et al. 2022, arXiv 2102.08921, section 3.3: a fake is authentic if it is further from its
     nearest real image than that image is from its own nearest neighbour. In low dimensions about
     half of fresh samples from the data distribution are authentic.
-
-    Args:
-      nearest: of the training images, float32 [n, 1 or more].
-      neighbours: the nearest training image of each fake.
     """
     return jnp.mean(neighbours.nearest > nearest[neighbours.row, 0])
 
@@ -114,11 +90,6 @@ def completeness(nearest: jax.Array, neighbours: Neighbours, quantile: float = 0
     The usual distance is the given quantile of the nearest-neighbour distances among real images,
     so fresh real images score about 0.95. A low value means that parts of the latent space decode
     to images unlike the data.
-
-    Args:
-      nearest: of the real images, float32 [n, 1 or more].
-      neighbours: the nearest real image of each fake.
-      quantile: of the real images' nearest-neighbour distances.
     """
     return jnp.mean(neighbours.nearest <= jnp.quantile(nearest[:, 0], quantile))
 
@@ -131,11 +102,6 @@ def duplicate_rate(
     Two images nearly equal each other if their distance is below the given quantile of the
     nearest-neighbour distances among real images. Fresh real images score about 0.01, a collapsed
     generator up to 1. Both sets must have the same size, since larger sets are denser.
-
-    Args:
-      nearest: of the real images, float32 [n, 1 or more].
-      nearest_fakes: of the fakes, float32 [n, 1 or more].
-      quantile: of the real images' nearest-neighbour distances.
     """
     return jnp.mean(nearest_fakes[:, 0] < jnp.quantile(nearest[:, 0], quantile))
 
@@ -160,14 +126,8 @@ def memorisation(
     The test of Meehan et al. 2020, arXiv 2004.05675, section 3, as a share. Equal numbers of
     training and held-out images are drawn, because the nearest of more images is nearer. Fakes
     unlike all real images may share one nearest image, whose side is random; the error therefore
-    includes a jackknife over real images (see `number.jackknife_error`).
-
-    Args:
-      key: of the random choice of real images.
-      fake: float32 [m, d].
-      train: float32 [n, d].
-      held_out: float32 [k, d].
-      groups: of the jackknife, at most n and k.
+    includes a jackknife over real images (see `number.jackknife_error`). All sets are float32
+    [.., d], and the real ones have at least as many rows as there are groups.
     """
     size = min(len(train), len(held_out)) // groups * groups
 

@@ -21,12 +21,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Statistics(NamedTuple):
-    """Mean and covariance of features, float64 on the host.
-
-    Attributes:
-      mu: [d].
-      sigma: [d, d], normalised by n - 1.
-    """
+    """Mean [d] and covariance [d, d], normalised by n - 1, of features; float64 on the host."""
 
     mu: np.ndarray
     sigma: np.ndarray
@@ -133,16 +128,8 @@ def gaussian_kernel(deviation: float) -> Kernel:
 def mmd(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the unbiased squared maximum mean discrepancy with a kernel.
 
-    Gretton et al. 2012 (JMLR 13), equation 3. With `cubic_kernel` on all images it has the same
-    expectation as the KID, which averages over random subsets, and less variance.
-
-    Args:
-      kernel: see `Kernel`.
-      x: float32 [n, d].
-      y: float32 [m, d].
-
-    Returns:
-      float32 scalar, negative for some sets of the same distribution.
+    Gretton et al. 2012 (JMLR 13), equation 3; it may be negative. With `cubic_kernel` on all images
+    it has the same expectation as the KID, which averages over random subsets, and less variance.
     """
     within: jax.Array = mean_within(kernel, x) + mean_within(kernel, y)
     between: jax.Array = mean_between(kernel, x, y)
@@ -227,15 +214,8 @@ def manifold(
     around real images that contain a fake, over k, and the share of real images whose ball
     contains a fake; the balls are open.
 
-    Args:
-      real: float32 [n, d].
-      nearest: of the real images, from `nearest_others` with at least ``max(k, k_density)``.
-      fake: float32 [m, d], m > k.
-      k: neighbours for precision and recall.
-      k_density: neighbours for density and coverage.
-
-    Returns:
-      Values from 0 to 1; density may exceed 1.
+    `nearest` is `nearest_others` of the real images with at least ``max(k, k_density)`` neighbours,
+    and m > k. All values are from 0 to 1, except that density may exceed 1.
     """
     radii_real, balls = nearest[:, k - 1], nearest[:, k_density - 1]
     radii_fake = nearest_others(fake, k)[:, -1]

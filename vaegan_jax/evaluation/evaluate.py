@@ -46,14 +46,7 @@ _Values = dict[str, dict[str, Any]]
 
 
 class Models(NamedTuple):
-    """Parameters of the evaluated networks; None for a network that the run does not have.
-
-    Attributes:
-      encoder: of the VAE.
-      decoder: of the VAE.
-      generator: the exponential moving average of the GAN's.
-      likelihood: the VAE's learned likelihood.
-    """
+    """Parameters of the evaluated networks (the EMA of the generator's); None for missing ones."""
 
     encoder: optax.Params | None
     decoder: optax.Params | None
@@ -76,10 +69,7 @@ class Pairs(NamedTuple):
 class Evaluation(NamedTuple):
     """The results of an evaluation.
 
-    Attributes:
-      numbers: all numbers.
-      pairs: nearest real images of the generator's samples, or without one of the decoder's.
-      units: the latent dimensions of the VAE, if there is one.
+    The pairs are those of the generator's samples, or of the decoder's without a generator.
     """
 
     numbers: list[Number]
@@ -106,11 +96,7 @@ class _Context(NamedTuple):
 
 
 def require_enough(data: Images) -> None:
-    """Checks the number of images.
-
-    Raises:
-      UserError: if there are too few training or held-out images for a comparison.
-    """
+    """Raises a `UserError` if there are too few training or held-out images for a comparison."""
     if min(len(data.held_out), len(data.train)) < MIN_SAMPLES:
         raise UserError(
             f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
@@ -129,13 +115,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates the networks of a run; the same networks give bit-identical numbers.
 
-    Args:
-      config: the run's config.
-      data: the run's images.
-      models: including a decoder or a generator.
-      embedding: whose features are compared.
-      statistics: of other real images, for an additional Frechet distance.
-      progress: see `batches.Progress`.
+    `models` must have a decoder or a generator. `statistics` of other real images give an
+    additional Frechet distance.
     """
     context = _Context(
         config, _real_sets(config, data, embedding, progress), embedding, statistics, progress

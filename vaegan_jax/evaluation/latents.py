@@ -20,15 +20,7 @@ def decode_images(
     progress: Progress = no_progress,
     label: str = "",
 ) -> np.ndarray:
-    """Decodes latents [N, L] in batches: uint8 [N, H, W, C].
-
-    Args:
-      decode: from `networks.make_decode`, jitted.
-      params: of the decoder or generator.
-      latents: float32 [N, L].
-      progress: see `batches.Progress`.
-      label: for the progress display.
-    """
+    """Decodes latents [N, L] to uint8 [N, H, W, C]; `decode` is a jitted `networks.make_decode`."""
     images: np.ndarray = map_batches(
         len(latents),
         lambda indices: preprocessing.to_uint8(decode(params, latents[indices])),
@@ -68,16 +60,9 @@ def path_lengths(
     ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2`` at random t. A few very large values
     indicate discontinuities of the latent space.
 
-    Args:
-      start: float32 [n, L].
-      end: float32 [n, L].
-      t: positions along the paths, float32 [n] in [0, 1 - step].
-      embed: latents [n, L] -> features [n, d] of the decoded images, which must not be rounded to
-        uint8 because a small step would vanish.
-      step: s.
-
-    Returns:
-      float32 [n].
+    Start and end are float32 [n, L], t and the result float32 [n], t in [0, 1 - step]. `embed` maps
+    latents [n, L] to features [n, d] of the decoded images, which must not be rounded to uint8
+    because a small step would vanish.
     """
     positions = jnp.stack([t, t + step], axis=1)
     latents = jax.vmap(slerp)(start, end, positions)

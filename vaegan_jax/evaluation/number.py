@@ -95,16 +95,9 @@ def jackknife_error(
     times the sum of squared deviations of these values from their mean. Unlike the bootstrap, it
     repeats no row, which would bias nearest-neighbour distances and covariances.
 
-    Args:
-      key: of the random split.
-      rows: [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group.
-      statistic: rows -> a scalar that depends smoothly on them, or a tree of scalars.
-      groups: the number of groups.
-      progress: see `batches.Progress`.
-      label: for the progress display.
-
-    Returns:
-      The standard errors as floats, in the same tree.
+    `rows` is [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group. `statistic` maps
+    rows to a scalar that depends smoothly on them, or to a tree of scalars; the standard errors are
+    floats in the same tree.
     """
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
     size = len(rows) // groups

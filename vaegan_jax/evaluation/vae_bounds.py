@@ -5,6 +5,7 @@ All bounds are in nats per image before `bits_per_dim`; arrays of K draws have s
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,12 +57,8 @@ def log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Ar
 def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """Returns the evidence lower bound of each image: float32 [B].
 
-    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form.
-
-    Args:
-      log_likelihood: log p(x|z) for K posterior draws, float32 [K, B].
-      mean: of the posterior, float32 [B, L].
-      log_variance: of the posterior, float32 [B, L].
+    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form, from
+    log p(x|z) of K posterior draws [K, B] and the posterior's mean and log variance [B, L].
     """
     return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
 
@@ -106,12 +103,7 @@ def make_bounds(
     Its arguments are ``{"encoder", "decoder"}``, images uint8 [B, H, W, C], their int32 indices [B]
     in the data set, which key all draws, a key, and V variances of a Gaussian decoder. For each
     dequantised image it returns `squared_error` [B], the mean squared distance to the decoded
-    draws; `kl` [B], nats; `elbo` and `iwae` [B, V], bits/dim.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      draws: posterior draws per image, the K of IWAE-K.
+    draws; `kl` [B], nats; `elbo` and `iwae` [B, V], bits/dim. `draws` is the K of IWAE-K.
     """
     encode = networks.make_encode(config.model, image_shape)
     decode = networks.make_decode(config.model, image_shape)
@@ -121,11 +113,9 @@ def make_bounds(
     def bounds(
         params: Params, images: jax.Array, indices: jax.Array, key: jax.Array, variances: jax.Array
     ) -> Rows:
-        def keys(purpose: Purpose) -> jax.Array:
-            folded: jax.Array = jax.vmap(jax.random.fold_in, (None, 0))(
-                randomness.draw_key(key, purpose), indices
-            )
-            return folded
+        def keys(purpose: Purpose) -> Any:
+            of_all = randomness.draw_key(key, purpose)
+            return jax.vmap(jax.random.fold_in, (None, 0))(of_all, indices)
 
         scaled = preprocessing.to_network(images)
         dequantised = jax.vmap(dequantise)(keys(Purpose.DEQUANTISATION), scaled)
@@ -149,9 +139,8 @@ def make_bounds(
 
         lower, weighted = jax.vmap(both_bounds, out_axes=1)(variances)
         kl = jnp.sum(losses.kl(mean, log_variance), axis=-1)
-        return {
-            "squared_error": jnp.mean(errors, axis=0), "kl": kl, "elbo": lower, "iwae": weighted
-        }  # fmt: skip
+        error = jnp.mean(errors, axis=0)
+        return {"squared_error": error, "kl": kl, "elbo": lower, "iwae": weighted}
 
     return bounds
 
@@ -161,7 +150,7 @@ def likelihood_numbers(
 ) -> list[Number]:
     """Returns bounds on the likelihood of held-out images in bits/dim.
 
-    They use the decoder's variance that the training loss implies, if any, and one calibrated to
+    The decoder's variance is the one implied by the training loss, if any, and one calibrated to
     reconstructions of training images by maximum likelihood.
     """
 

@@ -39,10 +39,7 @@ class Units(NamedTuple):
 class VAEEvaluation(NamedTuple):
     """The evaluation of a VAE.
 
-    Attributes:
-      reconstructions: of held-out images from their posterior means, uint8 [N, H, W, C].
-      units: its latent dimensions.
-      numbers: of the reconstructions, the likelihood and the latent space.
+    The reconstructions are of held-out images from their posterior means, uint8 [N, H, W, C].
     """
 
     reconstructions: np.ndarray
@@ -58,15 +55,10 @@ def evaluate_vae(
     count: int,
     progress: Progress,
 ) -> VAEEvaluation:
-    """Evaluates a VAE.
+    """Evaluates a VAE on up to `count` held-out images.
 
-    Args:
-      config: the run's config.
-      params: ``{"encoder", "decoder"}``, and `likelihood` if it was learned.
-      train: training images, which calibrate the decoder's variance.
-      held_out: the images that are encoded and reconstructed.
-      count: the maximum number of them.
-      progress: see `batches.Progress`.
+    `params` is ``{"encoder", "decoder"}``, and `likelihood` if it was learned. Training images
+    calibrate the decoder's variance.
     """
     image_shape, seed = held_out.image_shape, config.seed
     rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(held_out), count)
@@ -95,9 +87,8 @@ def evaluate_vae(
 def fidelity(originals: jax.Array, reconstructions: jax.Array) -> dict[str, jax.Array]:
     """Compares reconstructions with their originals, both uint8 [B, H, W, C].
 
-    Returns:
-      float32 [B] each: `psnr` in decibels, with a peak of 255, and `ssim`, the structural
-      similarity of Wang et al. 2004 with a Gaussian window of 11 pixels and deviation 1.5.
+    Returns `psnr` in decibels and `ssim`, the structural similarity of Wang et al. 2004 with a
+    Gaussian window of 11 pixels and deviation 1.5; both are float32 [B].
     """
     a, b = originals.astype(jnp.float32) / 255, reconstructions.astype(jnp.float32) / 255
     psnr = -10 * jnp.log10(jnp.mean((a - b) ** 2, axis=(1, 2, 3)))

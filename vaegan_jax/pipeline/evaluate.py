@@ -43,13 +43,9 @@ class Evaluators(NamedTuple):
 def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
     """Loads what the evaluation needs, so that missing files are reported before any training.
 
-    Args:
-      config: the run's config.
-      data: its images.
-      required: whether it is an error if the run cannot be evaluated.
-
     Raises:
-      UserError: if the embedding or the statistics cannot be loaded.
+      UserError: if the embedding or the statistics cannot be loaded, or if an evaluation is
+        required and there is no embedding or too few images.
     """
     settings = config.evaluation
     if settings.embedding == "none":
@@ -88,18 +84,10 @@ def evaluate_run(
     stop: StopRequest,
     force: bool,
 ) -> bool:
-    """Evaluates the latest checkpoints of a run, unless the saved evaluation is up to date.
+    """Evaluates the latest checkpoints of a run and returns whether it did.
 
-    Args:
-      config: the run's config.
-      data: its images.
-      folder: its workdir.
-      evaluators: from `make_evaluators`, with an embedding.
-      stop: checked after every batch.
-      force: whether to evaluate even if the saved evaluation is up to date.
-
-    Returns:
-      Whether the run was evaluated.
+    It does so if the saved evaluation is not up to date or `force` is set. `evaluators` must have
+    an embedding, and `stop` is checked after every batch.
 
     Raises:
       UserError: if no checkpoint is saved.
@@ -130,15 +118,7 @@ def evaluate_checkpoints(
     steps: Steps,
     stop: StopRequest,
 ) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
-    """Evaluates checkpoints of a run without writing anything.
-
-    Args:
-      config: the run's config, possibly with another seed for the samples.
-      data: its images.
-      folder: its workdir.
-      evaluators: from `make_evaluators`, with an embedding.
-      steps: the checkpoints.
-      stop: checked after every batch.
+    """Evaluates checkpoints of a run as `evaluate_run` does, without writing anything.
 
     Returns:
       The contents of `evaluation/numbers.json`, the networks, and their evaluation.

@@ -17,12 +17,7 @@ _STAGES = {"vae": "VAE", "gan": "GAN"}
 
 
 class Picture(NamedTuple):
-    """A picture on a page.
-
-    Attributes:
-      source: a data URI.
-      caption: a description.
-    """
+    """A picture on a page; `source` is a data URI."""
 
     source: str
     caption: str

@@ -32,14 +32,9 @@ def same(latents: jax.Array) -> jax.Array:
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Arranges images in rows with a narrow white gap between them.
+    """Arranges images in rows with white gaps; the last row is padded with white.
 
-    Args:
-      images: uint8 [N, H, W, C].
-      columns: images per row; the last row is padded with white.
-
-    Returns:
-      uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
+    From uint8 [N, H, W, C] to uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
     """
     n, height, width, channels = images.shape
     rows = -(-n // columns)
@@ -101,13 +96,8 @@ def make_reconstruction_picture(
 ) -> Callable[[dict[str, optax.Params]], np.ndarray]:
     """Returns a function from a VAE's parameters to a picture of reconstructions.
 
-    Args:
-      config: the run's config.
-      images: uint8 [N, H, W, C], usually held out; the first few are shown.
-
-    Returns:
-      A function to uint8 [H, W, C]: rows of originals alternate with rows of reconstructions from
-      the posterior means.
+    In the picture, uint8 [H, W, C], rows of the first images of uint8 [N, H, W, C] alternate with
+    rows of their reconstructions from the posterior means.
     """
     count = min(len(images), COLUMNS * (COLUMNS // 2))
     originals = images[np.arange(count)]
@@ -137,14 +127,7 @@ def side_by_side(
     """Shows samples of decoder and generator for equivalent latents: uint8 [H, W, C].
 
     Rows of the decoder's samples alternate with rows of the generator's. The latents are the first
-    of `fixed_latents`, with the GAN's distribution.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      decoder_params: of the decoder.
-      generator_params: of the generator.
-      to_decoder: from the generator's latents to the decoder's.
+    of `fixed_latents`, with the GAN's distribution; `to_decoder` maps them to the decoder's.
     """
     z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: COLUMNS * (COLUMNS // 2)]
     images = (
@@ -165,15 +148,8 @@ def traversals(
     """Shows the effect of the most active latent dimensions, one per row: uint8 [H, W, C].
 
     Along a row one dimension changes from -3 to 3 standard deviations around the mean while the
-    others stay at the mean.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      params: of a decoder or generator.
-      mean: of the posterior means over the data, float32 [L].
-      variance: of the posterior means over the data, float32 [L].
-      to_network: from the VAE's latents to those of the network of `params`.
+    others stay at the mean. Mean and variance are those of the posterior means over the data,
+    float32 [L]; `to_network` maps the VAE's latents to those of the network of `params`.
     """
     columns = COLUMNS + 1  # odd, so that the middle one is the mean
     units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]

@@ -52,12 +52,7 @@ class Line(NamedTuple):
 def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
     """Returns a plot as a deterministic SVG element with the text colour of the page.
 
-    Args:
-      lines: at least one.
-      title: above the plot and for screen readers.
-      x_label: with the unit.
-      y_label: with the unit.
-      log: whether the y axis is logarithmic, if all values are positive.
+    With `log` the y axis is logarithmic if all values are positive.
     """
     # Imported here because it takes most of a second, which training need not wait for.
     import matplotlib as mpl

@@ -45,13 +45,7 @@ Row = dict[str, Any]
 
 
 class Table(NamedTuple):
-    """A table of texts.
-
-    Attributes:
-      title: of the table.
-      columns: the headings; the first column has the metric's name.
-      rows: one cell per column.
-    """
+    """A table of texts with one cell per column; the first column has the metric's name."""
 
     title: str
     columns: list[str]

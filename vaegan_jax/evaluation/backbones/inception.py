@@ -166,10 +166,7 @@ def convert(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def load(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the parameters of the network, after downloading the weights if necessary.
-
-    Args:
-      path: the file of weights, or where to store it.
+    """Returns the parameters of the network, after downloading the weights to `path` if necessary.
 
     Raises:
       UserError: if the file cannot be downloaded or has another hash.

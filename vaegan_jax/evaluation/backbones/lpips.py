@@ -64,12 +64,8 @@ def distance(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
     In each block the features of a position are normalised, and the squared differences are
     weighted by the block's head, summed over channels and averaged over positions. The distance is
-    the sum over the five blocks.
-
-    Args:
-      params: from `load`.
-      a: float32 [B, H, W, C] in [-1, 1], C 1 or 3, H and W at least 16.
-      b: of the same shape.
+    the sum over the five blocks. Images are float32 [B, H, W, C] in [-1, 1], C 1 or 3, H and W at
+    least 16.
     """
     images = jnp.broadcast_to(jnp.concatenate([a, b]), (2 * len(a), *a.shape[1:3], 3))
     scaled = (images - _SHIFT[None, None, None]) / _SCALE[None, None, None]

@@ -38,10 +38,6 @@ def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
 
     It reads both formats of PyTorch: the zip archive since version 1.6 and the older pickle stream.
 
-    Args:
-      path: the file.
-      sha256: its expected hash, in hex.
-
     Raises:
       UserError: if the file cannot be read, has another hash, or contains other than tensors.
     """
@@ -53,12 +49,7 @@ def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
 
 
 def read_verified(path: pathlib.Path, sha256: str, remedy: str = "download it again") -> bytes:
-    """Returns the bytes of a file with a known hash.
-
-    Args:
-      path: the file.
-      sha256: its expected hash, in hex.
-      remedy: what to do about another hash, the end of the error message.
+    """Returns the bytes of a file with a known hash; `remedy` is the end of the error message.
 
     Raises:
       UserError: if the file cannot be read or has another hash.
