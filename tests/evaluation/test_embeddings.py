@@ -147,16 +147,16 @@ def fails(images):
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "message"),
     [
         ("scalar", r"float32\[\]"),
         ("integers", r"int32\[2, 3\]"),
         ("fails", "RuntimeError.*out of.*luck"),
     ],
 )
-def test_embeddings_with_invalid_features_are_refused(name, found):
+def test_embeddings_with_invalid_features_are_refused(name, message):
     embedding = embeddings.make(f"tests.evaluation.test_embeddings:{name}")
-    with pytest.raises(UserError, match=rf"float32 \[B, d\].*{found}") as caught:
+    with pytest.raises(UserError, match=rf"float32 \[B, d\].*{message}") as caught:
         embeddings.feature_count(embedding, (16, 32, 3))
     assert "\n" not in str(caught.value)
 

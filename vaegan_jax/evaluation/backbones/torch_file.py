@@ -61,8 +61,8 @@ def read_verified(path: pathlib.Path, sha256: str, remedy: str = "download it ag
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         raise UserError(
-            f"{path} is damaged or not the expected file of weights: its SHA-256 is {actual} "
-            f"instead of {sha256}; {remedy}."
+            f"{path} is not the file of weights or is damaged: its SHA-256 is {actual} instead of "
+            f"{sha256}; {remedy}."
         )
     return data
 
