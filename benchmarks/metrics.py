@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
-from vaegan_jax.evaluation import comparison, copies, distances, embeddings, vae_quality
+from vaegan_jax.evaluation import comparison, distances, embeddings, vae_metrics
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "evaluation"
 
@@ -62,7 +62,7 @@ def parity() -> None:
             "coverage, prdc": (prdc["coverage"], manifold.coverage),
             "authenticity, dgm-eval": (
                 case["authenticity_fraction (dgm-eval authpct rule, x0.01)"],
-                copies.authenticity(nearest, found),
+                comparison.authenticity(nearest, found),
             ),
             "Vendi, vendi-score": (
                 case["vendi (cosine kernel, q=1) of fake"][
@@ -173,7 +173,9 @@ def sensitivity() -> None:
         fake = jnp.asarray(embeddings.extract(embedding, pixels))
         found = comparison.compare(held_out, fake)
         alone = comparison.diversity(held_out.nearest, fake)
-        memorised = copies.memorisation(jax.random.key(0), fake, seen.features, held_out.features)
+        memorised = comparison.memorisation(
+            jax.random.key(0), fake, seen.features, held_out.features
+        )
         row = (
             f"{float(found['frechet']):.1f}",
             f"{1000 * float(found['kernel']):.2f}",
@@ -182,7 +184,7 @@ def sensitivity() -> None:
                 for metric in ("precision", "recall", "density", "coverage", "completeness")
             ),
             f"{float(alone['vendi']):.1f}",
-            f"{float(jnp.mean(vae_quality.sharpness(jnp.asarray(pixels)))):.3f}",
+            f"{float(jnp.mean(vae_metrics.sharpness(jnp.asarray(pixels)))):.3f}",
             f"{float(alone['duplicates']):.2f}",
             f"{float(memorised.share):.2f}",
             f"{float(comparison.compare(seen, fake)['authenticity']):.2f}",

@@ -21,10 +21,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from vaegan_jax import checkpoints, gan, randomness
+from vaegan_jax import checkpoints, gan, networks, randomness
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
-from vaegan_jax.evaluation import comparison, embeddings, generation, number
+from vaegan_jax.evaluation import comparison, embeddings, latents, number
 from vaegan_jax.pipeline import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -78,10 +78,11 @@ class Distance:
         directory, path = folder / "checkpoints" / "gan", ("ema",)
         params = checkpoints.read(directory, config.gan.steps, {path: init.generator})[path]
         z = randomness.latents(
-            number.draw_key(0, 0, randomness.Purpose.LATENT), (SAMPLES, config.model.latent_size)
+            number.evaluation_key(0, 0, randomness.Purpose.LATENT),
+            (SAMPLES, config.model.latent_size),
         )
-        decode = generation.make_decode(config.model, self.shape)
-        fakes = embeddings.extract(self.embedding, generation.samples(decode, params, z))
+        decode = jax.jit(networks.make_decode(config.model, self.shape))
+        fakes = embeddings.extract(self.embedding, latents.decode_images(decode, params, z))
         found = jax.device_get(comparison.compare(self.real, fakes))
         return {name: float(found[name]) for name in ("frechet", "kernel", "precision", "recall")}
 

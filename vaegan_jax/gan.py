@@ -134,9 +134,8 @@ def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
     Raises:
       UserError: if a user's loss cannot be loaded.
     """
-    generator = networks.make_decoder(config.model, image_shape)
     return GAN(
-        generate=lambda params, z: jnp.tanh(networks.apply(generator, params, z)),
+        generate=networks.make_decode(config.model, image_shape),
         discriminate=networks.make_discriminate(config.model, image_shape),
         objective=registry.load("objective", config.gan.objective),
         penalties=tuple(penalties.make_terms(config.gan)),

@@ -227,6 +227,28 @@ def spectrally_normalized(params: optax.Params) -> optax.Params:
     return result
 
 
+def make_encode(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns ``encode(params, images [B, H, W, C] in [-1, 1]) -> (mean, log variance)``.
+
+    The params are an encoder's; both results are float32 [B, L].
+    """
+    encoder = make_encoder(model, image_shape)
+    return lambda params, images: apply(encoder, params, images)
+
+
+def make_decode(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], jax.Array]:
+    """Returns ``decode(params, latents [B, L]) -> float32 [B, H, W, C]`` in [-1, 1].
+
+    The params are a decoder's or a generator's.
+    """
+    decoder = make_decoder(model, image_shape)
+    return lambda params, latents: jnp.tanh(apply(decoder, params, latents))
+
+
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
     dtype = jnp.dtype(model.dtype)
@@ -237,22 +259,6 @@ def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decode
     """Returns the decoder, or the generator, that ``config.model`` describes."""
     dtype = jnp.dtype(model.dtype)
     return Decoder(model.base_width, model.latent_size, image_shape, model.norm, dtype)
-
-
-def make_decode(
-    model: ConfigDict, image_shape: tuple[int, int, int]
-) -> Callable[[optax.Params, jax.Array], jax.Array]:
-    """Returns ``decode(params, latents [B, L]) -> images``, float32 [B, H, W, C] in [-1, 1]."""
-    decoder = make_decoder(model, image_shape)
-    return lambda params, latents: jnp.tanh(apply(decoder, params, latents))
-
-
-def make_encode(
-    model: ConfigDict, image_shape: tuple[int, int, int]
-) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns ``encode(params, images [B, H, W, C]) -> (mean, log variance)``, float32 [B, L]."""
-    encoder = make_encoder(model, image_shape)
-    return lambda params, images: apply(encoder, params, images)
 
 
 def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import checkpoints, gan, networks, vae
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
+from vaegan_jax.evaluation.batches import map_batches
 
 _BATCH = 64
 
@@ -53,8 +54,8 @@ def aggregated_posterior(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and covariance of the aggregated posterior, the latents that train a decoder.
 
-    It is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv 1511.05644, equation
-    1), so its covariance is the covariance of the means plus the mean variance.
+    The aggregated posterior is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv
+    1511.05644, equation 1). Its covariance is that of the means plus the mean variance.
 
     Args:
       config: the run's config.
@@ -65,25 +66,24 @@ def aggregated_posterior(
       float64 [L] and [L, L].
     """
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
-    encoder = networks.make_encoder(config.model, image_shape)
+    encode = networks.make_encode(config.model, image_shape)
 
     @jax.jit
     def posterior(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean, log_variance = networks.apply(encoder, params, preprocessing.to_network(images))
+        mean, log_variance = encode(params, preprocessing.to_network(images))
         return mean, jnp.exp(log_variance)
 
     size = config.model.latent_size
     total, products, variances = np.zeros(size), np.zeros((size, size)), np.zeros(size)
-    for first in range(0, len(images), _BATCH):
-        # Every batch has the same size, for one compiled program; the padding is dropped again.
-        rows = np.arange(first, first + _BATCH)
-        result = jax.device_get(
-            posterior(encoder_params, images[np.minimum(rows, len(images) - 1)])
-        )
-        means, variance = (part[rows < len(images)].astype(np.float64) for part in result)
+    all_means, all_variances = map_batches(
+        len(images), lambda indices: posterior(encoder_params, images[indices]), _BATCH
+    )
+    for first in range(0, len(images), _BATCH):  # float64 sums in a fixed order
+        rows = slice(first, first + _BATCH)
+        means = all_means[rows].astype(np.float64)
         total += means.sum(axis=0)
         products += means.T @ means
-        variances += variance.sum(axis=0)
+        variances += all_variances[rows].astype(np.float64).sum(axis=0)
     mean = total / len(images)
     covariance = products / len(images) - np.outer(mean, mean) + np.diag(variances / len(images))
     return mean, covariance

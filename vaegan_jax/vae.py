@@ -105,7 +105,7 @@ def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
         return weight
 
     return VAE(
-        encode=functools.partial(networks.apply, networks.make_encoder(config.model, image_shape)),
+        encode=networks.make_encode(config.model, image_shape),
         decode=functools.partial(networks.apply, networks.make_decoder(config.model, image_shape)),
         reconstruction=registry.load("reconstruction", settings.reconstruction),
         kl_weight=kl_weight,

@@ -138,7 +138,7 @@ def test_a_run_goes_on_where_its_images_lie_elsewhere(
         workdir, *flags(tmp_path / "elsewhere", prepared_directory), config="configs/folder.py"
     )
     assert result.returncode == 0, result.stderr
-    assert "was finished before" in result.stdout
+    assert "already finished" in result.stdout
 
 
 def test_a_prepared_tfds_set_in_grey(tmp_path):

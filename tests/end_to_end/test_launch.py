@@ -93,7 +93,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, tmp_path):
     before = snapshot(workdir)
     result = launch(workdir, evaluated=True)
     assert result.returncode == 0
-    assert "nothing is left to do" in result.stdout
+    assert "already finished" in result.stdout
     assert snapshot(workdir) == before
 
 

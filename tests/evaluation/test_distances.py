@@ -1,4 +1,4 @@
-"""Against the standard libraries' own values, closed forms, and plain NumPy."""
+"""Metrics against the values of published libraries, closed forms and plain NumPy."""
 
 import json
 import pathlib
@@ -6,8 +6,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaegan_jax.errors import UserError
@@ -26,7 +25,7 @@ def arrays():
 
 @pytest.fixture(params=CASES)
 def case(request, arrays):
-    """(expected values, real features, fake features) of one set of features."""
+    """Expected values, real features and fake features."""
     name = request.param
     return EXPECTED["cases"][name], arrays[f"{name}/real"], arrays[f"{name}/fake"]
 
@@ -59,17 +58,6 @@ def test_frechet_from_statistics_equals_the_libraries(case):
     np.testing.assert_allclose(ours, exact, rtol=2e-6)
 
 
-def test_frechet_is_the_formula_with_scipys_matrix_root():
-    rng = np.random.default_rng(0)
-    real, fake = rng.normal(size=(500, 12)), rng.normal(0.3, 1.5, size=(400, 12))
-    sigmas = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
-    root = scipy.linalg.sqrtm(sigmas[0] @ sigmas[1]).real
-    means = real.mean(axis=0) - fake.mean(axis=0)
-    expected = means @ means + np.trace(sigmas[0] + sigmas[1] - 2 * root)
-    ours = frechet(real.astype(np.float32), fake.astype(np.float32))
-    np.testing.assert_allclose(ours, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("size", [(400, 32), (30, 100)])
 def test_frechet_of_an_affine_copy_has_a_closed_form(size):
     # fake = a real + b on the same rows: |(1 - a) m - b|^2 + (1 - a)^2 tr(S).
@@ -83,7 +71,7 @@ def test_frechet_of_an_affine_copy_has_a_closed_form(size):
 
 
 @pytest.mark.parametrize("offset", [0, 100])
-def test_frechet_of_a_set_and_itself_is_nothing(offset):
+def test_frechet_of_a_set_and_itself_is_zero(offset):
     real = np.random.default_rng(2).normal(offset, 1, size=(300, 64)).astype(np.float32)
     assert abs(float(frechet(real, real))) < 1e-3  # the traces are 64
 
@@ -96,23 +84,21 @@ def test_frechet_of_one_dimension():
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_statistics_files_are_read_and_written(tmp_path):
+def test_statistics_equal_numpys_and_are_read_from_a_file(tmp_path):
     features = np.random.default_rng(4).normal(size=(50, 7))
-    stored = distances.statistics(features)
-    np.testing.assert_allclose(stored.mu, features.mean(axis=0))
     centred = features - features.mean(axis=0)
-    np.testing.assert_allclose(stored.sigma, centred.T @ centred / 49)
-    distances.save_statistics(tmp_path / "mine.npz", stored)
-    loaded = distances.load_statistics(tmp_path / "mine.npz")
-    np.testing.assert_array_equal(loaded.mu, stored.mu)
-    np.testing.assert_array_equal(loaded.sigma, stored.sigma)
+    np.savez(tmp_path / "x.npz", mu=features.mean(axis=0), sigma=centred.T @ centred / 49)
+    loaded = distances.load_statistics(tmp_path / "x.npz")
+    computed = distances.statistics(features)
+    np.testing.assert_allclose(computed.mu, loaded.mu)
+    np.testing.assert_allclose(computed.sigma, loaded.sigma)
 
 
 @pytest.mark.parametrize("content", ["missing", "text", "keys", "shapes"])
-def test_a_statistics_file_that_is_none_is_named(tmp_path, content):
+def test_invalid_statistics_files_are_refused(tmp_path, content):
     path = tmp_path / "x.npz"
     if content == "text":
-        path.write_text("no archive")
+        path.write_text("not an archive")
     elif content == "keys":
         np.savez(path, mean=np.zeros(3))
     elif content == "shapes":
@@ -121,7 +107,7 @@ def test_a_statistics_file_that_is_none_is_named(tmp_path, content):
         distances.load_statistics(path)
 
 
-def test_the_polynomial_mmd_equals_the_libraries(case):
+def test_polynomial_mmd_equals_the_library(case):
     expected, real, fake = case
     n = expected["kid"]["n"]
     value = expected["kid"]["torchmetrics.poly_mmd same rows"]
@@ -131,40 +117,13 @@ def test_the_polynomial_mmd_equals_the_libraries(case):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_gaussian_mmd_equals_the_library(name, arrays):
+def test_gaussian_mmd_equals_the_library(name, arrays):
     expected = EXPECTED["cases"][name]["mmd2_rbf_sigma2_unbiased"]["torch_fidelity"]
-    n = EXPECTED["cases"][name]["kid"]["n"]  # that library takes equally many of both
+    n = EXPECTED["cases"][name]["kid"]["n"]  # the library requires equal numbers
     ours = distances.mmd(
         distances.gaussian_kernel(2.0), arrays[f"{name}/real"][:n], arrays[f"{name}/fake"][:n]
     )
     np.testing.assert_allclose(ours, expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_kid_of_given_subsets_equals_the_libraries(name, arrays):
-    expected = EXPECTED["cases"][name]["kid_subsets"]
-    real, fake = arrays[f"{name}/real"], arrays[f"{name}/fake"]
-    values = [
-        float(distances.mmd(distances.cubic_kernel, fake[rows_fake], real[rows_real]))
-        for rows_fake, rows_real in arrays[f"{name}/kid_idx_fake_real"]
-    ]
-    np.testing.assert_allclose(np.mean(values), expected["mean"], atol=2e-5)
-    np.testing.assert_allclose(np.std(values), expected["std(ddof=0)"], atol=2e-5)
-
-
-def test_kid_draws_its_subsets_by_key_and_without_replacement(arrays):
-    real, fake = arrays["general/real"], arrays["general/fake"]
-    mean, deviation = distances.kid(jax.random.key(0), real, fake, subsets=20, size=100)
-    again = distances.kid(jax.random.key(0), real, fake, subsets=20, size=100)
-    assert (mean, deviation) == again
-    other, _ = distances.kid(jax.random.key(1), real, fake, subsets=20, size=100)
-    assert other != mean
-    whole = distances.mmd(distances.cubic_kernel, real, fake)
-    # Subsets of everything are everything: no deviation but that of another order of sums.
-    all_mean, all_deviation = distances.kid(jax.random.key(0), real, fake, subsets=5, size=1000)
-    np.testing.assert_allclose(all_mean, whole, atol=2e-5)
-    assert all_deviation < 2e-5
-    assert abs(mean - whole) < 4 * deviation / np.sqrt(20)
 
 
 def test_precision_recall_density_coverage_equal_the_libraries(case):
@@ -190,38 +149,37 @@ def test_vendi_equals_the_library(case):
     np.testing.assert_allclose(distances.vendi(fake), value, rtol=1e-5)
 
 
-def test_vendi_counts_what_differs():
+def test_vendi_of_orthogonal_rows_is_their_number():
     basis = np.eye(8, dtype=np.float32)
     np.testing.assert_allclose(distances.vendi(basis), 8, rtol=1e-6)
     np.testing.assert_allclose(distances.vendi(np.repeat(basis[:3], 20, axis=0)), 3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("splits", [1, 10])
-def test_the_inception_score_equals_the_library(arrays, splits):
-    expected = EXPECTED["inception_score"][f"torch_fidelity splits={splits} no shuffle"]
-    mean, deviation = distances.inception_score(arrays["inception_score/logits"], splits)
-    np.testing.assert_allclose(mean, expected["inception_score_mean"], rtol=1e-6)
-    np.testing.assert_allclose(deviation, expected["inception_score_std"], atol=1e-5)
+def test_inception_score_equals_the_library(arrays):
+    expected = EXPECTED["inception_score"]["torch_fidelity splits=1 no shuffle"]
+    score = distances.inception_score(arrays["inception_score/logits"])
+    np.testing.assert_allclose(score, expected["inception_score_mean"], rtol=1e-6)
 
 
+@settings(max_examples=15)  # each shape is compiled
 @given(n=st.integers(6, 40), m=st.integers(6, 40), d=st.integers(1, 5), seed=st.integers(0, 99))
-def test_neighbours_and_radii_are_those_of_plain_numpy(n, m, d, seed):
+def test_neighbours_equal_plain_numpy(n, m, d, seed):
     rng = np.random.default_rng(seed)
     x, y = (rng.normal(50, 1, (rows, d)).astype(np.float32) for rows in (n, m))
     pairs = ((x[:, None].astype(np.float64) - y[None]) ** 2).sum(axis=-1)
     ours = distances.neighbours(x, y)
     np.testing.assert_allclose(ours.nearest, pairs.min(axis=1), atol=1e-4)
     np.testing.assert_allclose(pairs[np.arange(n), ours.row], pairs.min(axis=1), atol=1e-4)
-    own = ((x[:, None].astype(np.float64) - x[None]) ** 2).sum(axis=-1)
+    within = ((x[:, None].astype(np.float64) - x[None]) ** 2).sum(axis=-1)
     for k in (1, 3):
         nearest = distances.nearest_others(x, k)
-        np.testing.assert_allclose(nearest, np.sort(own, axis=1)[:, 1 : k + 1], atol=1e-4)
+        np.testing.assert_allclose(nearest, np.sort(within, axis=1)[:, 1 : k + 1], atol=1e-4)
 
 
-def test_the_size_of_a_block_changes_no_result(monkeypatch, arrays):
+def test_block_size_does_not_change_results(monkeypatch, arrays):
     real, fake = arrays["unequal_n/real"], arrays["unequal_n/fake"]
-    whole = manifold(real, fake)
+    expected = manifold(real, fake)
     monkeypatch.setattr(distances, "_BLOCK_ROWS", 7)
     jax.clear_caches()
-    assert manifold(real, fake) == whole
+    assert manifold(real, fake) == expected
     jax.clear_caches()

@@ -8,82 +8,102 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.evaluation.test_distances import frechet
 from vaegan_jax.evaluation import number
 from vaegan_jax.randomness import Purpose, Stage
 
-KEY = jax.random.key(0)
-
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, None, jnp.inf, np.float32("nan")])
-def test_what_is_not_finite_is_none(value):
+def test_non_finite_values_become_none(value):
     made = number.number("gan_samples", "train", "recall", value, value, value, 5, 7)
     assert (made.value, made.error, made.floor) == (None, None, None)
-    made = number.number("gan_samples", "train", "recall", 1, jnp.asarray(value or 0.0), 2, 5)
-    assert made.error == (0 if value is None else None)
 
 
-def test_a_number_is_made_of_python_numbers():
+def test_number_survives_json():
     arrays = jnp.float32(0.5), np.float64(0.25), jnp.asarray(3)
     made = number.number("vae", "", "active_units", *arrays, 5, 7)
     assert made == number.Number("vae", "", "active_units", 0.5, 0.25, 3.0, 5, 7)
-    assert {type(x) for x in (made.value, made.error, made.floor)} == {float}
     assert number.Number(**json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_mean_has_the_standard_error_of_scipy(dtype):
+def test_mean_has_the_standard_error_of_scipy(dtype):
     values = np.random.default_rng(0).normal(3, 2, 50).astype(dtype)
     made = number.mean("gan_samples", "sharpness", values, 2.5)
     np.testing.assert_allclose(made.value, np.mean(values, dtype=np.float64), rtol=1e-12)
-    expected = scipy.stats.sem(values.astype(np.float64))
-    np.testing.assert_allclose(made.error, expected, rtol=1e-12)
+    error = scipy.stats.sem(values.astype(np.float64))
+    np.testing.assert_allclose(made.error, error, rtol=1e-12)
     assert (made.subject, made.against, made.metric) == ("gan_samples", "", "sharpness")
     assert (made.floor, made.count, made.reference_count) == (2.5, 50, 0)
 
 
-def test_float32_is_summed_in_float64():
-    values = np.full(100_001, 0.1, np.float32)
-    np.testing.assert_allclose(number.mean("", "", values).value, float(values[0]), rtol=1e-12)
+def test_jackknife_error_of_a_mean_equals_the_standard_error():
+    rng = np.random.default_rng(0)
+    errors = [
+        number.jackknife_error(jax.random.key(k), rng.normal(0, 2, 400), np.mean, 20)
+        for k in range(60)
+    ]
+    # The expected error is 2 / sqrt(400); each of the 60 estimates has 19 degrees of freedom.
+    np.testing.assert_allclose(np.mean(np.square(errors)), 0.1**2, rtol=4 * np.sqrt(2 / 19 / 60))
 
 
-def test_a_mean_of_what_is_not_finite_is_none():
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        made = number.mean("vae_reconstructions", "psnr", np.array([1.0, np.inf]))
-    assert (made.value, made.error, made.floor) == (None, None, None)
+def test_jackknife_error_of_a_frechet_distance_equals_the_spread_of_fresh_draws():
+    rng = np.random.default_rng(1)
+    real = rng.normal(0, 1, (500, 4)).astype(np.float32)
+
+    def draw():
+        return rng.normal(0.5, 1, (500, 4)).astype(np.float32)
+
+    def statistic(fake):
+        return float(frechet(real, fake))
+
+    spread = np.std([statistic(draw()) for _ in range(60)])
+    errors = [number.jackknife_error(jax.random.key(k), draw(), statistic) for k in range(10)]
+    # Four deviations, of a spread of 60 values and of errors with 90 degrees of freedom.
+    tolerance = 4 * np.sqrt(1 / 120 + 1 / 180)
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(errors))), spread, rtol=tolerance)
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (9, 1), (9, 8), (500, 30)])
-def test_as_many_are_chosen_as_are_wanted_none_twice_and_rising(size, count):
-    chosen = number.choose(KEY, size, count)
-    assert len(chosen) == count
-    assert (np.diff(chosen) > 0).all()
-    assert chosen.min() >= 0
-    assert chosen.max() < size
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ""),
+        (0, "0"),
+        (0.5, "0.5"),
+        (-12.3456, "-12.3"),
+        (999.7, "1000"),
+        (-1234.4, "-1234"),
+        (0.0000123456, "1.23e-05"),
+    ],
+)
+def test_format_value(value, expected):
+    assert number.format_value(value) == expected
 
 
-@pytest.mark.parametrize("count", [6, 7, 10_000])
-def test_all_are_chosen_where_there_are_no_more(count):
-    np.testing.assert_array_equal(number.choose(KEY, 6, count), np.arange(6))
+@given(size=st.integers(1, 60), count=st.integers(1, 70), seed=st.integers(0, 9))
+def test_random_subset_is_ascending_and_distinct(size, count, seed):
+    subset = number.random_subset(jax.random.key(seed), size, count)
+    assert len(subset) == min(size, count)
+    assert (np.diff(subset) > 0).all()
+    assert 0 <= subset.min() <= subset.max() < size
 
 
-def test_the_choice_follows_the_key_and_misses_none():
-    choices = [number.choose(jax.random.key(k), 20, 5) for k in range(40)]
-    np.testing.assert_array_equal(choices[0], number.choose(jax.random.key(0), 20, 5))
-    assert len({tuple(choice) for choice in choices}) > 35
-    # Each is missed by all 40 with probability 0.75^40, 1e-5.
-    assert set(np.concatenate(choices)) == set(range(20))
+def test_random_subset_depends_on_the_key():
+    subsets = [number.random_subset(jax.random.key(k), 20, 5) for k in range(40)]
+    np.testing.assert_array_equal(subsets[0], number.random_subset(jax.random.key(0), 20, 5))
+    # Each index is missed by all 40 with probability 0.75^40 = 1e-5.
+    assert set(np.concatenate(subsets)) == set(range(20))
 
 
-def test_distinct_arguments_have_distinct_keys():
-    arguments = list(itertools.product((0, 1, 2**32 - 1), range(13), Purpose))
-    keys = {tuple(jax.random.key_data(number.draw_key(*of)).tolist()) for of in arguments}
-    assert len(keys) == len(arguments)
-
-
-def test_a_key_is_folded_from_seed_stage_index_and_purpose():
+def test_evaluation_keys_are_folded_from_seed_stage_index_and_purpose():
     key = jax.random.key(5, impl="threefry2x32")
-    for folded in (Stage.EVALUATION, 9, Purpose.DEALING):
-        key = jax.random.fold_in(key, int(folded))
-    ours = number.draw_key(5, 9, Purpose.DEALING)
-    np.testing.assert_array_equal(jax.random.key_data(ours), jax.random.key_data(key))
+    for data in (Stage.EVALUATION, 9, Purpose.DEALING):
+        key = jax.random.fold_in(key, int(data))
+    actual = number.evaluation_key(5, 9, Purpose.DEALING)
+    np.testing.assert_array_equal(jax.random.key_data(actual), jax.random.key_data(key))
+    arguments = list(itertools.product((0, 2**32 - 1), range(4), Purpose))
+    keys = {tuple(jax.random.key_data(number.evaluation_key(*of)).tolist()) for of in arguments}
+    assert len(keys) == len(arguments)

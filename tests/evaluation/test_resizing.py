@@ -1,4 +1,4 @@
-"""Each way of resizing against the library that it is named after."""
+"""Resizing against the libraries whose resizing it reproduces."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ from vaegan_jax.evaluation import resizing
         ("tf1_bilinear_37", resizing.tf1_linear),
     ],
 )
-def test_each_resize_is_the_librarys(kind, resize):
+def test_resize_equals_the_librarys(kind, resize):
     with np.load(HERE / "parity.npz") as file:
         images, expected = file["resize/input_uint8"], file[f"resize/{kind}"]
     np.testing.assert_allclose(resize(images, expected.shape[1]), expected, atol=1e-3)
 
 
-def test_grey_and_rectangles_become_squares_of_colour():
+def test_grey_rectangles_are_resized_as_by_pillow():
     grey = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 1)).astype(np.uint8)
     ours = np.asarray(resizing.cubic(grey, 20))
     for image, result in zip(grey, ours, strict=True):

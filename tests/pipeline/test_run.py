@@ -1,4 +1,4 @@
-"""Which sources of the user's functions a run goes on with; nothing here trains."""
+"""Resuming with changed sources of user functions, and forced evaluations; nothing is trained."""
 
 import json
 
@@ -11,6 +11,7 @@ from vaegan_jax import registry
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import run as pipeline
 from vaegan_jax.pipeline.run import STAGES, train_and_evaluate
 from vaegan_jax.runtime import sources
 
@@ -18,12 +19,12 @@ STEPS = {"vae": 7, "gan": 5}
 
 
 class LoadError(Exception):
-    """Raised where a run loads its images, by when its sources have been checked."""
+    """Raised when a run loads its images, after the check of its sources."""
 
 
 @pytest.fixture
-def begun(tmp_path, monkeypatch, config):
-    """The config and the folder of a finished run of a loss in `loss_of_run`."""
+def finished(tmp_path, monkeypatch, config):
+    """The config and the folder of a finished run with a loss in the module `loss_of_run`."""
 
     def load(_):
         raise LoadError
@@ -53,41 +54,71 @@ def edit(run):
     sources._digests.cache_clear()
 
 
-def test_a_changed_loss_is_refused_where_training_is_left_and_nothing_is_written(begun):
-    config, run = begun
+def test_training_with_a_changed_loss_is_refused_and_nothing_is_written(finished):
+    config, run = finished
     config.gan.steps = STEPS["gan"] + 1
     with pytest.raises(LoadError):
         train_and_evaluate(config, run)
     edit(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"vae\.reconstruction=loss_of_run:loss .*\(loss_of_run\)"):
+    with pytest.raises(UserError, match=r"vae\.reconstruction=loss_of_run:loss"):
         train_and_evaluate(config, run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_finished_run_is_evaluated_with_a_changed_loss(begun):
-    config, run = begun
+def test_finished_run_may_be_evaluated_with_a_changed_loss(finished):
+    config, run = finished
     edit(run)
     for stages in (STAGES, ("evaluate",)):
         with pytest.raises(LoadError):
             train_and_evaluate(config, run, stages)
 
 
-def test_a_changed_embedding_stops_no_training(begun):
-    config, run = begun
-    noted = json.loads((run / "run.json").read_text())
-    noted["sources"]["evaluation.embedding"] = {"loss_of_run": "another"}
-    (run / "run.json").write_text(json.dumps(noted))
+def test_training_continues_with_a_changed_embedding(finished):
+    config, run = finished
+    recorded = json.loads((run / "run.json").read_text())
+    recorded["sources"]["evaluation.embedding"] = {"loss_of_run": "another"}
+    (run / "run.json").write_text(json.dumps(recorded))
     config.gan.steps = STEPS["gan"] + 1
     with pytest.raises(LoadError):
         train_and_evaluate(config, run)
 
 
-def test_a_users_module_cannot_change_what_is_pinned(begun):
-    config, run = begun
+def test_user_module_cannot_change_pinned_options(finished):
+    config, run = finished
     text = "import jax\njax.config.update('jax_enable_x64', True)\nloss = print\n"
     (run.parent / "loss_with_x64.py").write_text(text)
     config.vae.reconstruction = "loss_with_x64:loss"
     with pytest.raises(LoadError):
         train_and_evaluate(config, run.parent / "new")
     assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.parametrize(
+    ("stages", "forced"),
+    [
+        (STAGES, False),
+        (("evaluate",), True),
+        (("vae", "evaluate"), False),
+        (("evaluate", "report"), False),
+    ],
+)
+def test_only_evaluate_alone_forces_an_evaluation(tmp_path, monkeypatch, config, stages, forced):
+    config.evaluation.embedding = "pixels"
+    calls = []
+
+    def evaluate_run(config, data, folder, evaluators, stop, force):
+        calls.append(force)
+        return False
+
+    monkeypatch.setattr(pipeline.evaluate, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(pipeline.loop, "train", lambda *arguments: False)
+    monkeypatch.setattr(pipeline, "_record_latent_use", lambda *arguments: None)
+    train_and_evaluate(config, tmp_path / "run", stages)
+    assert calls == [forced]
+
+
+def test_evaluate_alone_requires_an_embedding(tmp_path, config):
+    config.evaluation.embedding = "none"
+    with pytest.raises(UserError, match=r"evaluation\.embedding"):
+        train_and_evaluate(config, tmp_path / "run", ("evaluate",))

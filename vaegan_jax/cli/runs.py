@@ -72,7 +72,7 @@ def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
     data = images.load(config.data)
     judges = evaluate.make_evaluators(config, data, required=True)
     with signals.StopRequest() as stop:
-        found, *_ = evaluate.judge(config, data, folder, judges, steps, stop)
+        found, *_ = evaluate.evaluate_checkpoints(config, data, folder, judges, steps, stop)
     print(tables.as_text(found))
     for finding in found["findings"]:
         print(f"{finding['name']}: {finding['text']}")

@@ -1,4 +1,4 @@
-"""Batches of one fixed size, the last one padded, so that one compiled program serves any count."""
+"""Batched application of functions: all batches have one size, so each function compiles once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-Watch = Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]
-"""``watch(batches, count of items, label)`` hands batches on; it may show progress, or raise."""
+Progress = Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]
+"""``progress(batches, item count, label)`` yields the batches; it may show progress or raise."""
 
 
-def unwatched(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
-    """Hands batches on, and that is all."""
+def no_progress(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
+    """Yields the batches without display."""
     del count, label
     return iter(batches)
 
@@ -20,30 +20,29 @@ def map_batches(
     count: int,
     function: Callable[[np.ndarray], Any],
     batch_size: int = 0,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
     label: str = "",
 ) -> Any:
-    """Applies a function to all of `count` items, a batch at a time.
+    """Applies a function to `count` items in batches of equal size.
 
-    Since every batch has one size, what comes of an item does not depend on how many others there
-    are.
+    An item's result therefore does not depend on the number of items.
 
     Args:
-      count: at least 1.
-      function: indices int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last batch
-        repeats the last item until it is full.
-      batch_size: items a batch; 0 for what suits the machine.
-      watch: sees the batches go by.
-      label: what is being done, for the watch.
+      count: the number of items, at least 1.
+      function: item indices, int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last
+        batch is padded with the last item.
+      batch_size: items per batch; 0 selects 8 on CPU and 128 elsewhere.
+      progress: see `Progress`.
+      label: for the progress display.
 
     Returns:
-      The same tree of NumPy arrays [count, ...].
+      The tree of NumPy arrays [count, ...].
     """
-    # A CPU is quickest where what lies between two layers fits its cache.
+    # On CPU, small batches are fastest because activations stay in the cache.
     batch_size = batch_size or (8 if jax.default_backend() == "cpu" else 128)
     batches = (
         np.minimum(np.arange(first, first + batch_size), count - 1)
         for first in range(0, count, batch_size)
     )
-    results = [jax.device_get(function(indices)) for indices in watch(batches, count, label)]
+    results = [jax.device_get(function(indices)) for indices in progress(batches, count, label)]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)

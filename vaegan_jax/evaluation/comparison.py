@@ -1,36 +1,34 @@
-"""Everything that features say of a set of images, beside real ones and by itself."""
+"""Samples compared with real images in feature space: fidelity, diversity and memorisation.
+
+Nearest-neighbour distances are squared. `nearest` always denotes distances within a set, from
+`distances.nearest_others`, and `neighbours` the nearest real image of each fake, from
+`distances.neighbours`: float32 [n, 1 or more] and `distances.Neighbours`.
+"""
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from vaegan_jax.evaluation import copies, distances
+from vaegan_jax.evaluation import distances
+from vaegan_jax.evaluation.distances import Neighbours
 
 NEIGHBOURS = 5
-"""How many of its neighbours the reference knows each of its images by."""
+"""Nearest neighbours that are kept for each image of a reference."""
 
-
-METRICS = (
-    "frechet",
-    "kernel",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "authenticity",
-    "completeness",
-)
-"""What `compare` measures, in the order in which it is told."""
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage",
+           "authenticity", "completeness")  # fmt: skip
+"""The metrics of `compare`, in the order of the tables."""
 
 
 class Reference(NamedTuple):
-    """Real images that others are compared with, and what need be computed only once of them.
+    """Real images and everything about them that comparisons reuse.
 
     Attributes:
       features: float32 [n, d].
-      gaussian: fitted to them.
-      nearest: their squared distances to their nearest others, float32 [n, NEIGHBOURS].
-      kernel: the mean of the cubic kernel over their pairs.
+      gaussian: fitted to the features.
+      nearest: squared distances to the nearest other real images, float32 [n, NEIGHBOURS].
+      kernel: the mean of the cubic kernel over pairs of different images.
     """
 
     features: jax.Array
@@ -41,7 +39,7 @@ class Reference(NamedTuple):
 
 @jax.jit
 def reference(features: jax.Array) -> Reference:
-    """Prepares real images, float32 [n, d] with n above `NEIGHBOURS`, for comparisons."""
+    """Returns the reference of real features, float32 [n, d] with n > `NEIGHBOURS`."""
     return Reference(
         features,
         distances.gaussian(features),
@@ -52,12 +50,8 @@ def reference(features: jax.Array) -> Reference:
 
 @jax.jit
 def compare(real: Reference, fake: jax.Array) -> dict[str, jax.Array]:
-    """Compares fakes, float32 [m, d], with real images.
-
-    Returns:
-      float32 scalars by the names of `METRICS`.
-    """
-    found = distances.neighbours(fake, real.features)
+    """Returns the `METRICS` of fake features, float32 [m, d], as float32 scalars."""
+    neighbours = distances.neighbours(fake, real.features)
     cubic = distances.cubic_kernel
     between = distances.mean_between(cubic, fake, real.features)
     manifold = distances.manifold(real.features, real.nearest, fake)
@@ -65,24 +59,99 @@ def compare(real: Reference, fake: jax.Array) -> dict[str, jax.Array]:
         "frechet": distances.frechet(real.gaussian, distances.gaussian(fake)),
         "kernel": real.kernel + distances.mean_within(cubic, fake) - 2 * between,
         **manifold._asdict(),
-        "authenticity": copies.authenticity(real.nearest, found),
-        "completeness": copies.completeness(real.nearest, found),
+        "authenticity": authenticity(real.nearest, neighbours),
+        "completeness": completeness(real.nearest, neighbours),
     }
 
 
 @jax.jit
 def diversity(nearest: jax.Array, fake: jax.Array) -> dict[str, jax.Array]:
-    """Says how much fakes differ among themselves.
+    """Returns `vendi` and `duplicates` of fake features, float32 [m, d], as float32 scalars.
 
-    Args:
-      nearest: the distances to their nearest others of as many real images, float32 [m, 1].
-      fake: float32 [m, d].
-
-    Returns:
-      float32 scalars: `vendi`, `duplicates`.
+    `nearest` is that of the same number of real images, float32 [m, 1].
     """
-    own = distances.nearest_others(fake, 1)
-    return {
-        "vendi": distances.vendi(fake),
-        "duplicates": copies.duplicate_rate(nearest, own),
-    }
+    nearest_fakes = distances.nearest_others(fake, 1)
+    return {"vendi": distances.vendi(fake), "duplicates": duplicate_rate(nearest, nearest_fakes)}
+
+
+def authenticity(nearest: jax.Array, neighbours: Neighbours) -> jax.Array:
+    """Returns the share of fakes that are not copies of training images.
+
+    Alaa et al. 2022, arXiv 2102.08921, section 3.3: a fake is authentic if it is further from its
+    nearest real image than that image is from its own nearest neighbour. In low dimensions about
+    half of fresh samples from the data distribution are authentic.
+    """
+    return jnp.mean(neighbours.nearest > nearest[neighbours.row, 0])
+
+
+def completeness(nearest: jax.Array, neighbours: Neighbours, quantile: float = 0.95) -> jax.Array:
+    """Returns the share of fakes within the usual nearest-neighbour distance of a real image.
+
+    The usual distance is the given quantile of the nearest-neighbour distances among real images,
+    so fresh real images score about 0.95. A low value means that parts of the latent space decode
+    to images unlike the data.
+    """
+    return jnp.mean(neighbours.nearest <= jnp.quantile(nearest[:, 0], quantile))
+
+
+def duplicate_rate(
+    nearest: jax.Array, nearest_fakes: jax.Array, quantile: float = 0.01
+) -> jax.Array:
+    """Returns the share of fakes that nearly equal another fake.
+
+    Two images nearly equal each other if their distance is below the given quantile of the
+    nearest-neighbour distances among real images. Fresh real images score about 0.01, a collapsed
+    generator up to 1. Both sets must have the same size, since larger sets are denser.
+    """
+    return jnp.mean(nearest_fakes[:, 0] < jnp.quantile(nearest[:, 0], quantile))
+
+
+class Memorisation(NamedTuple):
+    """A test for memorisation of the training images.
+
+    Attributes:
+      share: of fakes whose nearest real image is a training image; 0.5 without memorisation.
+      error: its standard error over other fakes and other real images.
+    """
+
+    share: jax.Array
+    error: jax.Array
+
+
+def memorisation(
+    key: jax.Array, fake: jax.Array, train: jax.Array, held_out: jax.Array, groups: int = 10
+) -> Memorisation:
+    """Returns the share of fakes that are nearer to training than to held-out images.
+
+    The test of Meehan et al. 2020, arXiv 2004.05675, section 3, as a share. Equal numbers of
+    training and held-out images are drawn, because the nearest of more images is nearer. Fakes
+    unlike all real images may share one nearest image, whose side is random; the error therefore
+    includes a jackknife over real images (see `number.jackknife_error`). All sets are float32
+    [.., d], and the real ones have at least as many rows as there are groups.
+    """
+    size = min(len(train), len(held_out)) // groups * groups
+
+    def nearest(key: jax.Array, real: jax.Array) -> jax.Array:
+        """Returns the distances to the nearest real image of each group: [groups, m]."""
+        drawn = real[jax.random.choice(key, len(real), (size,), replace=False)]
+        by_group: jax.Array = jax.lax.map(
+            lambda group: distances.neighbours(fake, group).nearest,
+            drawn.reshape(groups, -1, real.shape[1]),
+        )
+        return by_group
+
+    key_train, key_held_out = jax.random.split(key)
+    to_train, to_held_out = nearest(key_train, train), nearest(key_held_out, held_out)
+
+    def share_of(kept: jax.Array) -> jax.Array:
+        a, b = (
+            jnp.min(jnp.where(kept[:, None], by_group, jnp.inf), axis=0)
+            for by_group in (to_train, to_held_out)
+        )
+        return jnp.mean(jnp.where(a == b, 0.5, 1.0 * (a < b)))
+
+    share = share_of(jnp.ones(groups, bool))
+    jackknife = jax.vmap(share_of)(~jnp.eye(groups, dtype=bool))
+    over_real = (groups - 1) * jnp.var(jackknife)
+    over_fake = share * (1 - share) / len(fake)
+    return Memorisation(share, jnp.sqrt(over_real + over_fake))

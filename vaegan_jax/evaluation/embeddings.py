@@ -1,4 +1,4 @@
-"""From images to features: the registry of embeddings, and the loop that applies one."""
+"""Embeddings, which map images to features, and their batched application."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import resizing
 from vaegan_jax.evaluation.backbones import efflite0, inception
-from vaegan_jax.evaluation.batches import Watch, map_batches, unwatched
+from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
 from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
@@ -22,19 +22,17 @@ PIXELS_SIZE = 8
 
 
 class Embedding(NamedTuple):
-    """What turns images into features.
+    """A function from images to features.
 
     Attributes:
-      name: as it stands beside every number made with it; size or way of resizing included.
-      distance: what a Frechet distance in its features is called; "fid" with Inception's weights
-        and the way of resizing, and with nothing else.
-      kernel: the name of a kernel distance in its features, such as "kid".
-      embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure,
-        so that it can be jitted.
-      params: of the network, handed over so that no program has them built in.
-      classify: (params, uint8 [B, H, W, C]) -> logits, for the Inception Score; None where there
-        are none.
-      facts: what else has to stand beside the numbers, such as the hash of the weights.
+      name: of the embedding with its image size or resize mode, as in reports.
+      distance: the name of the Frechet distance of its features, such as "fid_clean"; only
+        Inception's is called FID.
+      kernel: the name of the kernel distance of its features, such as "kid_clean".
+      embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure.
+      params: of the network.
+      classify: (params, images) -> logits for the Inception Score, or None.
+      facts: what identifies the embedding, such as the hash of its weights.
     """
 
     name: str
@@ -43,23 +41,22 @@ class Embedding(NamedTuple):
     embed: Embed
     params: Any = None
     classify: Embed | None = None
-    facts: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    facts: dict[str, Any] = {}  # noqa: RUF012 - the default of a NamedTuple, never mutated
 
 
 def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -> Embedding:
     """Returns an embedding by name.
 
     Args:
-      name: "efflite0", "inception", "pixels", or ``"package.module:function"`` for one of the
-        user's own, a pure function from images [B, H, W, C] in [0, 255], uint8 or float32, to
-        float32 [B, d].
-      size: for efflite0, the side of the square that images are resized to.
-      resize: for inception, one of `inception.RESIZES`.
-      weights: for inception, its file of weights, or where that is to be downloaded to; in
-        ~/.cache/vaegan_jax if empty.
+      name: a key of `EMBEDDINGS`, or ``"package.module:function"`` for a user's pure function
+        from images [B, H, W, C] in [0, 255], uint8 or float32, to float32 [B, d].
+      size: the side to which efflite0 resizes images.
+      resize: a key of `inception.RESIZES`, for inception.
+      weights: the path of inception's weights, which are downloaded if it does not exist; if
+        empty, a file in ~/.cache/vaegan_jax.
 
     Raises:
-      UserError: for an unknown name, or where weights are missing.
+      UserError: if the name is unknown or the weights are missing.
     """
     function = registry.load("embedding", name)
     if not registry.is_path(name):
@@ -75,22 +72,22 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
 
 
 def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:
-    """Returns how many features an embedding makes of an image of a shape, without computing.
+    """Returns the number of features for images of a shape, without computing them.
 
     Raises:
-      UserError: where it fails on them, or gives anything but float32 [B, d].
+      UserError: if the embedding fails, or its features are not float32 [B, d].
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
     try:
         features = jax.eval_shape(embedding.embed, embedding.params, images)
-        fits = features.dtype == jnp.float32 and len(features.shape) == 2 and len(features) == 2
-        found = f"{features.dtype}{list(features.shape)}"
-    except Exception as error:  # a user's own function may raise anything
-        fits, found = False, one_line(repr(error))
-    if not fits:
+        valid = features.dtype == jnp.float32 and len(features.shape) == 2 and len(features) == 2
+        result = f"{features.dtype}{list(features.shape)}"
+    except Exception as error:  # a user's function may raise anything
+        valid, result = False, one_line(repr(error))
+    if not valid:
         raise UserError(
-            f"The embedding {embedding.name} must make float32 [B, d] of uint8 images "
-            f"{list(images.shape)}, and gave {found}: change it, or evaluation.embedding."
+            f"The embedding {embedding.name} must map uint8 images {list(images.shape)} to float32 "
+            f"[B, d], but gave {result}: fix it or set evaluation.embedding to another."
         )
     count: int = features.shape[1]
     return count
@@ -100,24 +97,16 @@ def extract(
     embedding: Embedding,
     images: ImageArray,
     batch_size: int = 0,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
     label: str = "",
 ) -> np.ndarray:
-    """Returns the features of all images: float32 [N, d].
-
-    Args:
-      embedding: from `make`.
-      images: uint8 [N, H, W, C].
-      batch_size: see `batches.over`.
-      watch: see `batches.over`.
-      label: see `batches.over`.
-    """
+    """Returns the features of images, uint8 [N, H, W, C]: float32 [N, d]; see `map_batches`."""
     embed, params = jax.jit(embedding.embed), jax.device_put(embedding.params)
     features: np.ndarray = map_batches(
         len(images),
         lambda indices: embed(params, jax.device_put(images[indices])),
         batch_size,
-        watch,
+        progress,
         label,
     )
     return features
@@ -146,7 +135,6 @@ def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
 def make_inception(size: int, resize: str, weights: str) -> Embedding:
     """Returns the Inception network of the FID, see `make`."""
     del size
-    path = pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()
     network = inception.Inception()
 
     def apply(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -160,27 +148,27 @@ def make_inception(size: int, resize: str, weights: str) -> Embedding:
         distance=f"fid_{resize}",
         kernel=f"kid_{resize}",
         embed=lambda params, images: apply(params, images)[0],
-        params=inception.load(path),
+        params=inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()),
         classify=lambda params, images: apply(params, images)[1],
         facts={"sha256": inception.SHA256, "resize": f"{resize}, to 299x299"},
     )
 
 
-def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
-    """Averages images over a grid of 8x8 cells: colour and layout, and nothing finer."""
-    size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
-    cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
-    features: jax.Array = cells.reshape(len(images), -1)
-    return features
-
-
 def make_pixels(size: int, resize: str, weights: str) -> Embedding:
     """Returns average colours over a grid, see `make`."""
     del size, resize, weights
+
+    def embed(_: Any, images: jax.Array) -> jax.Array:
+        """Averages images over an 8x8 grid: coarse colour and layout."""
+        size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
+        cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
+        features: jax.Array = cells.reshape(len(images), -1)
+        return features
+
     return Embedding(
         name="pixels",
         distance="fd_pixels",
         kernel="kd_pixels",
-        embed=_embed_pixels,
+        embed=embed,
         facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
     )

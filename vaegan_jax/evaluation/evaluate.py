@@ -1,11 +1,13 @@
-"""The evaluation of a run: its samples and reconstructions compared with real images.
+"""The evaluation of a run: samples and reconstructions compared with real images.
 
-Three sets are judged alike: samples of the VAE's decoder, reconstructions of held-out images, and
-samples of the generator. Each is compared with the training and with the held-out images. Beside
-each number stand its standard error and its floor, the same number of real images in the place of
-the set.
+Samples of the VAE's decoder, reconstructions of held-out images and samples of the GAN's generator
+are each compared with training and with held-out images. Every number has a standard error and,
+where possible, a floor: its value for the same number of real images.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,46 +16,37 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import randomness
+from vaegan_jax import networks, randomness
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.data.images import Images, Split
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import (
-    comparison,
-    copies,
-    distances,
-    generation,
-    judge_vae,
-    latents,
-    uncertainty,
-    vae_quality,
-)
-from vaegan_jax.evaluation.batches import Watch, map_batches
+from vaegan_jax.evaluation import comparison, distances, latents, vae_metrics
+from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.embeddings import Embedding, extract
-from vaegan_jax.evaluation.number import Number, choose, draw_key, mean, number
+from vaegan_jax.evaluation.number import (
+    MIN_SAMPLES,
+    SUBJECTS,
+    Number,
+    evaluation_key,
+    jackknife_error,
+    mean,
+    number,
+    random_subset,
+)
 from vaegan_jax.randomness import Purpose
 
-_MAX_BY_DEFAULT = 10_000
+_MAX_DEFAULT_SAMPLES = 10_000
 _PAIRS = 16
 
-_LABELS = {
-    "vae_samples": "VAE samples",
-    "vae_reconstructions": "VAE reconstructions",
-    "gan_samples": "GAN samples",
-}
+Measure = Callable[[optax.Params, str], dict[str, float]]
+"""``measure(params of a decoder or generator, latent distribution) -> distances by name``."""
 
-Tree = dict[str, dict[str, Any]]
+_Values = dict[str, dict[str, Any]]
+"""Values of metrics by reference set ("" for none) and by name."""
 
 
 class Models(NamedTuple):
-    """The networks that are judged; None where a run has not come so far, or has none.
-
-    Attributes:
-      encoder: its parameters.
-      decoder: its parameters.
-      generator: the running average of its parameters.
-      likelihood: the VAE's learned likelihood.
-    """
+    """Parameters of the evaluated networks (the EMA of the generator's); None for missing ones."""
 
     encoder: optax.Params | None
     decoder: optax.Params | None
@@ -62,10 +55,10 @@ class Models(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples, each with the real images nearest to it: uint8 [n, H, W, C].
+    """Samples and the real images nearest to them: uint8 [n, H, W, C] each.
 
-    The first half are those that lie nearest to a training image, for how far that one is from its
-    own neighbours; the others are the first of the rest.
+    The first half are the samples nearest to a training image, relative to the distance between
+    that image and its own nearest neighbour; the second half are the first of the others.
     """
 
     samples: np.ndarray
@@ -74,39 +67,41 @@ class Pairs(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found.
+    """The results of an evaluation.
 
-    Attributes:
-      numbers: all of them.
-      pairs: nearest real images, of the samples of the generator, or else of the decoder.
-      units: the latent dimensions of the VAE, where there is one.
+    The pairs are those of the generator's samples, or of the decoder's without a generator.
     """
 
     numbers: list[Number]
     pairs: Pairs
-    units: judge_vae.Units | None
+    units: vae_metrics.Units | None
 
 
-class _Side(NamedTuple):
-    """One side of the data: its images, their features, and what those are compared by."""
+class _RealSet(NamedTuple):
+    """Real images, their features, and the reference made of these."""
 
     images: Split
     features: np.ndarray
     reference: comparison.Reference
 
 
-def require_enough(data: Images) -> None:
-    """Checks that there are images enough to compare with.
+class _Context(NamedTuple):
+    """What all parts of an evaluation share; `real` has the keys "train" and "held_out"."""
 
-    Raises:
-      UserError: where there are not.
-    """
-    if min(len(data.held_out), len(data.train)) < uncertainty.MIN_SAMPLES:
+    config: ConfigDict
+    real: dict[str, _RealSet]
+    embedding: Embedding
+    statistics: distances.Statistics | None
+    progress: Progress
+
+
+def require_enough(data: Images) -> None:
+    """Raises a `UserError` if there are too few training or held-out images for a comparison."""
+    if min(len(data.held_out), len(data.train)) < MIN_SAMPLES:
         raise UserError(
-            f"An evaluation needs at least {uncertainty.MIN_SAMPLES} images on either side of the "
-            f"split, and there are {len(data.train)} to train on and {len(data.held_out)} held "
-            "out: use more images or another data.held_out_one_in, or set "
-            "evaluation.embedding=none."
+            f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
+            f"images, and there are {len(data.train)} and {len(data.held_out)}: use more images, "
+            "change data.held_out_one_in, or set evaluation.embedding=none."
         )
 
 
@@ -116,122 +111,126 @@ def evaluate(
     models: Models,
     embedding: Embedding,
     statistics: distances.Statistics | None,
-    watch: Watch,
+    progress: Progress,
 ) -> Evaluation:
-    """Evaluators the networks of a run.
+    """Evaluates the networks of a run; the same networks give bit-identical numbers.
 
-    All draws follow from the seed, so the same networks give the same numbers to the last bit.
-
-    Args:
-      config: the run's config.
-      data: the run's images.
-      models: at least a decoder or a generator.
-      embedding: in whose features images are compared.
-      statistics: of other real images, to take a Frechet distance from as well.
-      watch: sees all batches go by.
+    `models` must have a decoder or a generator. `statistics` of other real images give an
+    additional Frechet distance.
     """
-    seed, wanted = config.seed, config.evaluation
-    sides: dict[str, _Side] = {}
-    for index, (name, split) in enumerate((("train", data.train), ("held_out", data.held_out))):
-        most = wanted.max_reference_images or len(split)
-        chosen = split.take(choose(draw_key(seed, index, Purpose.SUBSET), len(split), most))
-        label = f"features of {name.replace('_', '-')} images"
-        features = extract(embedding, chosen, watch=watch, label=label)
-        sides[name] = _Side(chosen, features, comparison.reference(features))
-
-    count = wanted.samples or min(len(data.held_out), _MAX_BY_DEFAULT)
-    decode = generation.make_decode(config.model, data.shape)
-    sources = {"vae_samples": (models.decoder, "normal"),
-               "gan_samples": (models.generator, config.gan.noise)}  # fmt: skip
-    sources = {name: source for name, source in sources.items() if source[0] is not None}
-    sets: dict[str, np.ndarray] = {}
+    context = _Context(
+        config, _real_sets(config, data, embedding, progress), embedding, statistics, progress
+    )
+    count = config.evaluation.samples or min(len(data.held_out), _MAX_DEFAULT_SAMPLES)
+    decode = jax.jit(networks.make_decode(config.model, data.shape))
+    sources = {
+        name: (params, noise)
+        for name, params, noise in (
+            ("vae_samples", models.decoder, "normal"),
+            ("gan_samples", models.generator, config.gan.noise),
+        )
+        if params is not None
+    }
+    images = {}
     for name, (params, noise) in sources.items():
-        # One key: decoder and generator are judged at the same latents.
-        key = draw_key(seed, 0, Purpose.LATENT)
+        # The same key for both, so decoder and generator are compared at the same latents.
+        key = evaluation_key(config.seed, 0, Purpose.LATENT)
         z = randomness.latents(key, (count, config.model.latent_size), noise)
-        sets[name] = generation.samples(decode, params, z, watch, _LABELS[name])
+        images[name] = latents.decode_images(decode, params, z, progress, SUBJECTS[name])
+
     numbers: list[Number] = []
     units = None
     if models.encoder is not None and models.decoder is not None:
         vae = {"encoder": models.encoder, "decoder": models.decoder}
         if models.likelihood is not None:
             vae["likelihood"] = models.likelihood
-        judged = judge_vae.judge(
-            config, vae, sides["train"].images, sides["held_out"].images, count, watch
-        )
-        sets["vae_reconstructions"] = judged.reconstructions
-        units = judged.units
-        numbers += judged.numbers
+        train, held_out = (context.real[name].images for name in ("train", "held_out"))
+        result = vae_metrics.evaluate_vae(config, vae, train, held_out, count, progress)
+        images["vae_reconstructions"], units = result.reconstructions, result.units
+        numbers += result.numbers
 
-    pairs = None
-    for index, name in enumerate(_LABELS):
-        if name not in sets:
-            continue
-        images, label = sets[name], f"features of {_LABELS[name]}"
-        features = extract(embedding, images, watch=watch, label=label)
-        numbers += _compare(seed, index, name, features, sides, embedding, watch)
-        floor = float(_sharpness(sides["held_out"].images).mean())
-        numbers.append(mean(name, "sharpness", _sharpness(images), floor))
-        if statistics is not None:
-            numbers.append(_from_statistics(seed, index, name, features, statistics, embedding))
-        if embedding.classify is not None:
-            numbers.append(_inception_score(seed, index, name, images, embedding, watch))
-        if name in sources:
-            pairs = _pairs(features, images, sides)
-    assert pairs is not None
+    features = {}
+    for index, name in enumerate(SUBJECTS):
+        if name in images:
+            label = f"features of {SUBJECTS[name]}"
+            features[name] = extract(embedding, images[name], progress=progress, label=label)
+            numbers += _set_numbers(context, index, name, images[name], features[name])
+    newest = list(sources)[-1]
+    pairs = _nearest_pairs(features[newest], images[newest], context.real)
     for name, (params, noise) in sources.items():
-        label = f"path lengths of {_LABELS[name]}"
-        lengths = _path_lengths(config, params, noise, decode, embedding, watch, label)
-        numbers.append(mean(name, "path_length", lengths))
+        numbers.append(_path_length(context, name, decode, params, noise))
     return Evaluation(numbers, pairs, units)
 
 
-def _compare(
-    seed: int,
-    index: int,
-    name: str,
-    features: np.ndarray,
-    sides: dict[str, _Side],
-    embedding: Embedding,
-    watch: Watch,
+def _real_sets(
+    config: ConfigDict, data: Images, embedding: Embedding, progress: Progress
+) -> dict[str, _RealSet]:
+    sets = {}
+    for index, (name, split) in enumerate((("train", data.train), ("held_out", data.held_out))):
+        count = config.evaluation.max_reference_images or len(split)
+        key = evaluation_key(config.seed, index, Purpose.SUBSET)
+        chosen = split.take(random_subset(key, len(split), count))
+        label = f"features of {name.replace('_', '-')} images"
+        features = extract(embedding, chosen, progress=progress, label=label)
+        sets[name] = _RealSet(chosen, features, comparison.reference(features))
+    return sets
+
+
+def _set_numbers(
+    context: _Context, index: int, name: str, images: np.ndarray, features: np.ndarray
 ) -> list[Number]:
-    """Returns a set's numbers that are taken from features, with errors and floors."""
-    count = len(features)
-    # As many real images of either side; the same ones for all sets of this size.
-    fresh = {
-        side: of_side.features[
-            choose(draw_key(seed, 4 + i, Purpose.SUBSET), len(of_side.features), count)
-        ]
-        for i, (side, of_side) in enumerate(sides.items())
-        if len(of_side.features) >= count
-    }
-    as_many = fresh.get("held_out", fresh.get("train"))
-    nearest = None if as_many is None else distances.nearest_others(jnp.asarray(as_many), 1)
-
-    def measure(fakes: np.ndarray) -> Tree:
-        rows = jnp.asarray(fakes)
-        found = {name: comparison.compare(side.reference, rows) for name, side in sides.items()}
-        if nearest is not None:
-            found[""] = comparison.diversity(nearest, rows)
-        return found
-
-    values: Tree = jax.device_get(measure(features))
-    errors = uncertainty.jackknife_error(
-        draw_key(seed, index, Purpose.DEALING),
-        features,
-        measure,
-        watch=watch,
-        label=f"errors of {_LABELS[name]}",
-    )
-    floors: Tree = {against: {} for against in values}
-    for against, other in (("train", "held_out"), ("held_out", "train")):
-        if other in fresh:
-            rows = jnp.asarray(fresh[other])
-            floors[against] = jax.device_get(comparison.compare(sides[against].reference, rows))
-    if nearest is not None and len(fresh) == len(sides):
-        floors[""] = jax.device_get(comparison.diversity(nearest, jnp.asarray(fresh["train"])))
-    names = {"frechet": embedding.distance, "kernel": embedding.kernel}
+    """Returns the numbers of one set of images; `index` distinguishes the keys of the sets."""
+    floor = float(_sharpness(context.real["held_out"].images).mean())
     numbers = [
+        *_comparison_numbers(context, index, name, features),
+        _memorisation(context, index, name, features),
+        mean(name, "sharpness", _sharpness(images), floor),
+    ]
+    if context.statistics is not None:
+        numbers.append(_statistics_distance(context, index, name, features))
+    if context.embedding.classify is not None:
+        numbers.append(_inception_score(context, index, name, images))
+    return numbers
+
+
+def _comparison_numbers(
+    context: _Context, index: int, name: str, features: np.ndarray
+) -> list[Number]:
+    """Returns the metrics of features against both real sets, and their diversity."""
+    real, count, seed = context.real, len(features), context.config.seed
+    # Real images for the floors; the same ones for all evaluated sets of this size.
+    equal = {
+        key: real_set.features[
+            random_subset(
+                evaluation_key(seed, 4 + i, Purpose.SUBSET), len(real_set.features), count
+            )
+        ]
+        for i, (key, real_set) in enumerate(real.items())
+        if len(real_set.features) >= count
+    }
+    diverse = equal.get("held_out", equal.get("train"))
+    nearest = None if diverse is None else distances.nearest_others(jnp.asarray(diverse), 1)
+
+    def measure(rows: np.ndarray) -> _Values:
+        fake = jnp.asarray(rows)
+        values = {key: comparison.compare(of.reference, fake) for key, of in real.items()}
+        if nearest is not None:
+            values[""] = comparison.diversity(nearest, fake)
+        return values
+
+    values: _Values = jax.device_get(measure(features))
+    key = evaluation_key(seed, index, Purpose.DEALING)
+    label = f"errors of {SUBJECTS[name]}"
+    errors = jackknife_error(key, features, measure, progress=context.progress, label=label)
+    floors: _Values = {against: {} for against in values}
+    for against, other in (("train", "held_out"), ("held_out", "train")):
+        if other in equal:
+            fake = jnp.asarray(equal[other])
+            floors[against] = jax.device_get(comparison.compare(real[against].reference, fake))
+    if nearest is not None and len(equal) == len(real):
+        floors[""] = jax.device_get(comparison.diversity(nearest, jnp.asarray(equal["train"])))
+    names = {"frechet": context.embedding.distance, "kernel": context.embedding.kernel}
+    return [
         number(
             name,
             against,
@@ -240,111 +239,134 @@ def _compare(
             errors[against][metric],
             floors[against].get(metric),
             count,
-            len(sides[against].features) if against else 0,
+            len(real[against].features) if against else 0,
         )
         for against in values
         for metric in (comparison.METRICS if against else values[against])
     ]
-    share, error = copies.memorisation(
-        draw_key(seed, index, Purpose.MEMORISATION),
-        jnp.asarray(features),
-        jnp.asarray(sides["train"].features),
-        jnp.asarray(sides["held_out"].features),
-    )
-    # Fresh images would lie as near to either side.
-    numbers.append(number(name, "", "nearer_to_training", share, error, 0.5, count))
-    return numbers
+
+
+def _memorisation(context: _Context, index: int, name: str, features: np.ndarray) -> Number:
+    train, held_out = (jnp.asarray(real.features) for real in context.real.values())
+    key = evaluation_key(context.config.seed, index, Purpose.MEMORISATION)
+    share, error = comparison.memorisation(key, jnp.asarray(features), train, held_out)
+    return number(name, "", "nearer_to_training", share, error, 0.5, len(features))
 
 
 def _sharpness(images: ImageArray) -> np.ndarray:
     values: np.ndarray = map_batches(
-        len(images), lambda indices: vae_quality.sharpness(jnp.asarray(images[indices]))
+        len(images), lambda indices: vae_metrics.sharpness(jnp.asarray(images[indices]))
     )
     return values
 
 
-def _from_statistics(
-    seed: int,
-    index: int,
-    name: str,
-    features: np.ndarray,
-    statistics: distances.Statistics,
-    embedding: Embedding,
-) -> Number:
+def _statistics_distance(context: _Context, index: int, name: str, features: np.ndarray) -> Number:
     """Returns the Frechet distance from stored statistics, in float64 on the host."""
+    statistics = context.statistics
+    assert statistics is not None
 
-    def distance(fakes: np.ndarray) -> float:
-        return distances.frechet_from_statistics(statistics, distances.statistics(fakes))
+    def distance(rows: np.ndarray) -> float:
+        return distances.frechet_from_statistics(statistics, distances.statistics(rows))
 
-    error = uncertainty.jackknife_error(
-        draw_key(seed, index, Purpose.STATISTICS), features, distance
-    )
-    value = distance(features)
-    return number(name, "statistics", embedding.distance, value, error, None, len(features))
+    key = evaluation_key(context.config.seed, index, Purpose.STATISTICS)
+    value, error = distance(features), jackknife_error(key, features, distance)
+    metric = context.embedding.distance
+    return number(name, "statistics", metric, value, error, None, len(features))
 
 
-def _inception_score(
-    seed: int, index: int, name: str, images: np.ndarray, embedding: Embedding, watch: Watch
-) -> Number:
+def _inception_score(context: _Context, index: int, name: str, images: np.ndarray) -> Number:
+    embedding = context.embedding
     assert embedding.classify is not None
-    classes = embedding._replace(embed=embedding.classify)
-    logits = extract(classes, images, watch=watch, label=f"classes of {_LABELS[name]}")
+    classifier = embedding._replace(embed=embedding.classify)
+    label = f"classes of {SUBJECTS[name]}"
+    logits = extract(classifier, images, progress=context.progress, label=label)
 
     def score(rows: np.ndarray) -> jax.Array:
-        return distances.inception_score(jnp.asarray(rows))[0]
+        return distances.inception_score(jnp.asarray(rows))
 
-    error = uncertainty.jackknife_error(
-        draw_key(seed, index, Purpose.INCEPTION_SCORE), logits, score
-    )
+    key = evaluation_key(context.config.seed, index, Purpose.INCEPTION_SCORE)
+    error = jackknife_error(key, logits, score)
     return number(name, "", "inception_score", score(logits), error, None, len(logits))
 
 
-def _pairs(features: np.ndarray, images: np.ndarray, sides: dict[str, _Side]) -> Pairs:
-    """Finds the real images nearest to the most suspicious samples, and to some others."""
-    train, held_out = sides["train"], sides["held_out"]
-    found = jax.device_get(distances.neighbours(jnp.asarray(features), jnp.asarray(train.features)))
-    own = np.asarray(train.reference.nearest)[found.row, 0]
-    by_suspicion = np.argsort(found.nearest / np.maximum(own, 1e-12), kind="stable")
+def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _RealSet]) -> Pairs:
+    """Returns nearest real images of the likeliest copies among samples, and of some others."""
+    train, held_out = real["train"], real["held_out"]
+    to_train = jax.device_get(
+        distances.neighbours(jnp.asarray(features), jnp.asarray(train.features))
+    )
+    usual = np.asarray(train.reference.nearest)[to_train.row, 0]
+    by_suspicion = np.argsort(to_train.nearest / np.maximum(usual, 1e-12), kind="stable")
     suspects = by_suspicion[: _PAIRS // 2]
     others = np.setdiff1d(np.arange(len(images)), suspects)[: _PAIRS // 2]
     shown = np.concatenate([suspects, others])
-    nearest = distances.neighbours(jnp.asarray(features[shown]), jnp.asarray(held_out.features))
-    rows = np.asarray(jax.device_get(nearest.row))
-    return Pairs(images[shown], train.images[found.row[shown]], held_out.images[rows])
-
-
-def _path_lengths(
-    config: ConfigDict,
-    params: optax.Params,
-    noise: str,
-    decode: generation.Decode,
-    embedding: Embedding,
-    watch: Watch,
-    label: str,
-) -> np.ndarray:
-    """Returns path lengths between random pairs of latents, through a decoder or generator."""
-    shape = (2, config.evaluation.path_samples, config.model.latent_size)
-    key = draw_key(config.seed, 1, Purpose.LATENT)
-    start, end = randomness.latents(key, shape, noise)
-    key = draw_key(config.seed, 0, Purpose.PLACE)
-    places = jax.random.uniform(
-        key, (config.evaluation.path_samples,), maxval=1 - latents.PATH_STEP
+    to_held_out = jax.device_get(
+        distances.neighbours(jnp.asarray(features[shown]), jnp.asarray(held_out.features))
     )
+    return Pairs(images[shown], train.images[to_train.row[shown]], held_out.images[to_held_out.row])
+
+
+def _path_length(
+    context: _Context, name: str, decode: Callable[..., jax.Array], params: optax.Params, noise: str
+) -> Number:
+    """Returns the mean perceptual path length between random pairs of latents."""
+    seed, count = context.config.seed, context.config.evaluation.path_samples
+    shape = (2, count, context.config.model.latent_size)
+    start, end = randomness.latents(evaluation_key(seed, 1, Purpose.LATENT), shape, noise)
+    key = evaluation_key(seed, 0, Purpose.PLACE)
+    t = jax.random.uniform(key, (count,), maxval=1 - latents.PATH_STEP)
 
     @jax.jit
     def lengths(
         params: optax.Params, network: Any, start: jax.Array, end: jax.Array, t: jax.Array
     ) -> jax.Array:
         def embed(z: jax.Array) -> jax.Array:
-            return embedding.embed(network, (decode(params, z) + 1) * 127.5)
+            return context.embedding.embed(network, (decode(params, z) + 1) * 127.5)
 
         return latents.path_lengths(start, end, t, embed)
 
-    network = jax.device_put(embedding.params)
+    network = jax.device_put(context.embedding.params)
     values: np.ndarray = map_batches(
-        len(places),
-        lambda i: lengths(params, network, start[i], end[i], places[i]),
-        watch=watch,
-        label=label,
+        count,
+        lambda i: lengths(params, network, start[i], end[i], t[i]),
+        progress=context.progress,
+        label=f"path lengths of {SUBJECTS[name]}",
     )
-    return values
+    return mean(name, "path_length", values)
+
+
+def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Measure:
+    """Returns the function that measures distances during training.
+
+    It computes the embedding's Frechet and kernel distances of a few samples, always from the same
+    latents, to held-out images, and as a floor the Frechet distance of the same number of training
+    images. Values that are not finite are omitted.
+    """
+    count = config.evaluation.curve_samples
+    decode = jax.jit(networks.make_decode(config.model, data.shape))
+    distance = embedding.distance
+
+    @functools.cache
+    def reference() -> tuple[comparison.Reference, float]:
+        """Returns the held-out reference and the floor, computed once for both stages."""
+        held_out = data.held_out.take(np.arange(min(2 * count, len(data.held_out))))
+        real = comparison.reference(extract(embedding, held_out))
+        if len(data.train) < count:
+            return real, math.nan
+        train = extract(embedding, data.train.take(np.arange(count)))
+        return real, float(comparison.compare(real, train)["frechet"])
+
+    def measure(params: optax.Params, distribution: str) -> dict[str, float]:
+        real, floor = reference()
+        key = evaluation_key(config.seed, 2, Purpose.LATENT)
+        z = randomness.latents(key, (count, config.model.latent_size), distribution)
+        features = extract(embedding, latents.decode_images(decode, params, z))
+        values = jax.device_get(comparison.compare(real, features))
+        numbers = {
+            distance: float(values["frechet"]),
+            embedding.kernel: float(values["kernel"]),
+            f"{distance}_floor": floor,
+        }
+        return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+    return measure

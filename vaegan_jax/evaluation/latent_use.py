@@ -1,29 +1,31 @@
-"""How much each latent dimension of a trained VAE carries, and a rule of thumb for their number."""
+"""Information per latent dimension of a trained VAE, and a heuristic for the latent size."""
 
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from vaegan_jax import networks
+from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
-from vaegan_jax.evaluation import vae_quality
 from vaegan_jax.evaluation.batches import map_batches
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.losses.symptoms import ACTIVE_VARIANCE
 
 _MAX_IMAGES = 1_000
-_MUCH = 0.95
+_SUFFICIENT_SHARE = 0.95
 
 
 class LatentUse(NamedTuple):
     """The latent dimensions of a VAE, float64 [L] each.
 
     Attributes:
-      kl: nats that each says about an image, the mean over the images.
-      variance: of its posterior mean over the images.
+      kl: the mean KL divergence from the prior over the images, nats.
+      variance: of the posterior mean over the images.
     """
 
     kl: np.ndarray
@@ -31,33 +33,33 @@ class LatentUse(NamedTuple):
 
 
 def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray) -> LatentUse:
-    """Encodes up to 1,000 images, uint8 [N, H, W, C], and says what each dimension carries."""
+    """Encodes up to 1,000 images, uint8 [N, H, W, C], and returns the use of each dimension."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    encode = vae_quality.make_posterior(config, shape)
-    means, kl = map_batches(
-        min(len(images), _MAX_IMAGES),
-        lambda i: _with_kl(*encode(encoder_params, jnp.asarray(images[i]))),
-    )
+    encode = networks.make_encode(config.model, shape)
+    posterior = jax.jit(lambda params, images: encode(params, preprocessing.to_network(images)))
+
+    def mean_and_kl(indices: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        mean, log_variance = posterior(encoder_params, jnp.asarray(images[indices]))
+        return mean, losses.kl(mean, log_variance)
+
+    means, kl = map_batches(min(len(images), _MAX_IMAGES), mean_and_kl)
     return LatentUse(kl.astype(np.float64).mean(axis=0), means.astype(np.float64).var(axis=0))
 
 
-def _with_kl(mean: Any, log_variance: Any) -> tuple[Any, Any]:
-    return mean, losses.kl(mean, log_variance)
-
-
 def facts(use: LatentUse) -> dict[str, Any]:
-    """Returns what is to be kept of it: what each dimension carries, and what that suggests.
+    """Returns the record of a run's latent use, with a suggested latent size.
 
-    `active_units` by Burda et al. 2015, arXiv 1509.00519, section 5.2. `enough_units` is how many
-    of the dimensions, those that say most first, carry 95 % of the nats, and `suggested_size`
-    that number with room to spare, as a multiple of 8; twice the size where no dimension can be
-    spared.
+    `active_units` follows Burda et al. 2015, arXiv 1509.00519, section 5.2. `enough_units` is the
+    minimum number of dimensions that carry 95 % of the KL divergence. `suggested_size` is 1.25
+    times that, rounded up to a multiple of 8, or twice the size if over 90 % of it is needed.
     """
     size = len(use.kl)
-    ordered = np.sort(use.kl)[::-1]
-    total = float(ordered.sum())
+    descending = np.sort(use.kl)[::-1]
+    total = float(descending.sum())
     active = int((use.variance > ACTIVE_VARIANCE).sum())
-    enough = int(np.searchsorted(np.cumsum(ordered), _MUCH * total) + 1) if total > 0 else 0
+    enough = 0
+    if total > 0:
+        enough = int(np.searchsorted(np.cumsum(descending), _SUFFICIENT_SHARE * total) + 1)
     if active == 0:
         suggested = size
     elif enough > 0.9 * size:
@@ -75,17 +77,18 @@ def facts(use: LatentUse) -> dict[str, Any]:
     }
 
 
-def advice(found: dict[str, Any]) -> str:
-    """Returns what `facts` found in two sentences."""
-    size, suggested = found["latent_size"], found["suggested_size"]
-    nats = sorted(found["kl_nats_by_unit"], reverse=True)
-    said = (
-        f"{found['active_units']} of {size} latent dimensions are active; they carry "
-        f"{found['kl_nats']:.4g} nats an image, {nats[0]:.3g} in the one that says most and "
-        f"{nats[size // 2]:.3g} in the middle one, and {found['enough_units']} of them carry 95 %."
+def advice(facts: dict[str, Any]) -> str:
+    """Returns a short text on what `facts` returned."""
+    size = facts["latent_size"]
+    nats = sorted(facts["kl_nats_by_unit"], reverse=True)
+    text = (
+        f"{facts['active_units']} of {size} latent dimensions are active. They carry "
+        f"{facts['kl_nats']:.4g} nats per image (maximum {nats[0]:.3g} and median "
+        f"{nats[size // 2]:.3g} per dimension); {facts['enough_units']} of them carry 95 %."
     )
-    if found["active_units"] == 0:
-        return f"{said} The size is not the trouble: the VAE has collapsed or diverged."
-    if suggested > size:
-        said += " None can be spared."
-    return f"{said} The rule of thumb (docs/troubles.md) is model.latent_size={suggested}."
+    if facts["active_units"] == 0:
+        return f"{text} The VAE has collapsed or diverged, whatever the latent size."
+    return (
+        f"{text} Suggested model.latent_size (heuristic, docs/troubles.md): "
+        f"{facts['suggested_size']}."
+    )

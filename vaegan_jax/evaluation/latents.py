@@ -1,18 +1,40 @@
-"""The shape of a latent space, and what it decodes to along the way."""
+"""Latents: decoding in batches, spherical interpolation, perceptual path length."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vaegan_jax.data import preprocessing
+from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
 
 PATH_STEP = 1e-2
 
 
-def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
-    """Interpolates between latents along a great circle: [L], [L], [T] -> [T, L].
+def decode_images(
+    decode: Callable[[optax.Params, jax.Array], jax.Array],
+    params: optax.Params,
+    latents: jax.Array,
+    progress: Progress = no_progress,
+    label: str = "",
+) -> np.ndarray:
+    """Decodes latents [N, L] to uint8 [N, H, W, C]; `decode` is a jitted `networks.make_decode`."""
+    images: np.ndarray = map_batches(
+        len(latents),
+        lambda indices: preprocessing.to_uint8(decode(params, latents[indices])),
+        progress=progress,
+        label=label,
+    )
+    return images
 
-    White 2016, arXiv 1609.04468, section 2.1. The length stays that of a Gaussian draw all the
-    way, where a straight line would pass through latents that are rarely drawn.
+
+def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
+    """Spherical interpolation between latents: [L], [L], [T] -> [T, L].
+
+    White 2016, arXiv 1609.04468, section 2.1. It preserves the norm that is typical of Gaussian
+    draws, which linear interpolation does not.
     """
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
@@ -32,24 +54,17 @@ def path_lengths(
     embed: Callable[[jax.Array], jax.Array],
     step: float = PATH_STEP,
 ) -> jax.Array:
-    """Returns how fast features change on the way from one latent to another.
+    """Returns perceptual path lengths between pairs of latents.
 
-    The perceptual path length of Karras et al. 2018, arXiv 1812.04948, section 4.1, in the features
-    of an embedding: ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2`` at a random t. Its mean
-    over pairs says how steadily a latent space changes; a few very large values are its tears.
+    Karras et al. 2018, arXiv 1812.04948, section 4.1, in the features of an embedding:
+    ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2`` at random t. A few very large values
+    indicate discontinuities of the latent space.
 
-    Args:
-      start: latents float32 [n, L].
-      end: latents float32 [n, L].
-      t: the places on the way, float32 [n] in [0, 1 - step].
-      embed: latents [n, L] -> features [n, d], through the decoder; without rounding to grey
-        values, in which a small step would drown.
-      step: between the two places, of the way.
-
-    Returns:
-      float32 [n].
+    Start and end are float32 [n, L], t and the result float32 [n], t in [0, 1 - step]. `embed` maps
+    latents [n, L] to features [n, d] of the decoded images, which must not be rounded to uint8
+    because a small step would vanish.
     """
-    places = jnp.stack([t, t + step], axis=1)
-    latents = jax.vmap(slerp)(start, end, places)
+    positions = jnp.stack([t, t + step], axis=1)
+    latents = jax.vmap(slerp)(start, end, positions)
     difference = embed(latents[:, 0]) - embed(latents[:, 1])
     return jnp.sum(difference**2, axis=-1) / step**2

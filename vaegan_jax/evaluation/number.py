@@ -1,30 +1,47 @@
-"""What an evaluation's numbers are made of, and the keys of their draws."""
+"""The numbers of an evaluation: values with standard errors and floors, and the keys of draws."""
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from vaegan_jax import randomness
-from vaegan_jax.evaluation import uncertainty
+from vaegan_jax.evaluation.batches import Progress, no_progress
 from vaegan_jax.randomness import Purpose, Stage
+
+SUBJECTS = {
+    "vae_samples": "VAE samples",
+    "vae_reconstructions": "VAE reconstructions",
+    "gan_samples": "GAN samples",
+}
+"""The evaluated sets of images and their labels, in the order of the reports."""
+
+GROUPS = 10
+"""Groups of the jackknife."""
+
+MIN_SAMPLES = 4 * GROUPS
+"""Minimum number of images for meaningful errors and nearest neighbours."""
+
+Values = TypeVar("Values")
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """One number, with what is needed to believe it.
+    """A metric's value with its uncertainty.
 
     Attributes:
-      subject: what is judged, such as "gan_samples".
-      against: what it is compared with: "train", "held_out", "statistics", or "" for nothing.
-      metric: its name.
-      value: None where it is not finite.
-      error: its standard error, over other samples of the same model.
-      floor: what as many real images give; None where there are not as many, or it has none.
-      count: how many images, draws or pairs were judged.
-      reference_count: how many real images they were compared with, or 0.
+      subject: the evaluated set, a key of `SUBJECTS`, or "vae".
+      against: the reference set: "train", "held_out", "statistics", or "" for none.
+      metric: the metric's name.
+      value: None if not finite.
+      error: the standard error over other samples of the same model, or None.
+      floor: the value for the same number of real images; None if there are too few of them or
+        the metric has no floor.
+      count: the number of evaluated images, draws or pairs.
+      reference_count: the number of real images in the reference set, or 0.
     """
 
     subject: str
@@ -47,46 +64,72 @@ def number(
     count: int,
     reference_count: int = 0,
 ) -> Number:
-    """Returns a `Number` of floats or scalar arrays, with None for values that are not finite.
-
-    So that a number can be written as JSON, which knows no infinities.
-    """
+    """Returns a `Number` of scalars or scalar arrays; None replaces non-finite values."""
 
     def finite(x: Any) -> float | None:
         return float(x) if x is not None and math.isfinite(x) else None
 
-    return Number(
-        subject,
-        against,
-        metric,
-        finite(value),
-        finite(error),
-        finite(floor),
-        count,
-        reference_count,
-    )
+    numbers = finite(value), finite(error), finite(floor)
+    return Number(subject, against, metric, *numbers, count, reference_count)
 
 
 def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = None) -> Number:
     """Returns the mean of independent values, [n], with its standard error."""
-    value, error = uncertainty.mean_and_error(values)
-    return number(subject, "", metric, value, error, floor, len(values))
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return number(subject, "", metric, values.mean(), error, floor, len(values))
 
 
-def text(value: float | None) -> str:
-    """Returns a number to three digits, or to its last whole one; nothing for None."""
+def jackknife_error(
+    key: jax.Array,
+    rows: np.ndarray,
+    statistic: Callable[[np.ndarray], Values],
+    groups: int = GROUPS,
+    progress: Progress = no_progress,
+    label: str = "",
+) -> Values:
+    """Returns the standard error of a statistic by the delete-a-group jackknife.
+
+    Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3: the rows are split at random into
+    equal groups, the statistic is computed without each group, and the variance is ``(g - 1) / g``
+    times the sum of squared deviations of these values from their mean. Unlike the bootstrap, it
+    repeats no row, which would bias nearest-neighbour distances and covariances.
+
+    `rows` is [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group. `statistic` maps
+    rows to a scalar that depends smoothly on them, or to a tree of scalars; the standard errors are
+    floats in the same tree.
+    """
+    order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
+    size = len(rows) // groups
+    omitted = order[: groups * size].reshape(groups, size)
+    values = []
+    for group in progress(omitted, omitted.size, label):
+        kept = np.ones(len(rows), bool)
+        kept[group] = False
+        values.append(jax.device_get(statistic(rows[kept])))
+
+    def error(*values: float) -> float:
+        deviations = np.array(values) - np.mean(values)
+        return float(np.sqrt((groups - 1) / groups * (deviations**2).sum()))
+
+    errors: Values = jax.tree.map(error, *values)
+    return errors
+
+
+def format_value(value: float | None) -> str:
+    """Returns a value to three digits, or rounded to an integer from 1,000 on; "" for None."""
     if value is None:
         return ""
     return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
-def draw_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
-    """Returns the key of one draw of an evaluation; `index` tells apart draws of one purpose."""
+def evaluation_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
+    """Returns the key of a draw; `index` distinguishes draws with the same purpose."""
     return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, index), purpose)
 
 
-def choose(key: jax.Array, size: int, count: int) -> np.ndarray:
-    """Returns `count` of the numbers below `size`, rising: int [count]; all of them if no more."""
+def random_subset(key: jax.Array, size: int, count: int) -> np.ndarray:
+    """Returns min(count, size) distinct indices below `size` in ascending order, an int array."""
     if count >= size:
         return np.arange(size)
     drawn = jax.random.choice(key, size, (count,), replace=False)

@@ -1,6 +1,6 @@
-"""The ways in which metrics resize images; each is part of the name of a number made with it.
+"""Image resizing as in other libraries: uint8 or float [B, H, W, C] to float32 [B, size, size, 3].
 
-All take uint8 [B, H, W, C], one channel being repeated, to float32 [B, size, size, 3] in [0, 255].
+Values stay in [0, 255]; a single channel is repeated.
 """
 
 import jax
@@ -21,31 +21,24 @@ def linear(images: jax.Array, size: int) -> jax.Array:
 
 
 def tf1_linear(images: jax.Array, size: int) -> jax.Array:
-    """Resizes as TensorFlow 1 did: bilinear on the grid ``source = target * in / out``.
-
-    There are no half-pixel centres, so that the picture moves towards the corner by up to half a
-    source pixel; what is beyond the last row or column is that row or column.
-    """
+    """Resizes as TensorFlow 1 did: bilinear at ``source = target * in / out``, edges repeated."""
 
     def along(x: jax.Array, axis: int) -> jax.Array:
         length = x.shape[axis]
         source = jnp.arange(size, dtype=jnp.float32) * (length / size)
         low = jnp.minimum(jnp.floor(source).astype(jnp.int32), length - 1)
         high = jnp.minimum(low + 1, length - 1)
-        shape = [1] * x.ndim
-        shape[axis] = size
-        share = (source - low).reshape(shape)
+        weight = jnp.expand_dims(source - low, [a for a in range(x.ndim) if a != axis])
         a, b = jnp.take(x, low, axis), jnp.take(x, high, axis)
-        return a + (b - a) * jnp.broadcast_to(share, a.shape)
+        return a + (b - a) * jnp.broadcast_to(weight, a.shape)
 
     return along(along(_rgb(images), 1), 2)
 
 
 def _resize(images: jax.Array, size: int, method: str, antialias: bool) -> jax.Array:
-    images = _rgb(images)
     shape = (len(images), size, size, 3)
     resized: jax.Array = jax.image.resize(
-        images, shape, method, antialias=antialias, precision=jax.lax.Precision.HIGHEST
+        _rgb(images), shape, method, antialias=antialias, precision=jax.lax.Precision.HIGHEST
     )
     return resized
 

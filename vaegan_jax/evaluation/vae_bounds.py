@@ -1,24 +1,38 @@
-"""How good a VAE is as a density: bounds on the likelihood, and what its latent is used for.
+"""A VAE as a density: evidence lower bounds and importance-weighted bounds on the likelihood.
 
-All bounds are in nats per image until `bits_per_dim`; arrays of draws have them first, [K, B].
+All bounds are in nats per image before `bits_per_dim`; arrays of K draws have shape [K, B, ...].
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
 
+from vaegan_jax import networks, randomness, vae
+from vaegan_jax.data import preprocessing
+from vaegan_jax.data.images import Split
+from vaegan_jax.evaluation.batches import Progress, map_batches
+from vaegan_jax.evaluation.number import Number, mean
 from vaegan_jax.losses import vae as losses
+from vaegan_jax.randomness import Purpose, Stage
 
 BIN_WIDTH = 2 / 255
-"""Between two neighbouring grey values of images in [-1, 1]."""
+"""The distance between adjacent grey values of images in [-1, 1]."""
+
+Params = dict[str, optax.Params]
+Rows = dict[str, jax.Array]
 
 
 def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Spreads grey values evenly over their bins: images in [-1, 1] -> the same, with noise.
+    """Adds uniform noise of one bin's width to images in [-1, 1].
 
-    Theis et al. 2015, arXiv 1511.01844, section 3.1: without it a density of grey values has no
-    upper bound, with it the bound is one on the probability of the grey values.
+    Theis et al. 2015, arXiv 1511.01844, section 3.1: a density of the discrete grey values has no
+    upper bound; a bound for dequantised images is one on the probability of the grey values.
     """
     return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
 
@@ -26,19 +40,10 @@ def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
 def gaussian_log_likelihood(
     squared_error: jax.Array, dimensions: int, variance: jax.typing.ArrayLike
 ) -> jax.Array:
-    """Returns log N(x; x', variance I) in nats, from ``|x - x'|^2``.
+    """Returns log N(x; x', variance I) in nats from ``|x - x'|^2`` [...], summed over each image.
 
-    For a VAE trained with the squared error and a KL weight b, the variance is b / 2. The variance
-    under which data is likeliest is its mean squared error per dimension (Rybkin et al. 2020,
-    arXiv 2006.13202, equation 4).
-
-    Args:
-      squared_error: summed over each image, float32 [...].
-      dimensions: how many pixels and channels an image has.
-      variance: of every one of them, a scalar.
-
-    Returns:
-      float32 [...].
+    The variance of maximum likelihood is the mean squared error per dimension (Rybkin et al.
+    2020, arXiv 2006.13202, equation 4).
     """
     return -0.5 * (squared_error / variance + dimensions * jnp.log(2 * math.pi * variance))
 
@@ -50,17 +55,10 @@ def log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Ar
 
 
 def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """Returns the evidence lower bound of each image, its KL term in closed form.
+    """Returns the evidence lower bound of each image: float32 [B].
 
-    Kingma and Welling 2013, arXiv 1312.6114, equation 7.
-
-    Args:
-      log_likelihood: log p(x|z) of K draws of z from the posterior, float32 [K, B].
-      mean: the posterior's, float32 [B, L].
-      log_variance: the posterior's, float32 [B, L].
-
-    Returns:
-      float32 [B], nats.
+    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form, from
+    log p(x|z) of K posterior draws [K, B] and the posterior's mean and log variance [B, L].
     """
     return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
 
@@ -68,18 +66,10 @@ def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) ->
 def iwae(
     log_likelihood: jax.Array, z: jax.Array, mean: jax.Array, log_variance: jax.Array
 ) -> jax.Array:
-    """Returns the importance-weighted bound of each image; it rises with K towards log p(x).
+    """Returns the importance-weighted bound of each image, float32 [B]; it tightens with K.
 
-    Burda et al. 2015, arXiv 1509.00519, equation 8.
-
-    Args:
-      log_likelihood: log p(x|z), float32 [K, B].
-      z: the draws, float32 [K, B, L].
-      mean: the posterior's, float32 [B, L].
-      log_variance: the posterior's, float32 [B, L].
-
-    Returns:
-      float32 [B], nats.
+    Burda et al. 2015, arXiv 1509.00519, equation 8. Arguments as for `elbo`; `z` are the draws,
+    float32 [K, B, L].
     """
     prior = log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z))
     posterior = log_normal(z, mean[None], log_variance[None])
@@ -88,9 +78,109 @@ def iwae(
 
 
 def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
-    """Returns bits per pixel and channel from a bound in nats on dequantised images in [-1, 1].
-
-    A grey value's bin is 2/255 wide, so that the density's bits are short by log2(255/2) = 6.99 of
-    those of the grey value.
-    """
+    """Converts a bound in nats on dequantised images in [-1, 1] to bits per pixel and channel."""
     return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
+
+
+def decoder_variance(config: ConfigDict, params: Params) -> float | None:
+    """Returns the variance of the Gaussian decoder that the training loss implies, or None.
+
+    The squared error with KL weight b corresponds to the variance b / 2 (`losses.vae`), `gaussian`
+    may have learned one, and the cross entropy is not a density of grey values.
+    """
+    if "likelihood" in params:
+        return float(jnp.exp(params["likelihood"]["log_variance"]))
+    if config.vae.reconstruction == "squared_error" and config.vae.kl_weight > 0:
+        return float(config.vae.kl_weight) / 2
+    return None
+
+
+def make_bounds(
+    config: ConfigDict, image_shape: tuple[int, int, int], draws: int
+) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Rows]:
+    """Returns the jitted ``bounds(params, images, indices, key, variances) -> rows``.
+
+    Its arguments are ``{"encoder", "decoder"}``, images uint8 [B, H, W, C], their int32 indices [B]
+    in the data set, which key all draws, a key, and V variances of a Gaussian decoder. For each
+    dequantised image it returns `squared_error` [B], the mean squared distance to the decoded
+    draws; `kl` [B], nats; `elbo` and `iwae` [B, V], bits/dim. `draws` is the K of IWAE-K.
+    """
+    encode = networks.make_encode(config.model, image_shape)
+    decode = networks.make_decode(config.model, image_shape)
+    dimensions = math.prod(image_shape)
+
+    @jax.jit
+    def bounds(
+        params: Params, images: jax.Array, indices: jax.Array, key: jax.Array, variances: jax.Array
+    ) -> Rows:
+        def keys(purpose: Purpose) -> Any:
+            of_all = randomness.draw_key(key, purpose)
+            return jax.vmap(jax.random.fold_in, (None, 0))(of_all, indices)
+
+        scaled = preprocessing.to_network(images)
+        dequantised = jax.vmap(dequantise)(keys(Purpose.DEQUANTISATION), scaled)
+        mean, log_variance = encode(params["encoder"], scaled)
+        shape = (draws, mean.shape[-1])
+        eps = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(
+            keys(Purpose.POSTERIOR)
+        )
+        z = vae.reparameterize(mean[None], log_variance[None], eps)
+
+        def squared_error(z: jax.Array) -> jax.Array:
+            return jnp.sum((dequantised - decode(params["decoder"], z)) ** 2, axis=(1, 2, 3))
+
+        errors = jax.lax.map(squared_error, z)
+
+        def both_bounds(variance: jax.Array) -> tuple[jax.Array, jax.Array]:
+            log_likelihood = gaussian_log_likelihood(errors, dimensions, variance)
+            lower = elbo(log_likelihood, mean, log_variance)
+            weighted = iwae(log_likelihood, z, mean, log_variance)
+            return bits_per_dim(lower, dimensions), bits_per_dim(weighted, dimensions)
+
+        lower, weighted = jax.vmap(both_bounds, out_axes=1)(variances)
+        kl = jnp.sum(losses.kl(mean, log_variance), axis=-1)
+        error = jnp.mean(errors, axis=0)
+        return {"squared_error": error, "kl": kl, "elbo": lower, "iwae": weighted}
+
+    return bounds
+
+
+def likelihood_numbers(
+    config: ConfigDict, params: Params, train: Split, held_out: Split, progress: Progress
+) -> list[Number]:
+    """Returns bounds on the likelihood of held-out images in bits/dim.
+
+    The decoder's variance is the one implied by the training loss, if any, and one calibrated to
+    reconstructions of training images by maximum likelihood.
+    """
+
+    def compute(
+        images: Split, index: int, draws: int, variances: list[float], label: str
+    ) -> dict[str, np.ndarray]:
+        bounds = make_bounds(config, images.image_shape, draws)
+        key = randomness.step_key(config.seed, Stage.EVALUATION, index)
+        rows: dict[str, np.ndarray] = map_batches(
+            min(config.evaluation.max_likelihood_images, len(images)),
+            lambda i: bounds(
+                params,
+                jnp.asarray(images[i]),
+                jnp.asarray(i, jnp.int32),
+                key,
+                jnp.asarray(variances, jnp.float32),
+            ),
+            progress=progress,
+            label=label,
+        )
+        return rows
+
+    train_rows = compute(train, 1, 1, [1.0], "calibration of the decoder")
+    calibrated = float(train_rows["squared_error"].mean()) / math.prod(train.image_shape)
+    implied = decoder_variance(config, params)
+    variances = {"calibrated_": calibrated} | ({} if implied is None else {"": implied})
+    draws = config.evaluation.iwae_samples
+    rows = compute(held_out, 2, draws, list(variances.values()), "bounds on the likelihood")
+    values = {"kl_nats": rows["kl"]}
+    for i, prefix in enumerate(variances):
+        values[f"{prefix}elbo_bits_per_dim"] = rows["elbo"][:, i]
+        values[f"{prefix}iwae_{draws}_bits_per_dim"] = rows["iwae"][:, i]
+    return [mean("vae", name, row) for name, row in values.items()]

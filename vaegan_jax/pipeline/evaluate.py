@@ -1,10 +1,10 @@
-"""The evaluation of a run as a stage: from its checkpoints to its evaluation folder."""
+"""The evaluation stage of a run: from checkpoints to the files of its evaluation folder."""
 
 import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,44 +16,41 @@ from vaegan_jax import checkpoints, trained, transfer, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import Stopped, UserError
-from vaegan_jax.evaluation import curve, distances, embeddings, evaluate, findings
+from vaegan_jax.evaluation import distances, embeddings, evaluate, findings
+from vaegan_jax.evaluation.batches import Progress
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import environment
 from vaegan_jax.runtime.signals import StopRequest
 
+Steps = dict[str, int | None]
+"""The step of the checkpoint by stage; None for a stage that is omitted."""
+
 
 class Evaluators(NamedTuple):
-    """What an evaluation judges by; None where there is to be none.
+    """What an evaluation needs besides data and networks; all None without an evaluation.
 
     Attributes:
-      embedding: of the last stage.
-      statistics: of other real images.
-      measure: of the curve during training.
+      embedding: whose features are compared.
+      statistics: of other real images, or None.
+      measure: measures distances during training, or None.
     """
 
     embedding: embeddings.Embedding | None
     statistics: distances.Statistics | None
-    measure: curve.Measure | None
+    measure: evaluate.Measure | None
 
 
 def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
-    """Loads what the evaluation needs, so that what is missing is said before any training.
-
-    Args:
-      config: the run's config.
-      data: its images.
-      required: whether it is an error if there can be no evaluation.
+    """Loads what the evaluation needs, so that missing files are reported before any training.
 
     Raises:
-      UserError: where the embedding or the statistics cannot be had.
+      UserError: if the embedding or the statistics cannot be loaded, or if an evaluation is
+        required and there is no embedding or too few images.
     """
-    wanted = config.evaluation
-    if wanted.embedding == "none":
+    settings = config.evaluation
+    if settings.embedding == "none":
         if required:
-            raise UserError(
-                "evaluation.embedding is none, so that there is nothing to evaluate by: set it to "
-                "efflite0, say."
-            )
+            raise UserError("evaluation.embedding is none: set it to efflite0, for example.")
         return Evaluators(None, None, None)
     try:
         evaluate.require_enough(data)
@@ -62,18 +59,20 @@ def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> 
             raise
         print(f"There will be no evaluation. {error}")
         return Evaluators(None, None, None)
-    embedding = embeddings.make(wanted.embedding, wanted.size, wanted.resize, wanted.weights)
+    embedding = embeddings.make(
+        settings.embedding, settings.size, settings.resize, settings.weights
+    )
     features = embeddings.feature_count(embedding, data.shape)
     statistics = measure = None
-    if wanted.statistics:
-        statistics = distances.load_statistics(pathlib.Path(wanted.statistics).expanduser())
+    if settings.statistics:
+        statistics = distances.load_statistics(pathlib.Path(settings.statistics).expanduser())
         if len(statistics.mu) != features:
             raise UserError(
-                f"The file evaluation.statistics is of {len(statistics.mu)} features, and "
-                f"{embedding.name} makes {features}: use statistics taken with the same embedding."
+                f"The file evaluation.statistics has {len(statistics.mu)} features, and "
+                f"{embedding.name} has {features}: use statistics of the same embedding."
             )
-    if wanted.curve_every:
-        measure = curve.make_curve(config, data, embedding)
+    if settings.curve_every:
+        measure = evaluate.make_measure(config, data, embedding)
     return Evaluators(embedding, statistics, measure)
 
 
@@ -81,97 +80,81 @@ def evaluate_run(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    judges: Evaluators,
+    evaluators: Evaluators,
     stop: StopRequest,
-    again: bool,
+    force: bool,
 ) -> bool:
-    """Evaluators the newest checkpoints of a run, unless that was done before.
+    """Evaluates the latest checkpoints of a run and returns whether it did.
 
-    Args:
-      config: the run's config.
-      data: its images.
-      folder: its workdir.
-      judges: what to judge by.
-      stop: asked after every batch.
-      again: whether to do it even where it was done before.
-
-    Returns:
-      Whether there was anything to do.
+    It does so if the saved evaluation is not up to date or `force` is set. `evaluators` must have
+    an embedding, and `stop` is checked after every batch.
 
     Raises:
-      UserError: where nothing is saved that could be judged.
-      Stopped: where a signal asked for it; the evaluation before, if any, stays.
+      UserError: if no checkpoint is saved.
+      Stopped: after a signal; a previous evaluation is kept.
     """
     steps = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in ("vae", "gan")}
     if not any(steps.values()):
         raise UserError(
             f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
         )
-    wanted = _wanted(config, data, judges, steps)
-    before = folder.evaluation()
-    if before and not again and all(before.get(name) == value for name, value in wanted.items()):
+    inputs = _inputs(config, data, evaluators, steps)
+    saved = folder.evaluation()
+    if saved and not force and all(saved.get(name) == value for name, value in inputs.items()):
         return False
     folder.write_event("evaluation: began")
-    written, models, found = judge(config, data, folder, judges, steps, stop)
-    maps = _latent_maps(config, data.shape, folder, steps)
-    folder.write_evaluation(written, _evaluation_pictures(config, data, models, found, *maps))
+    record, models, result = evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
+    shown = _pictures(config, data.shape, folder, steps, models, result)
+    folder.write_evaluation(record, shown)
     folder.write_event("evaluation: finished")
     return True
 
 
-def judge(
+def evaluate_checkpoints(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    judges: Evaluators,
-    steps: dict[str, int | None],
+    evaluators: Evaluators,
+    steps: Steps,
     stop: StopRequest,
 ) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
-    """Evaluators any checkpoints of a run and writes nothing.
-
-    Args:
-      config: the run's config, or one with another seed of the samples.
-      data: its images.
-      folder: its workdir.
-      judges: what to judge by.
-      steps: of which checkpoint, by stage; None for a stage that is left out.
-      stop: asked after every batch.
+    """Evaluates checkpoints of a run as `evaluate_run` does, without writing anything.
 
     Returns:
-      What `evaluation/numbers.json` would hold of it, the networks, and what was found of them.
+      The contents of `evaluation/numbers.json`, the networks, and their evaluation.
 
     Raises:
-      UserError: where a checkpoint is damaged.
-      Stopped: where a signal asked for it.
+      UserError: if a checkpoint is damaged.
+      Stopped: after a signal.
     """
-    assert judges.embedding is not None
-    began = time.perf_counter()
-    models = _models(config, data.shape, folder, steps)
-    found = evaluate.evaluate(
-        config, data, models, judges.embedding, judges.statistics, _watch(stop)
-    )
-    said = findings.find(found.numbers, judges.embedding.distance, config.model.latent_size)
-    written = _wanted(config, data, judges, steps) | {
+    assert evaluators.embedding is not None
+    start = time.perf_counter()
+    parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
+    models = evaluate.Models(**parts)
+    embedding, statistics = evaluators.embedding, evaluators.statistics
+    result = evaluate.evaluate(config, data, models, embedding, statistics, _make_progress(stop))
+    found = findings.find(result.numbers, embedding.distance, config.model.latent_size)
+    record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
-        "numbers": [dataclasses.asdict(number) for number in found.numbers],
-        "findings": [finding._asdict() for finding in said],
-        "seconds": time.perf_counter() - began,
+        "numbers": [dataclasses.asdict(number) for number in result.numbers],
+        "findings": [finding._asdict() for finding in found],
+        "seconds": time.perf_counter() - start,
     }
-    return written, models, found
+    return record, models, result
 
 
-def _wanted(
-    config: ConfigDict, data: images.Images, judges: Evaluators, steps: dict[str, int | None]
+def _inputs(
+    config: ConfigDict, data: images.Images, evaluators: Evaluators, steps: Steps
 ) -> dict[str, Any]:
-    """Returns what an evaluation's numbers depend on."""
-    assert judges.embedding is not None
+    """Returns everything that determines the numbers of an evaluation."""
+    assert evaluators.embedding is not None
     return {
         "format": 1,
         "seed": config.seed,
         "data": images.facts(data),
         "checkpoints": steps,
-        "embedding": {"name": judges.embedding.name, "sha256": None, "resize": None}
-        | judges.embedding.facts,
+        "embedding": {"name": evaluators.embedding.name, "sha256": None, "resize": None}
+        | evaluators.embedding.facts,
         "settings": {
             name: value
             for name, value in configuration.flatten(config).items()
@@ -180,78 +163,53 @@ def _wanted(
     }
 
 
-def _models(
+def _pictures(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
     folder: workdir.Workdir,
-    steps: dict[str, int | None],
-) -> evaluate.Models:
-    """Reads the networks that are judged, and nothing else, from the checkpoints."""
-    names = ("encoder", "decoder", "generator", "likelihood")
-    return evaluate.Models(**trained.read_parts(config, image_shape, folder, steps, names))
-
-
-def _latent_maps(
-    config: ConfigDict,
-    image_shape: tuple[int, int, int],
-    folder: workdir.Workdir,
-    steps: dict[str, int | None],
-) -> tuple[pictures.Convert, pictures.Convert]:
-    """Returns how a GAN's latents become the decoder's that match them, and the other way round."""
+    steps: Steps,
+    models: evaluate.Models,
+    result: evaluate.Evaluation,
+) -> dict[str, np.ndarray]:
+    """Returns the pictures of the evaluation folder by name, uint8 [H, W, C] each."""
     names = ("latent_mean", "latent_factor")
     mean, factor = trained.read_parts(config, image_shape, folder, steps, names).values()
     if factor is None:
-        size = config.model.latent_size
-        mean, factor = jnp.zeros(size), jnp.eye(size)
-    return (
-        functools.partial(transfer.to_encoder_latents, mean, factor),
-        functools.partial(transfer.to_generator_latents, mean, factor),
-    )
-
-
-def _evaluation_pictures(
-    config: ConfigDict,
-    data: images.Images,
-    models: evaluate.Models,
-    found: evaluate.Evaluation,
-    to_decoder: pictures.Convert,
-    to_generator: pictures.Convert,
-) -> dict[str, np.ndarray]:
-    made = {"nearest": pictures.pairs(*found.pairs)}
+        mean, factor = jnp.zeros(config.model.latent_size), jnp.eye(config.model.latent_size)
+    to_encoder = functools.partial(transfer.to_encoder_latents, mean, factor)
+    to_generator = functools.partial(transfer.to_generator_latents, mean, factor)
+    shown = {"nearest": pictures.pairs(*result.pairs)}
     if models.decoder is not None and models.generator is not None:
-        made["side_by_side"] = pictures.side_by_side(
-            config, data.shape, models.decoder, models.generator, to_decoder
+        shown["side_by_side"] = pictures.side_by_side(
+            config, image_shape, models.decoder, models.generator, to_encoder
         )
-    if found.units is not None:
-        for name, params, to_network in (
-            ("vae", models.decoder, pictures.same),
-            ("gan", models.generator, to_generator),
-        ):
-            if params is not None:
-                made[f"traversals_{name}"] = pictures.traversals(
-                    config, data.shape, params, found.units.mean, found.units.variance, to_network
-                )
-    return made
+    for name, params, to_network in (
+        ("vae", models.decoder, pictures.same),
+        ("gan", models.generator, to_generator),
+    ):
+        if result.units is not None and params is not None:
+            shown[f"traversals_{name}"] = pictures.traversals(
+                config, image_shape, params, *result.units, to_network
+            )
+    return shown
 
 
-def _watch(
-    stop: StopRequest,
-) -> Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]:
-    """Returns what shows the progress of an evaluation, and ends it where a signal asks for it."""
+def _make_progress(stop: StopRequest) -> Progress:
+    """Returns a progress display that raises `Stopped` after a signal."""
 
-    def watched(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
-        began = time.perf_counter()
-        with tqdm(total=count, desc=label or "evaluation", unit=" images", disable=None) as bar:
+    def progress(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
+        start = time.perf_counter()
+        with tqdm(total=count, desc=label, unit=" images", disable=None) as bar:
             for indices in batches:
                 if stop.signal:
                     raise Stopped(
-                        "Stopped during the evaluation: all that was trained is saved; run the "
-                        "same command again to evaluate.",
+                        "Stopped during the evaluation. Training results are saved; run the same "
+                        "command again to evaluate.",
                         128 + stop.signal,
                     )
                 yield indices
                 bar.update(min(len(indices), count - bar.n))
             if bar.disable and label:
-                print(f"{label}: {count} in {time.perf_counter() - began:.1f} s", flush=True)
+                print(f"{label}: {count} in {time.perf_counter() - start:.1f} s", flush=True)
 
-    return watched
+    return progress

@@ -32,85 +32,104 @@ def train_and_evaluate(
     stages: Sequence[str] = STAGES,
     profile: bool = False,
 ) -> None:
-    """Runs a config in a workdir, going on from whatever is finished there.
+    """Runs a config in a workdir and skips what is already finished there.
 
     Args:
-      config: from `default_config`, overridden at will.
+      config: from `default_config`, with any overrides.
       path: the workdir.
-      stages: which of `STAGES` to go through. One that is named alone is gone through even where
-        it was finished before, but for training. The report is written again after any other stage.
-      profile: whether to leave a trace of some steps of each stage in the workdir.
+      stages: of `STAGES`. "evaluate" or "report" alone is repeated even if it is up to date. The
+        report is rewritten after any other stage.
+      profile: whether to save a profile of some steps of each stage in the workdir.
 
     Raises:
-      UserError: for anything that the person who started it can put right.
-      Stopped: where a signal asked for it; everything is saved.
+      UserError: for any error that the user can correct.
+      Stopped: after a signal, with everything saved.
     """
     configuration.check(config)
     workdir.require_usable(path, config)
     if tuple(stages) == ("report",):
-        workdir.require_run(path)
-        with workdir.open_workdir(path, config) as folder:
-            print(f"The report is {folder.write_report(page.make(folder))}")
+        _rewrite_report(config, path)
         return
-
-    trained = _trained_stages(config, stages)
+    training = _training_stages(config, stages)
     sources = registry.source_digests(configuration.flatten(config))
-    environment.pin()  # a user's module may have set an option when it was imported
-    if any(_is_unfinished(config, path, stage) for stage in trained):
+    environment.pin()  # a user's module may have changed an option when it was imported
+    if any(_is_unfinished(config, path, stage) for stage in training):
         workdir.require_same_sources(path, config, sources)
-    data = images.load(config.data)
-    _require_enough(config, data)
-    vae.check_losses(config, data.shape)
-    gan.check_losses(config, data.shape)
-    again = "evaluate" in stages and len(stages) < len(STAGES)
-    judges = evaluate.make_evaluators(config, data, required=again)
+    data = _load_data(config)
+    force = tuple(stages) == ("evaluate",)
+    evaluators = evaluate.make_evaluators(config, data, required=force)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data))
         facts = environment.facts() | {"sources": sources}
         folder.record_environment(facts, _identity(config, data))
         worked = False
-        if "vae" in trained:
-            vae_stage = make_vae_stage(config, data, folder, judges.measure)
+        if "vae" in training:
+            vae_stage = make_vae_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(vae_stage, data.train, config, folder, stop, profile)
-            _note_latent_use(config, data, folder)
-        if "gan" in trained:
-            gan_stage = make_gan_stage(config, data, folder, judges.measure)
+            _record_latent_use(config, data, folder)
+        if "gan" in training:
+            gan_stage = make_gan_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
-        if "evaluate" in stages and judges.embedding is not None:
-            worked |= evaluate.evaluate_run(config, data, folder, judges, stop, again)
-        if not parallel.is_primary():
-            return  # the rest reads from the folder, while the first process writes it
-        peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
-        if worked:
-            folder.write_event(f"at most {peak} of memory")
-        if worked or not (folder.path / workdir.REPORT).exists():
-            folder.write_report(page.make(folder))
-        if not worked:
-            print("This run was finished before, and nothing is left to do.")
-        print(summary(config, folder))
-        print(f"memory:  at most {peak}")
+        if "evaluate" in stages and evaluators.embedding is not None:
+            worked |= evaluate.evaluate_run(config, data, folder, evaluators, stop, force)
+        if parallel.is_primary():  # which alone writes the files that the report reads
+            _report(config, folder, worked)
 
 
-def _trained_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
-    """Returns which of the stages that were asked for train something."""
+def _rewrite_report(config: ConfigDict, path: pathlib.Path) -> None:
+    workdir.require_run(path)
+    with workdir.open_workdir(path, config) as folder:
+        print(f"The report is {folder.write_report(page.make(folder))}")
+
+
+def _report(config: ConfigDict, folder: workdir.Workdir, worked: bool) -> None:
+    """Writes the report if necessary, and prints a summary."""
+    peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
+    if worked:
+        folder.write_event(f"peak memory: {peak}")
+    else:
+        print("This run is already finished.")
+    if worked or not (folder.path / workdir.REPORT).exists():
+        folder.write_report(page.make(folder))
+    print(f"{summary(config, folder)}\npeak memory: {peak}")
+
+
+def _training_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
+    """Returns the requested training stages; without a transfer there is no VAE stage."""
     needed = ("vae", "gan") if config.transfer.generator == "vae" else ("gan",)
     return [stage for stage in needed if stage in stages]
 
 
 def _is_unfinished(config: ConfigDict, path: pathlib.Path, stage: str) -> bool:
-    newest = checkpoints.latest(path / workdir.CHECKPOINTS / stage)
-    return newest is None or newest < config[stage].steps
+    latest = checkpoints.latest(path / workdir.CHECKPOINTS / stage)
+    return latest is None or latest < config[stage].steps
+
+
+def _load_data(config: ConfigDict) -> images.Images:
+    """Loads the images and checks batch sizes and losses against them."""
+    data = images.load(config.data)
+    for stage in ("vae", "gan"):
+        batch_size = config[stage].batch_size
+        if batch_size > len(data.train):
+            raise UserError(
+                f"{stage}.batch_size ({batch_size}) is larger than the training set "
+                f"({len(data.train)} images): lower it."
+            )
+        parallel.require_divisible(batch_size, f"{stage}.batch_size")
+    vae.check_losses(config, data.shape)
+    gan.check_losses(config, data.shape)
+    return data
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
-    """Returns what a result depends on beside the environment: config, as a hash, seed and data."""
-    trained_by = {
+    """Returns what determines a result besides the environment: config hash, seed and data."""
+    fields = {
         name: value
         for name, value in configuration.flatten(config).items()
         if configuration.FIELDS[name].resume is not Resume.ALWAYS
     }
-    text = json.dumps(trained_by, sort_keys=True)
+    text = json.dumps(fields, sort_keys=True)
     return {
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "seed": config.seed,
@@ -118,33 +137,32 @@ def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
     }
 
 
-def _note_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
-    """Notes once, when the VAE is finished, what its latent dimensions say."""
+def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
+    """Records the use of the latent dimensions of the finished VAE, once."""
     if (folder.read_json(workdir.LATENT) or {}).get("step") == config.vae.steps:
         return
     template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
     path = ("params", "encoder")
     directory = folder.checkpoints("vae")
     encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
-    use = latent_use.measure(config, encoder, data.held_out)
-    found = {"step": config.vae.steps} | latent_use.facts(use)
-    folder.write_json(workdir.LATENT, found)
-    print(f"vae: {latent_use.advice(found)}", flush=True)
+    use = latent_use.facts(latent_use.measure(config, encoder, data.held_out))
+    folder.write_json(workdir.LATENT, {"step": config.vae.steps} | use)
+    print(f"vae: {latent_use.advice(use)}", flush=True)
 
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
-    """Returns a summary of a run: its cost, its results, and which files to look at."""
+    """Returns a summary of a run: its cost, results, detected failures, and main files."""
     lines = []
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
         metrics = folder.metrics(stage)
         if metrics:
+            last = metrics[-1]
             lines.append(
-                f"{stage}: {metrics[-1]['step']} steps of {steps} in "
-                f"{metrics[-1]['seconds']:.0f} s, "
-                f"{metrics[-1]['images_per_second']:.0f} images/s at the end"
+                f"{stage}: {last['step']} of {steps} steps in {last['seconds']:.0f} s, "
+                f"{last['images_per_second']:.0f} images/s at the end"
             )
-            pictures_of_stage = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
-            lines += [f"  {picture}" for picture in pictures_of_stage]
+            pictures = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
+            lines += [f"  {picture}" for picture in pictures]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
     latent = folder.read_json(workdir.LATENT)
     if latent:
@@ -152,7 +170,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
     evaluation = folder.evaluation()
     if evaluation:
         lines.append(tables.as_text(evaluation))
-        lines += [f"{found['name']}: {found['text']}" for found in evaluation["findings"]]
+        lines += [f"{finding['name']}: {finding['text']}" for finding in evaluation["findings"]]
     lines.append(f"numbers: {folder.path / 'metrics.jsonl'}")
     lines.append(f"curves:  tensorboard --logdir {folder.path / 'tensorboard'}")
     lines.append(f"report:  {folder.path / workdir.REPORT}")
@@ -160,7 +178,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
 
 
 def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
-    """Returns a text on each trouble of a stage: when, the evidence, what to try."""
+    """Returns a text for each training failure of a stage: steps, evidence, suggested changes."""
     metrics = folder.metrics(stage)
     held = monitor.steps_by_trouble(stage, metrics, config)
     texts = []
@@ -173,22 +191,11 @@ def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[st
             until = " to the end" if steps[-1] == metrics[-1]["step"] else f" to step {steps[-1]}"
         texts.append(
             f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
-            f"To try: {line['remedy']}."
+            f"Try: {line['remedy']}."
         )
     if monitor.too_few_lines(stage, metrics, config):
         texts.append(
-            f"training failures were not looked for: that takes {monitor.WINDOW} lines of metrics "
-            "after the warm-up of the discriminator (lower loop.log_every for more lines)"
+            f"too few metrics to detect training failures: {monitor.WINDOW} lines after the "
+            "discriminator warm-up are needed (lower training.log_every)"
         )
     return texts
-
-
-def _require_enough(config: ConfigDict, data: images.Images) -> None:
-    for stage in ("vae", "gan"):
-        batch_size = config[stage].batch_size
-        if batch_size > len(data.train):
-            raise UserError(
-                f"{stage}.batch_size ({batch_size}) is larger than the training set "
-                f"({len(data.train)} images): lower it."
-            )
-        parallel.require_divisible(batch_size, f"{stage}.batch_size")

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import checkpoints, gan, randomness, transfer, vae, workdir
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import curve
+from vaegan_jax.evaluation.evaluate import Measure
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import compilation, memory
 from vaegan_jax.training import loop
@@ -20,12 +20,9 @@ State = TypeVar("State")
 
 
 def make_vae_stage(
-    config: ConfigDict,
-    data: images.Images,
-    folder: workdir.Workdir,
-    measure: curve.Measure | None = None,
+    config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
 ) -> loop.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run, which needs nothing that is in its folder."""
+    """Returns the VAE stage of a run; it has the signature of `make_gan_stage`."""
     del folder
     init = functools.partial(vae.init, config, data.shape)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
@@ -42,33 +39,30 @@ def make_vae_stage(
             **decoder_pictures(state.params["decoder"]),
         },
         shown=("reconstruction", "kl"),
-        measure=_measured(measure, lambda state: state.params["decoder"], "normal"),
+        measure=_state_measure(measure, lambda state: state.params["decoder"], "normal"),
     )
 
 
 def make_gan_stage(
-    config: ConfigDict,
-    data: images.Images,
-    folder: workdir.Workdir,
-    measure: curve.Measure | None = None,
+    config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
 ) -> loop.Stage[gan.GANState]:
-    """Returns the GAN stage of a run; its first state reads the VAE's last checkpoint."""
+    """Returns the GAN stage of a run; its initial state uses the last checkpoint of the VAE."""
     random_init = functools.partial(gan.random_init, config, data.shape)
     init = functools.partial(gan.init, config, data.shape)
     generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
 
-    def first_state() -> gan.GANState:
+    def initial_state() -> gan.GANState:
         if config.transfer.generator == "vae":
             vae_checkpoints = folder.checkpoints("vae")
             if checkpoints.latest(vae_checkpoints) != config.vae.steps:
                 raise UserError(
-                    "The VAE is not finished, and the GAN grows from its decoder: run the vae "
-                    "stage first, or set transfer.generator=scratch in another --workdir."
+                    "The VAE is not finished, and the GAN is initialised from its decoder: run the "
+                    "vae stage first, or set transfer.generator=scratch in another --workdir."
                 )
             start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
         else:
             start = memory.checked(compilation.once(random_init), "gan")()
-        # One compiled program for both beginnings, so that all else is equal to the last bit.
+        # The same compiled program for both, so everything else is equal to the last bit.
         state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
         return state
 
@@ -77,15 +71,15 @@ def make_gan_stage(
         steps=config.gan.steps,
         batch_size=config.gan.batch_size,
         template=jax.eval_shape(init, jax.eval_shape(random_init)),
-        init=first_state,
+        init=initial_state,
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),
         shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
-        measure=_measured(measure, lambda state: state.ema, config.gan.noise),
+        measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
     )
 
 
-def _measured(
-    measure: curve.Measure | None, params: Callable[[State], optax.Params], noise: str
+def _state_measure(
+    measure: Measure | None, params: Callable[[State], optax.Params], noise: str
 ) -> Callable[[State], dict[str, float]] | None:
     return None if measure is None else lambda state: measure(params(state), noise)

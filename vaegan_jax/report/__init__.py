@@ -1,1 +1,1 @@
-"""What a run shows of itself."""
+"""Pictures, plots, tables and the HTML report of a run."""

@@ -1,4 +1,4 @@
-"""The report: one HTML file, made of what a run's folder holds, that opens anywhere."""
+"""The report of a run as one self-contained HTML file."""
 
 import base64
 import pathlib
@@ -16,24 +16,19 @@ _STAGES = {"vae": "VAE", "gan": "GAN"}
 
 
 class Picture(NamedTuple):
-    """A picture on the page.
-
-    Attributes:
-      source: it, as a data URI.
-      caption: what it shows.
-    """
+    """A picture on a page; `source` is a data URI."""
 
     source: str
     caption: str
 
 
 def make(folder: Workdir) -> str:
-    """Returns the report of a run as HTML, whatever of the run is there yet.
+    """Returns the report of a finished or unfinished run as HTML.
 
-    It reads files alone: the same folder gives the same page.
+    It depends on the files of the run's folder only.
 
     Raises:
-      UserError: where one of these files is damaged.
+      UserError: if a file is damaged.
     """
     config = folder.config()
     defaults = {name: field.default for name, field in configuration.FIELDS.items()}
@@ -61,9 +56,9 @@ def make(folder: Workdir) -> str:
         nearest=_evaluated(
             folder,
             "nearest",
-            "Rows of three: samples, the training image nearest to each, the held-out image "
-            "nearest to each, of those compared with. The upper three rows are the samples that "
-            "lie nearest to a training image, for how near that one is to its own neighbours.",
+            "From top to bottom: samples, nearest training images, nearest held-out images. The "
+            "upper three rows are the samples nearest to a training image, relative to the "
+            "distance between that image and its nearest neighbour.",
         ),
         pictures=_pictures(folder),
         distances=plots.distance_plots(curve),
@@ -84,7 +79,7 @@ def make(folder: Workdir) -> str:
 def _stage(
     stage: str, config: dict[str, Any], metrics: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Returns what is to be said of a stage in a line, or None where it has not begun."""
+    """Returns the facts of the report's first line on a stage, or None before its first metrics."""
     lines = [line for line in metrics if line["stage"] == stage]
     if not lines:
         return None
@@ -99,17 +94,17 @@ def _stage(
 
 
 def _samples(folder: Workdir) -> list[Picture]:
-    """Returns decoder beside generator for the same latents, or what there is of the two."""
-    beside = _evaluated(
+    """Returns samples of decoder and generator for the same latents, or separate samples."""
+    side_by_side = _evaluated(
         folder,
         "side_by_side",
-        "Matching latents through both: each row of the VAE's decoder stands above the row of the "
-        "GAN's generator (its running average), which began as that decoder.",
+        "Samples for equivalent latents: rows of the VAE's decoder alternate with rows of the "
+        "GAN's generator (EMA).",
     )
-    if beside:
-        return beside
+    if side_by_side:
+        return side_by_side
     return _newest(folder, "vae", "samples", "Samples of the VAE's decoder") + _newest(
-        folder, "gan", "samples", "Samples of the GAN's generator (its running average)"
+        folder, "gan", "samples", "Samples of the GAN's generator (EMA)"
     )
 
 
@@ -118,7 +113,7 @@ def _pictures(folder: Workdir) -> list[Picture]:
         folder,
         "vae",
         "reconstructions",
-        "Held-out images, each row above the row of what the decoder makes of their posterior "
+        "Rows of held-out images alternate with rows of their reconstructions from the posterior "
         "means",
     )
     for stage, label in (("vae", "the VAE's decoder"), ("gan", "the GAN's generator")):
@@ -126,19 +121,19 @@ def _pictures(folder: Workdir) -> list[Picture]:
             folder,
             stage,
             "interpolations",
-            f"From one latent to another through {label}, a pair a row",
+            f"Spherical interpolations between two latents per row, through {label}",
         )
         shown += _evaluated(
             folder,
             f"traversals_{stage}",
-            "The most active latent dimensions, one a row, from three standard deviations below "
-            f"the mean to three above, through {label}",
+            "The most active latent dimensions, one per row, from -3 to 3 standard deviations "
+            f"around the mean, through {label}",
         )
     return shown
 
 
 def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Picture]:
-    """Returns the last picture of a name that a stage has drawn, if any."""
+    """Returns the latest picture of a stage with a name, if any."""
     steps = pictures_by_step(folder.path, stage, name)
     if not steps:
         return []
@@ -147,7 +142,7 @@ def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Pictur
 
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:
-    """Returns a picture of the newest evaluation, if there is one."""
+    """Returns a picture of the evaluation, if there is one."""
     path = folder.evaluation_folder / f"{name}.png"
     return [Picture(as_uri(path), caption)] if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""Grids of samples, reconstructions and interpolations, as pure functions of parameters."""
+"""Grids of samples, reconstructions, interpolations and traversals."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,36 +11,30 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
-from vaegan_jax.evaluation import generation
 from vaegan_jax.evaluation.latents import slerp
 
 Convert = Callable[[jax.Array], jax.Array]
-"""Latents [N, L] of one network -> those of another that match them."""
+"""Latents [N, L] of one network -> the equivalent latents of another."""
 
 COLUMNS = 8
-"""Images in a row of a grid of samples, and rows of it."""
+"""Columns and rows of a grid of samples."""
 
 GAP = 2
 """Pixels between the images of a grid."""
 
 _TRAVERSED_UNITS = 8
-_REACH = 3.0
+_MAX_DEVIATIONS = 3.0
 
 
 def same(latents: jax.Array) -> jax.Array:
-    """Returns the latents as they are."""
+    """Returns the latents unchanged."""
     return latents
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lays out images row by row with a thin white gap between them.
+    """Arranges images in rows with white gaps; the last row is padded with white.
 
-    Args:
-      images: uint8 [N, H, W, C].
-      columns: images in a row; the last row is filled up with white.
-
-    Returns:
-      uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
+    From uint8 [N, H, W, C] to uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
     """
     n, height, width, channels = images.shape
     rows = -(-n // columns)
@@ -51,8 +45,19 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return picture[:-GAP, :-GAP]
 
 
+def alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
+    """Splits sets of N images into rows, padded with white, and alternates the sets by row."""
+    rows = []
+    for images in sets:
+        padded = np.full((-(-len(images) // columns) * columns, *images.shape[1:]), 255, np.uint8)
+        padded[: len(images)] = images
+        rows.append(padded.reshape(-1, columns, *images.shape[1:]))
+    stacked = np.stack(rows, axis=1)
+    return stacked.reshape(-1, *stacked.shape[3:])
+
+
 def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Array:
-    """Returns the latents that every picture of a run shows: float32 [count, L]."""
+    """Returns the latents of all pictures of a run: float32 [count, L]."""
     shape = (count, config.model.latent_size)
     return randomness.picture_latents(config.seed, shape, distribution)
 
@@ -62,25 +67,22 @@ def make_decoder_pictures(
 ) -> Callable[[optax.Params], dict[str, np.ndarray]]:
     """Returns a function from a decoder's or generator's parameters to its pictures.
 
-    They are `samples` from the fixed latents and `interpolations` between the first of them, a
-    pair a row; each is uint8 [H, W, C].
+    They are `samples` of the fixed latents and `interpolations` between the first of these, one
+    pair per row; each is uint8 [H, W, C].
     """
-    decoder = networks.make_decoder(config.model, image_shape)
+    decode = networks.make_decode(config.model, image_shape)
 
     @jax.jit
-    def decode(params: optax.Params) -> tuple[jax.Array, jax.Array]:
+    def compute(params: optax.Params) -> tuple[jax.Array, ...]:
         z = fixed_latents(config, COLUMNS**2, distribution)
         pairs = z[: COLUMNS // 2 * 2].reshape(-1, 2, z.shape[-1])
         t = jnp.linspace(0, 1, COLUMNS)
         between = jax.vmap(lambda pair: slerp(pair[0], pair[1], t))(pairs)
-
-        def images(z: jax.Array) -> jax.Array:
-            return preprocessing.to_uint8(jnp.tanh(networks.apply(decoder, params, z)))
-
-        return images(z), images(between.reshape(-1, z.shape[-1]))
+        between = between.reshape(-1, z.shape[-1])
+        return tuple(preprocessing.to_uint8(decode(params, latents)) for latents in (z, between))
 
     def pictures(params: optax.Params) -> dict[str, np.ndarray]:
-        samples, interpolations = jax.device_get(decode(params))
+        samples, interpolations = jax.device_get(compute(params))
         return {
             "samples": grid(samples, COLUMNS),
             "interpolations": grid(interpolations, COLUMNS),
@@ -92,31 +94,25 @@ def make_decoder_pictures(
 def make_reconstruction_picture(
     config: ConfigDict, images: ImageArray
 ) -> Callable[[dict[str, optax.Params]], np.ndarray]:
-    """Returns a function from a VAE's parameters to a picture of its reconstructions.
+    """Returns a function from a VAE's parameters to a picture of reconstructions.
 
-    Args:
-      config: the run's config.
-      images: uint8 [N, H, W, C], usually held out; the first few are shown.
-
-    Returns:
-      A function to uint8 [H, W, C]: rows of originals, each above the row of what the decoder
-      makes of their posterior means.
+    In the picture, uint8 [H, W, C], rows of the first images of uint8 [N, H, W, C] alternate with
+    rows of their reconstructions from the posterior means.
     """
     count = min(len(images), COLUMNS * (COLUMNS // 2))
-    shown = images[np.arange(count)]
-    image_shape = (shown.shape[1], shown.shape[2], shown.shape[3])
-    encoder = networks.make_encoder(config.model, image_shape)
-    decoder = networks.make_decoder(config.model, image_shape)
+    originals = images[np.arange(count)]
+    image_shape = (originals.shape[1], originals.shape[2], originals.shape[3])
+    encode = networks.make_encode(config.model, image_shape)
+    decode = networks.make_decode(config.model, image_shape)
 
     @jax.jit
     def reconstruct(params: dict[str, optax.Params], originals: jax.Array) -> jax.Array:
-        images = preprocessing.to_network(originals)
-        mean, _ = networks.apply(encoder, params["encoder"], images)
-        return preprocessing.to_uint8(jnp.tanh(networks.apply(decoder, params["decoder"], mean)))
+        mean, _ = encode(params["encoder"], preprocessing.to_network(originals))
+        return preprocessing.to_uint8(decode(params["decoder"], mean))
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
-        reconstructions = jax.device_get(reconstruct(params, shown))
-        return grid(alternate((shown, reconstructions), COLUMNS), COLUMNS)
+        reconstructions = jax.device_get(reconstruct(params, originals))
+        return grid(alternate((originals, reconstructions), COLUMNS), COLUMNS)
 
     return picture
 
@@ -128,21 +124,16 @@ def side_by_side(
     generator_params: optax.Params,
     to_decoder: Convert = same,
 ) -> np.ndarray:
-    """Shows what decoder and generator make of matching latents: uint8 [H, W, C].
+    """Shows samples of decoder and generator for equivalent latents: uint8 [H, W, C].
 
-    Rows of the decoder's images stand above rows of the generator's; the latents are the first of
-    `fixed_latents`, of the GAN's noise.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      decoder_params: of the decoder.
-      generator_params: of the generator.
-      to_decoder: from the generator's latents to those of the decoder that match them.
+    Rows of the decoder's samples alternate with rows of the generator's. The latents are the first
+    of `fixed_latents`, with the GAN's distribution; `to_decoder` maps them to the decoder's.
     """
-    decode = _make_decode(config, image_shape)
     z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: COLUMNS * (COLUMNS // 2)]
-    images = (decode(decoder_params, to_decoder(z)), decode(generator_params, z))
+    images = (
+        _decode(config, image_shape, decoder_params, to_decoder(z)),
+        _decode(config, image_shape, generator_params, z),
+    )
     return grid(alternate(images, COLUMNS), COLUMNS)
 
 
@@ -154,59 +145,31 @@ def traversals(
     variance: np.ndarray,
     to_network: Convert = same,
 ) -> np.ndarray:
-    """Shows what the most active latent dimensions do, one a row: uint8 [H, W, C].
+    """Shows the effect of the most active latent dimensions, one per row: uint8 [H, W, C].
 
-    Along a row one dimension goes from three standard deviations below the mean to three above,
-    all others staying at the mean.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      params: a decoder's or a generator's.
-      mean: of the posterior means over the data, float32 [L].
-      variance: of the posterior means over the data, float32 [L].
-      to_network: from the VAE's latents to those that match them in the network of `params`.
+    Along a row one dimension changes from -3 to 3 standard deviations around the mean while the
+    others stay at the mean. Mean and variance are those of the posterior means over the data,
+    float32 [L]; `to_network` maps the VAE's latents to those of the network of `params`.
     """
-    columns = COLUMNS + 1  # odd, so that the middle is the mean
+    columns = COLUMNS + 1  # odd, so that the middle one is the mean
     units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
     z = np.tile(mean, (len(units), columns, 1))
+    offsets = np.linspace(-_MAX_DEVIATIONS, _MAX_DEVIATIONS, columns)
     for row, unit in enumerate(units):
-        z[row, :, unit] += np.linspace(-_REACH, _REACH, columns) * np.sqrt(variance[unit])
+        z[row, :, unit] += offsets * np.sqrt(variance[unit])
     latents = to_network(jnp.asarray(z.reshape(-1, len(mean))))
-    return grid(_make_decode(config, image_shape)(params, latents), columns)
+    return grid(_decode(config, image_shape, params, latents), columns)
 
 
 def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Shows samples above their nearest training and held-out images: uint8 [H, W, C].
-
-    Args:
-      samples: uint8 [N, H, W, C].
-      train: the training image nearest to each.
-      held_out: the held-out image nearest to each.
-    """
+    """Shows samples above the nearest training and held-out images, all uint8 [N, H, W, C]."""
     columns = -(-len(samples) // 2)
     return grid(alternate((samples, train, held_out), columns), columns)
 
 
-def alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
-    """Cuts sets of N images into rows, filled up with white, and takes a row of each in turn."""
-    rows = []
-    for images in sets:
-        filled = np.full((-(-len(images) // columns) * columns, *images.shape[1:]), 255, np.uint8)
-        filled[: len(images)] = images
-        rows.append(filled.reshape(-1, columns, *images.shape[1:]))
-    stacked = np.stack(rows, axis=1)
-    return stacked.reshape(-1, *stacked.shape[3:])
-
-
-def _make_decode(
-    config: ConfigDict, image_shape: tuple[int, int, int]
-) -> Callable[[optax.Params, jax.typing.ArrayLike], np.ndarray]:
-    """Returns ``decode(params, latents) -> uint8 [N, H, W, C]``, on the host."""
-    decode = generation.make_decode(config.model, image_shape)
-
-    def images(params: optax.Params, z: jax.typing.ArrayLike) -> np.ndarray:
-        made: np.ndarray = jax.device_get(preprocessing.to_uint8(decode(params, jnp.asarray(z))))
-        return made
-
+def _decode(
+    config: ConfigDict, image_shape: tuple[int, int, int], params: optax.Params, z: jax.Array
+) -> np.ndarray:
+    decode = jax.jit(networks.make_decode(config.model, image_shape))
+    images: np.ndarray = jax.device_get(preprocessing.to_uint8(decode(params, z)))
     return images

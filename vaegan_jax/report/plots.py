@@ -1,5 +1,6 @@
-"""Curves of a run as SVG, for a page that may be light or dark."""
+"""Curves of a run as SVG, for light and dark pages."""
 
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cycler import cycler
 
-_INK = "#123456"  # stands for the page's own text colour
+_INK = "#123456"  # placeholder for the text colour of the page
 COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -33,12 +34,12 @@ class Line(NamedTuple):
     """One line of a plot.
 
     Attributes:
-      label: for the legend, or empty.
-      x: its places.
-      y: its values, as many.
-      dashed: whether it is dashed, such as a floor.
-      colour: index into `COLOURS`, modulo their number; if None the next one, and no markers on a
-        dashed line.
+      label: in the legend; "" for none.
+      x: positions.
+      y: values, of the same length.
+      dashed: whether the line is dashed, as floors are.
+      colour: index into `COLOURS`, modulo their number; None for the next colour, without markers
+        on a dashed line.
     """
 
     label: str
@@ -49,18 +50,11 @@ class Line(NamedTuple):
 
 
 def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool = False) -> str:
-    """Returns a plot as an SVG element, the same text for the same numbers.
+    """Returns a plot as a deterministic SVG element with the text colour of the page.
 
-    Its ink is the colour of the text around it, its ground the page's.
-
-    Args:
-      lines: one or more.
-      title: above the plot, and read out by a screen reader.
-      x_label: with the unit.
-      y_label: with the unit.
-      log: whether the values stand on a logarithmic axis; only where all are above 0.
+    With `log` the y axis is logarithmic if all values are positive.
     """
-    # Here, since it takes most of a second, and a run that trains should begin at once.
+    # Imported here because it takes most of a second, which training need not wait for.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -73,7 +67,7 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
             axes.plot(
                 line.x,
                 line.y,
-                label=line.label or "_",  # which matplotlib leaves out of the legend
+                label=line.label or "_",  # matplotlib omits "_" from the legend
                 linestyle="--" if line.dashed else "-",
                 color=None if line.colour is None else COLOURS[line.colour % len(COLOURS)],
                 marker="o" if few else None,
@@ -85,23 +79,23 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
             axes.set_yscale("log")
         if len(lines) > 1:
             axes.legend()
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    element = drawn.getvalue()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    element = buffer.getvalue()
     element = element[element.index("<svg") :].replace(_INK, "currentColor")
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    # The page gives it its width.
+    # The page sets the width.
     element = re.sub(r' (?:width|height)="[\d.]+pt"', "", element, count=2)
-    return element.replace("<svg", f'<svg role="img" aria-label="{_escaped(title)}"', 1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
 _NO_DISTANCES = ("stage", "step", "images", "seconds")
 
 
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the distances to held-out images against images seen and against seconds.
+    """Returns plots of the distances to held-out images against images seen and against seconds.
 
-    The GAN's line begins where the VAE's ends, since what the VAE took was spent on it too.
+    The GAN's line starts where the VAE's ends, because the cost of the VAE is part of the GAN's.
     """
     names = [
         name
@@ -121,7 +115,7 @@ def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
                     spent = x[-1]
             floors = [line[f"{name}_floor"] for line in curve if f"{name}_floor" in line]
             if floors:
-                lines.append(Line("as many real images", [0, spent], [floors[-1]] * 2, True))
+                lines.append(Line("real images", [0, spent], [floors[-1]] * 2, True))
             plots.append(svg(lines, f"{name} to held-out images", unit, name))
     return plots
 
@@ -130,12 +124,12 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
     "vae": (
         ("Loss of the VAE", "nats per image", ("loss", "reconstruction", "kl"), True),
         ("Gradient of the VAE", "norm", ("gradient_norm",), True),
-        ("Active units of a batch", "latent dimensions", ("active_units",), False),
-        ("Fine detail of reconstructions", "of that of real images", ("sharpness",), True),
+        ("Active units per batch", "latent dimensions", ("active_units",), False),
+        ("Sharpness of reconstructions", "relative to real images", ("sharpness",), True),
     ),
     "gan": (
         ("Losses of the GAN", "nats", ("discriminator_loss", "generator_loss"), False),
-        ("Discriminator's accuracy", "share", ("discriminator_accuracy",), False),
+        ("Discriminator's accuracy", "fraction", ("discriminator_accuracy",), False),
         ("Discriminator's logits", "mean logit", ("real_logit", "fake_logit"), False),
         (
             "Gradients of the GAN",
@@ -145,15 +139,15 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
         ),
         ("R1 penalty", "mean squared norm", ("r1",), True),
         (
-            "Variety of the fakes of a batch",
-            "of that of real images",
+            "Diversity of fakes per batch",
+            "relative to real images",
             ("diversity", "feature_diversity"),
             False,
         ),
-        ("Fine detail of fakes", "of that of real images", ("sharpness",), True),
+        ("Sharpness of fakes", "relative to real images", ("sharpness",), True),
     ),
 }
-"""The plots of each stage's learning curves: title, unit, scalars, whether logarithmic."""
+"""Learning curves by stage: title, unit of the y axis, scalars, whether it is logarithmic."""
 
 
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
@@ -173,7 +167,3 @@ def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
         if lines:
             plots.append(svg(lines, title, "steps", unit, log))
     return plots
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

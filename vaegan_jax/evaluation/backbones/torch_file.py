@@ -1,4 +1,4 @@
-"""Reads weights that PyTorch saved, without PyTorch and without running anything they hold."""
+"""Reads weights saved by PyTorch without PyTorch and without executing code from the file."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ _DTYPES = {
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies: in which storage, from where on, and how."""
+    """A view of a storage; offset and strides in elements."""
 
     storage: str
     offset: int
@@ -36,42 +36,33 @@ class _Tensor(NamedTuple):
 def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
     """Returns the arrays of a state dict by name.
 
-    Both of PyTorch's formats are read, the zip of version 1.6 and the older stream of pickles.
-
-    Args:
-      path: the file.
-      sha256: what it has to hash to, in hex.
+    It reads both formats of PyTorch: the zip archive since version 1.6 and the older pickle stream.
 
     Raises:
-      UserError: where it cannot be read, is another file, or holds anything but tensors.
+      UserError: if the file cannot be read, has another hash, or contains other than tensors.
     """
-    data = require(path, sha256)
+    data = read_verified(path, sha256)
     try:
         return _parse(data)
     except (pickle.UnpicklingError, ValueError, KeyError, struct.error) as error:
-        raise UserError(f"{path} holds something else than tensors ({error}).") from error
+        raise UserError(f"{path} contains other data than tensors ({error}).") from error
 
 
-def require(path: pathlib.Path, sha256: str, remedy: str = "fetch it again") -> bytes:
-    """Returns the bytes of a file of weights.
-
-    Args:
-      path: the file.
-      sha256: what it has to hash to, in hex.
-      remedy: what to do where it does not, as the end of a sentence.
+def read_verified(path: pathlib.Path, sha256: str, remedy: str = "download it again") -> bytes:
+    """Returns the bytes of a file with a known hash; `remedy` is the end of the error message.
 
     Raises:
-      UserError: where it cannot be read or hashes to something else.
+      UserError: if the file cannot be read or has another hash.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"The weights {path} cannot be read ({error.strerror}).") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
         raise UserError(
-            f"{path} is not the file of weights that is wanted, or is damaged: its SHA-256 is "
-            f"{found} in place of {sha256}; {remedy}."
+            f"{path} is not the file of weights or is damaged: its SHA-256 is {actual} instead of "
+            f"{sha256}; {remedy}."
         )
     return data
 
@@ -89,7 +80,7 @@ def _parse(data: bytes) -> dict[str, np.ndarray]:
             }
     else:
         file = io.BytesIO(data)
-        for _ in range(3):  # a magic number, the version, the machine
+        for _ in range(3):  # magic number, version, machine
             _Unpickler(file).load()
         unpickler = _Unpickler(file)
         tensors = unpickler.load()
@@ -108,7 +99,7 @@ def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)
     )
     if tensor.offset < 0 or last >= len(storage):
-        raise ValueError("a tensor that leaves its storage")
+        raise ValueError("a tensor exceeds its storage")
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
     return view.copy()
 
@@ -120,17 +111,17 @@ def _rebuild(
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the few names that a state dict needs, and refuses all others."""
+    """Resolves the globals of a state dict and refuses all others."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.storages: dict[str, np.dtype[Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what a name stands for here.
+        """Returns a stand-in for a global.
 
         Raises:
-          UnpicklingError: for a name that has no business among tensors.
+          UnpicklingError: for all other globals.
         """
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -138,10 +129,10 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"the name {module}.{name}")
+        raise pickle.UnpicklingError(f"the global {module}.{name}")
 
     def persistent_load(self, pid: Any) -> str:
-        """Notes a storage and returns its key."""
+        """Records a storage and returns its key."""
         _, dtype, key, *_ = pid
         self.storages[str(key)] = dtype
         return str(key)
