@@ -24,6 +24,7 @@ ORDER = (
     ("layers", "losses"),
     ("checkpoints",),
     ("data",),
+    ("overrides",),
     ("config",),
     ("registry",),
     ("randomness", "runtime"),
