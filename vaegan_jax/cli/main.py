@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int | None:
         program.set_up()
-        result: int | None = parsed.run(parsed)
+        result: int | None = parsed.function(parsed)
         return result
 
     return program.run(run, parsed.exit_error)

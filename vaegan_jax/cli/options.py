@@ -20,20 +20,20 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def add_command(
     commands: Commands,
-    run: Callable[[argparse.Namespace], int | None],
+    function: Callable[[argparse.Namespace], int | None],
     text: str,
     example: str,
     exit_error: int = EXIT_ERROR,
 ) -> argparse.ArgumentParser:
-    """Adds the command with the name of the function `run`, which gets the parsed arguments."""
+    """Adds the command with the name of `function`, which takes the parsed arguments."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        run.__name__,
+        function.__name__,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
-        epilog=f"example: vaegan {run.__name__} {example}",
+        epilog=f"example: vaegan {function.__name__} {example}",
         formatter_class=HelpFormatter,
     )
-    parser.set_defaults(run=run, exit_error=exit_error)
+    parser.set_defaults(function=function, exit_error=exit_error)
     return parser
 
 
