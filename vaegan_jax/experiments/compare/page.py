@@ -1,4 +1,4 @@
-"""The HTML page of a comparison, which needs no other file and no network."""
+"""The HTML page of a comparison, in one file."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from vaegan_jax.report import plots
 from vaegan_jax.report.page import Picture, as_uri, pictures_by_step
 
 Values = dict[tuple[str, str], dict[int, float]]
-"""The values of one run by (stage, name) and then by step."""
+"""Values of one run by (stage, name), then by step."""
 
 _PICTURES = (
-    ("gan", "samples", "Samples of the GAN (its running average)"),
+    ("gan", "samples", "Samples of the GAN (EMA of the generator)"),
     ("vae", "samples", "Samples of the VAE's decoder"),
-    ("vae", "reconstructions", "Held-out images and, below each row, their reconstructions"),
+    ("vae", "reconstructions", "Held-out images, with reconstructions below"),
 )
-_COSTS = {"images": "images seen, both stages", "seconds": "seconds of training, both stages"}
+_COSTS = {"images": "images, both stages", "seconds": "seconds of training, both stages"}
 
 
 def render(runs: Sequence[Run], found: Comparison) -> str:
-    """Returns the page; it reads the pictures of the runs.
+    """Returns the page, with the pictures of the runs.
 
     Raises:
-      OSError: where a picture cannot be read.
+      OSError: if a picture cannot be read.
     """
     folders = [pathlib.Path(__file__).parent, pathlib.Path(plots.__file__).parent]
     environment = jinja2.Environment(
@@ -48,7 +48,7 @@ def render(runs: Sequence[Run], found: Comparison) -> str:
 
 
 def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:
-    """Returns the newest pictures of all runs that have any, by caption."""
+    """Returns the newest pictures of each run, by caption."""
     shown = []
     for stage, name, caption in _PICTURES:
         pictures = []
@@ -62,7 +62,7 @@ def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:
 
 
 def _plots(groups: dict[str, list[Values]]) -> list[str]:
-    """Returns the distances of the curve and the learning curves."""
+    """Returns plots of the distances of the curve and of the learning curves."""
     drawn = []
     names = dict.fromkeys(name for runs in groups.values() for run in runs for _, name in run)
     for name in filter(records.is_distance, names):
@@ -82,14 +82,14 @@ def _plots(groups: dict[str, list[Values]]) -> list[str]:
 def _lines(
     groups: dict[str, list[Values]], stages: Sequence[str], name: str, cost: str = ""
 ) -> list[plots.Line]:
-    """Returns a line for each run and stage, by step or by a cost, in the colour of the group."""
+    """Returns one line per run and stage over steps or a cost, in the colour of the group."""
     lines: list[plots.Line] = []
     for index, (letter, runs) in enumerate(groups.items()):
-        label = letter  # of the first line of the group
-        # Every second group is dashed, so that an equal line below it is seen.
+        label = letter  # only the first line of a group has a label
+        # Every second group is dashed, so that equal lines are both visible.
         dashed = (index + index // len(plots.COLOURS)) % 2 == 1
         for run in runs:
-            spent = 0.0  # by the stages before
+            spent = 0.0  # cost of the previous stages
             for stage in stages:
                 values = run.get((stage, name), {})
                 costs = run.get((stage, CURVE + cost), {}) if cost else {x: x for x in values}
