@@ -30,19 +30,16 @@ _BLOCK = 256
 
 
 def load(arguments: argparse.Namespace, encoder: bool = False, default: str = "gan") -> Trained:
-    """Loads the model given by `run`, `model` and `step`.
+    """Loads the model given by RUN, --model and --step.
 
     Args:
       arguments: of the command line.
       encoder: whether the command needs one.
-      default: the model if --model is not given and the run has both.
+      default: the model without --model; if the run has no GAN, the VAE.
     """
     from vaegan_jax import trained
 
-    model = arguments.model
-    if model is None:
-        other = "vae" if default == "gan" else "gan"
-        model = default if trained.steps(arguments.run, default) or default == "vae" else other
+    model = arguments.model or (default if trained.steps(arguments.run, default) else "vae")
     return trained.load(arguments.run, model, arguments.step, encoder)
 
 
@@ -76,14 +73,9 @@ def _require_latents(count: int, size: int) -> None:
 def latents(
     arguments: argparse.Namespace, model: Trained, count: int | None, option: str, default: int
 ) -> np.ndarray:
-    """Returns the latents of --latents, or drawn ones, multiplied by --truncation.
+    """Returns the latents of --latents, or `count` drawn ones, multiplied by --truncation.
 
-    Args:
-      arguments: with `latents`, `seed` and `truncation`.
-      model: that takes them.
-      count: of drawn latents, the value of `option`.
-      option: which cannot be combined with --latents.
-      default: the count if `option` is not given.
+    `option` sets the count, which is `default` without it, and excludes --latents.
     """
     if arguments.latents is None:
         return draw(model, count or default, arguments.seed, arguments.truncation)

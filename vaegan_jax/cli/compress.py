@@ -87,54 +87,36 @@ def decode(arguments: argparse.Namespace) -> None:
 
 
 def comparison(originals: np.ndarray, size: int) -> list[str]:
-    """Returns a line each for JPEG and WebP files of about `size` bytes, for uint8 [N, H, W, C].
+    """Returns a line each for JPEG and WebP, for uint8 [N, H, W, C].
 
-    Images are saved as one file each, and as one sheet, where headers count less. The quality is
-    the highest whose size is not larger than `size`.
+    All images are saved as one sheet, which costs fewer headers than one file per image, at the
+    highest quality whose size is not larger than `size`.
     """
     lines = []
     for name in ("JPEG", "WEBP"):
-        for layout, sets in (
-            ("one file per image", [image[None] for image in originals]),
-            ("one sheet", [originals]),
-        ):
-            quality, coded = best(sets, name, size)
-            total = sum(len(data) for data, _ in coded)
-            back = np.concatenate([pictures for _, pictures in coded])
-            label = f"{name} quality {quality}, {layout}"
-            note = "; larger even at quality 1" if total > size else ""
-            lines.append(_line(label, total, originals, back) + note)
+        quality, data = best(originals, name, size)
+        note = "; larger even at quality 1" if len(data) > size else ""
+        back = _from_sheet(data, originals.shape)
+        lines.append(_line(f"{name} quality {quality}", len(data), originals, back) + note)
     return lines
 
 
-Coded = list[tuple[bytes, np.ndarray]]
-
-
-def best(sets: list[np.ndarray], name: str, size: int) -> tuple[int, Coded]:
-    """Returns the highest quality whose files have at most `size` bytes in total, or 1.
-
-    Args:
-      sets: uint8 [n, H, W, C], each saved as one file.
-      name: format of Pillow.
-      size: in bytes.
-    """
+def best(images: np.ndarray, name: str, size: int) -> tuple[int, bytes]:
+    """Returns the highest quality whose file has at most `size` bytes, or 1, and the file."""
     low, high = 0, len(_QUALITIES) - 1
     while low < high:  # sizes increase with the quality
         middle = (low + high + 1) // 2
-        total = sum(len(_coded(images, name, _QUALITIES[middle])) for images in sets)
-        low, high = (middle, high) if total <= size else (low, middle - 1)
-    quality = _QUALITIES[low]
-    files = [_coded(images, name, quality) for images in sets]
-    return quality, [
-        (data, _pictures(data, images.shape)) for data, images in zip(files, sets, strict=True)
-    ]
+        fits = len(_sheet(images, name, _QUALITIES[middle])) <= size
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return _QUALITIES[low], _sheet(images, name, _QUALITIES[low])
 
 
 def _columns(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
-def _coded(images: np.ndarray, name: str, quality: int) -> bytes:
+def _sheet(images: np.ndarray, name: str, quality: int) -> bytes:
+    """Returns uint8 [N, H, W, C] as one file, without gaps between images."""
     n, height, width, channels = images.shape
     columns = _columns(n)
     rows = -(-n // columns)
@@ -148,12 +130,11 @@ def _coded(images: np.ndarray, name: str, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _pictures(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def _from_sheet(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     n, height, width, channels = shape
     with Image.open(io.BytesIO(data)) as picture:
         sheet = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    columns = _columns(n)
-    cells = sheet.reshape(-1, height, columns, width, channels).transpose(0, 2, 1, 3, 4)
+    cells = sheet.reshape(-1, height, _columns(n), width, channels).transpose(0, 2, 1, 3, 4)
     return cells.reshape(-1, height, width, channels)[:n]
 
 

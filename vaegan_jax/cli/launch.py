@@ -1,5 +1,6 @@
 """The flags of launch.py and of `vaegan train`, and the run that they describe."""
 
+import functools
 import os
 import pathlib
 import re
@@ -56,30 +57,20 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file(
         "config", None, "config file, such as configs/quickstart.py", values, sys_argv=argv
     )
-    flags.DEFINE_string(
-        "workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes there",
-        flag_values=values,
-    )  # fmt: skip
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    switch = functools.partial(flags.DEFINE_bool, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values)
+    text("workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes there")
     flags.DEFINE_list("stages", list(STAGES), "comma-separated stages to run", flag_values=values)
-    flags.DEFINE_bool(
-        "deterministic", True, "bit-identical results on GPUs, at some cost in speed",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "compilation_cache", "auto", "compilation cache: auto, off or a directory",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "profile", False, "write a profiler trace of some steps of each stage to WORKDIR/profile",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "distributed", False, "one of several processes, started by SLURM or Open MPI",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "index of this process, from 0", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "number of processes", flag_values=values)
+    switch("deterministic", True, "bit-identical results on GPUs, at some cost in speed")
+    text("compilation_cache", "auto", "compilation cache: auto, off or a directory")
+    switch(
+        "profile", False, "write a profiler trace of some steps of each stage to WORKDIR/profile"
+    )
+    switch("distributed", False, "one of several processes, started by SLURM or Open MPI")
+    text("coordinator", None, "HOST:PORT of process 0")
+    number("process_id", None, "index of this process, from 0")
+    number("num_processes", None, "number of processes")
     return values
 
 

@@ -19,10 +19,9 @@ _PICTURES = (
     ("vae", "samples", "Samples of the VAE's decoder"),
     ("vae", "reconstructions", "Held-out images, with reconstructions below"),
 )
-_COSTS = {"images": "images, both stages", "seconds": "seconds of training, both stages"}
 
 
-def render(runs: Sequence[Run], found: Comparison) -> str:
+def render(runs: Sequence[Run], comparison: Comparison) -> str:
     """Returns the page, with the pictures of the runs.
 
     Raises:
@@ -37,11 +36,11 @@ def render(runs: Sequence[Run], found: Comparison) -> str:
         lstrip_blocks=True,
     )
     by_name = {run.name: records.series(run.records) for run in runs}
-    groups = {group.letter: [by_name[name] for name in group.runs] for group in found.groups}
+    groups = {group.letter: [by_name[name] for name in group.runs] for group in comparison.groups}
     page: str = environment.get_template("comparison.html.jinja").render(
-        title=f"{len(found.runs)} runs compared",
-        sections=summary.sections(found),
-        pictures=_pictures(found.runs),
+        title=f"{len(comparison.runs)} runs compared",
+        sections=summary.sections(comparison),
+        pictures=_pictures(comparison.runs),
         plots=_plots(groups),
     )
     return page
@@ -67,9 +66,9 @@ def _plots(groups: dict[str, list[Values]]) -> list[str]:
     names = dict.fromkeys(name for runs in groups.values() for run in runs for _, name in run)
     for name in filter(records.is_distance, names):
         metric = name.removeprefix(CURVE)
-        for cost, unit in _COSTS.items():
-            lines = _lines(groups, TRAINED, name, cost)
-            drawn.append(plots.svg(lines, f"{metric} to held-out images", unit, metric))
+        lines = _lines(groups, TRAINED, name, f"{CURVE}images")
+        title = f"{metric} to held-out images"
+        drawn.append(plots.svg(lines, title, "images, both stages", metric))
     for stage in TRAINED:
         for _, unit, scalars, log in plots.LEARNING[stage]:
             for name in scalars:
@@ -82,7 +81,7 @@ def _plots(groups: dict[str, list[Values]]) -> list[str]:
 def _lines(
     groups: dict[str, list[Values]], stages: Sequence[str], name: str, cost: str = ""
 ) -> list[plots.Line]:
-    """Returns one line per run and stage over steps or a cost, in the colour of the group."""
+    """Returns one line per run and stage over steps or a `cost`, in the colour of the group."""
     lines: list[plots.Line] = []
     for index, (letter, runs) in enumerate(groups.items()):
         label = letter  # only the first line of a group has a label
@@ -92,7 +91,7 @@ def _lines(
             spent = 0.0  # cost of the previous stages
             for stage in stages:
                 values = run.get((stage, name), {})
-                costs = run.get((stage, CURVE + cost), {}) if cost else {x: x for x in values}
+                costs = run.get((stage, cost), {}) if cost else {x: x for x in values}
                 x = [spent + costs[step] for step in values if step in costs]
                 y = [values[step] for step in values if step in costs]
                 if x:

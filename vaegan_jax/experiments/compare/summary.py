@@ -106,74 +106,78 @@ def compare(runs: Sequence[Run]) -> Comparison:
     return Comparison(statistics.describe(groups), result, facts, rows, notes)
 
 
-def as_json(found: Comparison) -> str:
+def as_json(comparison: Comparison) -> str:
     """Returns a comparison as JSON, with non-finite values as strings such as "NaN"."""
-    plain = json.dumps(dataclasses.asdict(found))
+    plain = json.dumps(dataclasses.asdict(comparison))
     return json.dumps(json.loads(plain, parse_constant=str), indent=1)
 
 
-def as_text(found: Comparison) -> str:
+def as_text(comparison: Comparison) -> str:
     """Returns a comparison for a terminal."""
     lines: list[str] = []
-    for section in sections(found):
+    for section in sections(comparison):
         lines += section.lines
         lines += [line for table in section.tables for line in lay_out(table)]
     return "\n".join(lines)
 
 
-def sections(found: Comparison) -> list[Section]:
+def sections(comparison: Comparison) -> list[Section]:
     """Returns the sections of a comparison."""
-    configs = [{"seed": seed} | group.fields for group in found.groups for seed in group.seeds]
+    configs = [{"seed": seed} | group.fields for group in comparison.groups for seed in group.seeds]
     rows = [
         [*item, ", ".join(f"{name}={_value(value)}" for name, value in config.items())]
-        for item, config in zip(found.runs.items(), configs, strict=True)
+        for item, config in zip(comparison.runs.items(), configs, strict=True)
     ]
     shown = [Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])]
-    verdict = found.identity.verdict if found.identity else None
-    if found.identity is not None:
-        shown.append(Section("Verdict", list(_verdict(found.identity))))
-    if found.facts:
+    verdict = comparison.identity.verdict if comparison.identity else None
+    if comparison.identity is not None:
+        shown.append(Section("Verdict", list(_verdict(comparison.identity))))
+    if comparison.facts:
         title = "Likely causes" if verdict == identity.DIFFERENT else "Recorded facts that differ"
-        rows = [[each.file, each.name, _spread(each.values, [*found.runs])] for each in found.facts]
+        rows = [
+            [each.file, each.name, _spread(each.values, [*comparison.runs])]
+            for each in comparison.facts
+        ]
         tables = [Table(title, ["file", "fact", "values"], rows)]
         shown.append(Section("Facts", tables=tables))
     elif verdict == identity.DIFFERENT:
         shown.append(Section("Facts", ["No recorded fact differs: the cause is unknown."]))
-    if found.notes:
-        shown.append(Section("Notes", found.notes))
-    if found.rows and verdict != identity.IDENTICAL:
+    if comparison.notes:
+        shown.append(Section("Notes", comparison.notes))
+    if comparison.rows and verdict != identity.IDENTICAL:
         line = _ONE_RUN_EACH if verdict else _EXPLANATION
-        shown.append(Section("Final numbers", [line], _number_tables(found), is_numeric=True))
+        shown.append(Section("Final numbers", [line], _number_tables(comparison), is_numeric=True))
     return shown
 
 
-def _verdict(found: Identity) -> Iterator[str]:
+def _verdict(result: Identity) -> Iterator[str]:
     """Yields lines on the identity of two runs."""
-    yield (f"Verdict: {found.verdict}; {found.equal} of {found.numbers} numbers are bit-identical.")
-    if found.first:
-        first, *others = found.first
+    equal = f"{result.equal} of {result.numbers} numbers are bit-identical"
+    yield f"Verdict: {result.verdict}; {equal}."
+    if result.first:
+        first, *others = result.first
         also = f"; also {_named([value.name for value in others])}" if others else ""
         values = " and ".join(map(_value, first.values))
         yield f"First difference: {first.stage} step {first.step}, {first.name}: {values}{also}"
-    elif found.verdict == identity.DIFFERENT:
+    elif result.verdict == identity.DIFFERENT:
         yield "Only the config or the images differ."
-    for saved in found.checkpoints:
+    for saved in result.checkpoints:
         yield f"Checkpoint {saved.stage} {saved.step}: {saved.equal} of {saved.leaves} leaves equal"
-    for letter, names in zip("AB", found.only, strict=True):
+    for letter, names in zip("AB", result.only, strict=True):
         if names:
             yield f"Only in {letter}, or for more steps: {_named(names)}"
 
 
-def _number_tables(found: Comparison) -> list[Table]:
+def _number_tables(comparison: Comparison) -> list[Table]:
     """Returns one table per subject and reference."""
-    first, *others = found.groups
-    sizes = [len(group.runs) for group in found.groups]
-    is_pair = found.identity is not None
+    first, *others = comparison.groups
+    sizes = [len(group.runs) for group in comparison.groups]
+    is_pair = comparison.identity is not None
     pairs = [1 if is_pair else len({*first.seeds} & {*group.seeds}) for group in others]
-    columns = [f"{group.letter}, n={n}" for group, n in zip(found.groups, sizes, strict=True)]
+    columns = [f"{group.letter}, n={n}" for group, n in zip(comparison.groups, sizes, strict=True)]
     columns += [f"{g.letter} - A, n={n}" for g, n in zip(others, pairs, strict=True)]
     tables: dict[str, list[list[str]]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         subject, against, metric = row.name.split("/", 2)
         title = f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
         cells = [_cell(mean, n) for mean, n in zip(row.means, sizes, strict=True)]
@@ -182,20 +186,20 @@ def _number_tables(found: Comparison) -> list[Table]:
     return [Table(title, ["", *columns], tables[title]) for title in sorted(tables)]
 
 
-def _cell(found: Interval, size: int, sign: str = "") -> str:
+def _cell(interval: Interval, size: int, sign: str = "") -> str:
     """Returns ``mean [low, high]``, with n if it is not `size`; with a sign for a difference."""
-    if found.mean is None:
+    if interval.mean is None:
         return "-"
-    half_width = found.half_width
-    cell = _number(found.mean, half_width, sign)
+    half_width = interval.half_width
+    cell = _number(interval.mean, half_width, sign)
     if half_width is not None:
-        low, high = found.mean - half_width, found.mean + half_width
+        low, high = interval.mean - half_width, interval.mean + half_width
         cell += f" [{_number(low, half_width)}, {_number(high, half_width)}]"
-    if sign and not found.mean and not half_width:
+    if sign and not interval.mean and not half_width:
         cell = "equal"
-    elif sign and half_width is not None and abs(found.mean) <= half_width:
+    elif sign and half_width is not None and abs(interval.mean) <= half_width:
         cell += f" not resolved (±{_number(half_width)})"
-    return cell + ("" if found.n == size else f" (n={found.n})")
+    return cell + ("" if interval.n == size else f" (n={interval.n})")
 
 
 def _number(value: float, half_width: float | None = None, sign: str = "") -> str:
