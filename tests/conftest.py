@@ -1,4 +1,4 @@
-"""What all tests share: strictness, a prepared data set, tiny configs."""
+"""Shared by all tests: JAX settings, a prepared data set, a tiny config."""
 
 import importlib.metadata
 import os
@@ -11,11 +11,10 @@ import pytest
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 
-# Most of what tests compile runs but once: quick to compile counts. Launched programs inherit this.
+# Most programs run once in tests, so they are compiled quickly. Subprocesses inherit this flag.
 _QUICK = os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# They do not inherit this, by which two programs of the same sums may differ in the last bit, since
-# they are held against each other.
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # an unknown flag ends a program
+# Subprocesses do not inherit this flag, which keeps the sums of two programs of one process equal.
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # unknown flags are fatal
     os.environ["XLA_FLAGS"] = f"{_QUICK} --xla_cpu_use_fusion_emitters=false"
 else:
     os.environ["XLA_FLAGS"] = _QUICK
@@ -26,7 +25,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The same examples every time, and no verdict on how long they take.
 hypothesis.settings.register_profile(
     "project",
     deadline=None,
@@ -38,16 +36,16 @@ hypothesis.settings.load_profile("project")
 
 @pytest.fixture(scope="session", autouse=True)
 def data_directory(tmp_path_factory):
-    """One prepared data set for all workers of a test session."""
+    """One prepared data set for all workers."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
     directory = base / "tensorflow_datasets"
     directory.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(directory)
-    os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # which the programs that tests launch share
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # shared by subprocesses
     images.load(configuration.default_config().data)  # the first worker prepares, the others wait
-    # Each worker compiles a program once. Its own directory needs no locks and no size limit.
+    # A directory per worker needs no locks and no size limit.
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
@@ -55,14 +53,14 @@ def data_directory(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Lets go of what a file's tests compiled, which adds up to gigabytes."""
+    """Frees the programs of a module's tests, which add up to gigabytes."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture
 def config():
-    """A config whose networks compile in a second."""
+    """A config with networks that compile in a second."""
     config = configuration.default_config()
     config.data.image_size = (16, 32)
     config.model.base_width = 4
@@ -77,7 +75,7 @@ def config():
 
 
 def assert_trees_equal(a, b):
-    """Asserts that two trees of arrays hold the same bits under the same names."""
+    """Asserts that two trees have the same names and bit-identical arrays."""
     import numpy as np
 
     a, b = (jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b))

@@ -25,7 +25,7 @@ ORDER = (
     ("layers_cpu",),
     ("checkpoints", "weights"),
     ("data",),
-    ("resume",),
+    ("resume", "overrides"),
     ("config",),
     ("rules",),
     ("registry", "migrations"),

@@ -1,8 +1,9 @@
-"""The command vaegan as a person types it, on one run of its own."""
+"""The command `vaegan` from training to an export."""
 
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,14 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.end_to_end.launched import numbers, snapshot
 from vaegan_jax import trained, weights
 from vaegan_jax.cli import main
-
-SMALL = {
-    "vae.steps": 4, "gan.steps": 4, "gan.discriminator_warmup_steps": 1, "training.log_every": 2,
-    "training.checkpoint_every": 2, "training.picture_every": 4,
-    "evaluation.embedding": "none", "evaluation.curve_every": 0,
-}  # fmt: skip
 
 
 def vaegan(*arguments, cwd=ROOT):
@@ -33,71 +29,116 @@ def vaegan(*arguments, cwd=ROOT):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "run"
-    fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    result = vaegan("train", "--config", "configs/smoke.py", "--workdir", path, *fields)
+def vae_only(tmp_path_factory):
+    """A run of the VAE alone, evaluated."""
+    workdir = tmp_path_factory.mktemp("vae_only") / "run"
+    arguments = ("--config", "configs/smoke.py", "--workdir", workdir, "--stages=vae,evaluate")
+    result = vaegan("train", *arguments)
     assert result.returncode == 0, result.stderr
-    return path
+    return workdir
 
 
-def test_from_training_to_a_picture(run, tmp_path):
-    result = vaegan("sample", run, "--count", 64, cwd=tmp_path)
+def test_an_unfinished_run_is_evaluated(vae_only):
+    evaluation = numbers(vae_only)
+    assert evaluation["checkpoints"] == {"vae": 12, "gan": None}
+    subjects = {number["subject"] for number in evaluation["numbers"]}
+    assert subjects == {"vae", "vae_samples", "vae_reconstructions"}
+    page = (vae_only / "report.html").read_text()
+    assert "VAE: 12 of 12 steps" in page
+    assert "GAN: " not in page
+
+
+def test_the_report_can_be_written_again(vae_only):
+    page = vae_only / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert main.main(["report", str(vae_only)]) == 0
+    assert page.read_text() == before
+
+
+def test_samples_with_the_seed_of_the_run_are_its_pictures(finished, tmp_path):
+    result = vaegan("sample", finished, "--count", 64, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "result: sample.png\n"
-    # With the run's own seed they are the run's own pictures.
     with (
-        Image.open(tmp_path / "sample.png") as made,
-        Image.open(run / "images/gan/samples_000004.png") as drawn,
+        Image.open(tmp_path / "sample.png") as sampled,
+        Image.open(finished / "images/gan/samples_000012.png") as drawn,
     ):
-        difference = np.asarray(made).astype(int) - np.asarray(drawn)
+        difference = np.asarray(sampled).astype(int) - np.asarray(drawn)
     assert np.abs(difference).max() <= 1
 
 
-def test_a_run_is_judged_and_its_page_made_anew(run):
-    page = run / "report.html"
-    page.unlink()
-    assert vaegan("report", run).returncode == 0
-    assert page.exists()
-    settings = ("embedding=pixels", "samples=60", "max_reference_images=60", "paths=4",
-                "max_likelihood_images=4", "iwae_samples=2")  # fmt: skip
+def test_evaluate_with_other_settings_and_export(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    settings = ("path_samples=4", "max_likelihood_images=4")
     sets = [word for setting in settings for word in ("--set", f"evaluation.{setting}")]
-    result = vaegan("evaluate", run, *sets)
-    assert result.returncode == 0, result.stderr
-    numbers = json.loads((run / "evaluation/numbers.json").read_text())
-    assert numbers["settings"]["evaluation.samples"] == 60
-    export = run.parent / "model"
-    assert vaegan("export", run, "--out", export).returncode == 0
+    assert main.main(["evaluate", str(workdir), *sets]) == 0
+    evaluation = numbers(workdir)
+    assert evaluation["settings"]["evaluation.path_samples"] == 4
+    export = tmp_path / "model"
+    assert main.main(["export", str(workdir), "--out", str(export)]) == 0
     card = weights.read_card(export.with_suffix(".safetensors"))
-    assert card["evaluation"]["numbers"] == numbers["numbers"]
+    assert card["evaluation"]["numbers"] == evaluation["numbers"]
     assert card["data_licence"].startswith("Apache-2.0")
 
 
-def test_what_cannot_be_is_one_sentence(run, capsys):
-    result = vaegan("train")
-    assert result.returncode == 1
-    assert "--config is missing" in result.stderr
-    assert result.stderr.count("\n") == 1, result.stderr
-    for arguments, said in (
-        (("evaluate", run, "--set", "gan.steps=9"), "--set takes evaluation."),
-        (("evaluate", run, "--set", "evaluation.sample=9"), "did you mean"),
-        (("evaluate", run, "--set", "evaluation.curve_every=9"), "evaluation.curve_every"),
-        (("evaluate", run, "--set", "evaluation.samples=many"), "must be"),
-        (("report", run / "images"), "no run"),
-        (("compare", run), "RUN"),
-    ):
-        assert main.main([str(argument) for argument in arguments]) != 0
-        errors = capsys.readouterr().err
-        assert said in errors
-        assert errors.count("\n") == 1, errors
+def test_evaluation_of_one_checkpoint_does_not_change_the_run(finished, tmp_path, capsys):
+    before, out = snapshot(finished), tmp_path / "numbers.json"
+
+    def evaluate(*more):
+        code = main.main(["evaluate", str(finished), *more])
+        return code, capsys.readouterr()
+
+    code, output = evaluate("--model", "gan", "--out", str(out))
+    assert code == 0, output.err
+    result = json.loads(out.read_text())
+    assert result["checkpoints"] == {"vae": None, "gan": 12}
+    by_key = {(n["subject"], n["against"], n["metric"]): n for n in numbers(finished)["numbers"]}
+    assert {n["subject"] for n in result["numbers"]} == {"gan_samples"}
+    for number in result["numbers"]:
+        if number["metric"] != "nearer_to_training":
+            key = number["subject"], number["against"], number["metric"]
+            assert number["value"] == pytest.approx(by_key[key]["value"], rel=1e-3), key
+
+    code, output = evaluate("--seed", "3", "--step", "6", "--out", str(out))
+    assert (code, output.out) == (1, "")
+    code, _ = evaluate("--model", "gan", "--seed", "3", "--step", "6", "--out", str(out), "--force")
+    other = json.loads(out.read_text())
+    assert (code, other["seed"], other["checkpoints"]["gan"]) == (0, 3, 6)
+    assert other["numbers"][0]["value"] != result["numbers"][0]["value"]
+    code, output = evaluate("--step", "5")
+    assert (code, output.out) == (1, "")
+    assert "6, 12" in output.err
+    assert evaluate("--out", str(out))[0] == 1
+    assert snapshot(finished) == before
 
 
-def test_the_pretrained_model_is_there_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("train",), "--config"),
+        (("evaluate", "RUN", "--set", "gan.steps=9"), "gan.steps"),
+        (("evaluate", "RUN", "--set", "evaluation.sample=9"), "evaluation.samples"),
+        (("evaluate", "RUN", "--set", "evaluation.curve_every=9"), "evaluation.curve_every"),
+        (("evaluate", "RUN", "--set", "evaluation.samples=many"), "evaluation.samples"),
+        (("evaluate", "RUN", "--set", "evaluation.samples=-1"), "evaluation.samples"),
+        (("report", "nowhere"), "nowhere"),
+    ],
+)
+def test_invalid_commands_are_refused_in_one_line(finished, capsys, arguments, named):
+    words = [str(finished) if word == "RUN" else word for word in arguments]
+    assert main.main(words) == 1
+    errors = capsys.readouterr().err
+    assert named in errors
+    assert errors.count("\n") == 1, errors
+
+
+def test_the_bundled_model_can_be_sampled(tmp_path):
     result = vaegan("sample", "pretrained", "--count", 2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "sample.png").exists()
     card = weights.read_card(trained.PRETRAINED_FILE)
     assert "configs/pretrained.py" in card["made_by"]
     assert card["data_licence"].startswith("Apache-2.0")
-    beside = json.loads(trained.PRETRAINED_FILE.with_suffix(".json").read_text())
-    assert beside["sha256"] == card["sha256"] == trained.load("pretrained").facts["sha256"]
+    stored = json.loads(trained.PRETRAINED_FILE.with_suffix(".json").read_text())
+    assert stored["sha256"] == card["sha256"] == trained.load("pretrained").facts["sha256"]

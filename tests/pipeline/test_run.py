@@ -11,8 +11,9 @@ from vaegan_jax import registry
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import STAGES
 from vaegan_jax.pipeline import run as pipeline
-from vaegan_jax.pipeline.run import STAGES, train_and_evaluate
+from vaegan_jax.pipeline.run import train_and_evaluate
 from vaegan_jax.runtime import sources
 
 STEPS = {"vae": 7, "gan": 5}

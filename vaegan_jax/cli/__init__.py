@@ -1,1 +1,1 @@
-"""The flags of launch.py and the command vaegan."""
+"""launch.py and the command `vaegan`."""

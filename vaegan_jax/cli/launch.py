@@ -1,6 +1,6 @@
-"""What stands between the command line and the pipeline: flags, settings, exit codes."""
+"""The flags of launch.py and of `vaegan train`, and the run that they describe."""
 
-import logging as python_logging
+import functools
 import os
 import pathlib
 import re
@@ -8,157 +8,114 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-import jax
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from vaegan_jax import config as configuration
-from vaegan_jax.errors import Stopped, UserError, one_line
-from vaegan_jax.experiments import sweep
-from vaegan_jax.pipeline import run
-from vaegan_jax.runtime import compilation, environment, parallel
-
-_EXIT_ERROR = 1
-_EXIT_INTERRUPTED = 130
-
-flags.disclaim_key_flags()  # the flags are those of the program that asks for them
+from vaegan_jax.cli import program
+from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.pipeline import STAGES
 
 
-def define_flags() -> None:
-    """Defines the flags of a program that trains."""
-    config_flags.DEFINE_config_file("config", None, "the run's config, a file in configs/")
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "the run's folder, runs/CONFIG by default; a stopped run resumes there",
-    )
-    flags.DEFINE_list(
-        "stages", list(run.STAGES), "which stages to go through, with commas; all if not named"
-    )
-    flags.DEFINE_bool(
-        "deterministic", True, "on a GPU, the same bits from run to run, at some cost in speed"
-    )
-    flags.DEFINE_string(
-        "compilation_cache", "auto", "the compilation cache: auto, off or a directory"
-    )
-    flags.DEFINE_bool(
-        "profile", False, "leave a trace of some steps of each stage in WORKDIR/profile"
-    )
-    flags.DEFINE_bool(
-        "distributed",
-        False,
-        "one of several processes, which JAX finds, as under SLURM or Open MPI",
-    )
-    flags.DEFINE_string("coordinator", None, "of several processes: HOST:PORT of the first")
-    flags.DEFINE_integer("process_id", None, "of several processes: which this is, from 0")
-    flags.DEFINE_integer("num_processes", None, "of several processes: how many there are")
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the flags for `app.run`; an unusable one ends the program with one sentence.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains and evaluates a run, or all runs of a sweep.
 
     Args:
-      argv: the command line, the program's name first.
+      argv: the command line with the program's name first; `sys.argv` if None.
 
     Returns:
-      What was not a flag, the program's name first.
+      The exit code.
     """
-    try:
-        config_path = _require_config(argv)
-        try:
-            rest = list(flags.FLAGS(argv))
-        except flags.Error as error:
-            # absl names the flag and what is wrong with it, sometimes over several lines.
-            raise UserError(f"{one_line(error)} (--help lists the flags.)") from error
-        except (AttributeError, KeyError) as error:
-            raise _unknown_override(argv, error) from error
-        if len(rest) > 1:
-            raise UserError(f"{rest[1]!r} is no flag: flags begin with --.")
-        unknown = [stage for stage in flags.FLAGS.stages if stage not in run.STAGES]
-        if unknown or not flags.FLAGS.stages:
-            raise UserError(
-                f"--stages has no stage {', '.join(unknown) or 'at all'}: name one or more of "
-                f"{', '.join(run.STAGES)}, with commas."
-            )
-        if not flags.FLAGS.workdir:
-            flags.FLAGS["workdir"].value = f"runs/{config_path.stem}"
-    except UserError as error:
-        _fail(error)
-    return rest
+    command_line = list(sys.argv if argv is None else argv)
+    return program.run(lambda: _main(command_line))
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the config in the workdir, both from the flags."""
-    del argv
-    # Orbax and TFDS say much that is of no use here; what matters is raised. Where a save fails,
-    # asyncio prints the traceback of every file that was under way.
-    logging.set_verbosity(logging.ERROR)
-    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-    environment.pin()
-    if flags.FLAGS.deterministic:
+def _main(argv: list[str]) -> None:
+    values = _define_flags(argv)
+    if any(re.fullmatch(r"--?help(short|full)?", argument) for argument in argv):
+        print(f"usage: {argv[0]} --config FILE [--workdir FOLDER] [--config.FIELD=VALUE ...]")
+        print(values.get_help(include_special_flags=False))
+        return
+    _parse_flags(values, argv)
+    program.set_up()
+
+    from vaegan_jax.experiments import sweep
+    from vaegan_jax.pipeline import run
+    from vaegan_jax.runtime import compilation, environment
+
+    if values.deterministic:
         environment.make_deterministic()
-    sys.path.append(str(pathlib.Path.cwd()))  # where a person keeps losses of their own
+    sys.path.append(str(pathlib.Path.cwd()))  # for the user's modules
+    _join_processes(values)
+    compilation.enable_cache(values.compilation_cache)
+    train = sweep.run_all if sweep.is_sweep(values.config) else run.train_and_evaluate
+    train(values.config, pathlib.Path(values.workdir), values.stages, values.profile)
+
+
+def _define_flags(argv: list[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "config file, such as configs/quickstart.py", values, sys_argv=argv
+    )
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    switch = functools.partial(flags.DEFINE_bool, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values)
+    text("workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes there")
+    flags.DEFINE_list("stages", list(STAGES), "comma-separated stages to run", flag_values=values)
+    switch("deterministic", True, "bit-identical results on GPUs, at some cost in speed")
+    text("compilation_cache", "auto", "compilation cache: auto, off or a directory")
+    switch(
+        "profile", False, "write a profiler trace of some steps of each stage to WORKDIR/profile"
+    )
+    switch("distributed", False, "one of several processes, started by SLURM or Open MPI")
+    text("coordinator", None, "HOST:PORT of process 0")
+    number("process_id", None, "index of this process, from 0")
+    number("num_processes", None, "number of processes")
+    return values
+
+
+def _parse_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Parses the command line.
+
+    Raises:
+      UserError: for an invalid flag, value or config file.
+    """
+    config_path = _require_config(argv)
     try:
-        _join_processes()
-        config, path = flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir)
-        compilation.enable_cache(flags.FLAGS.compilation_cache)
-        train = sweep.run_all if sweep.is_sweep(config) else run.train_and_evaluate
-        train(config, path, flags.FLAGS.stages, flags.FLAGS.profile)
-    except UserError as error:
-        _fail(error)
-    except OSError as error:
-        _fail(
-            UserError(
-                f"A file could not be read or written ({error}): put that right and run the same "
-                "command again; what was saved is kept."
-            )
-        )
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            reason = (
-                f"The device's memory is full ({one_line(error)}): lower data.max_resident_mb, "
-                "or the stage's batch_size or model.base_width in another --workdir; what was "
-                "saved is kept."
-            )
-        elif jax.process_count() > 1:
-            reason = (
-                f"Another process of this run is gone ({one_line(error)}): start all of them again "
-                "to go on from what is saved."
-            )
-        else:
-            raise
-        if jax.process_count() == 1:
-            _fail(UserError(reason))
-        sys.stderr.write(f"Error: {reason}\n")
-        os._exit(_EXIT_ERROR)  # waiting for the others, as an orderly end does, would be in vain
-    except Stopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        sys.exit(stopped.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted before training began; nothing is lost.\n")
-        sys.exit(_EXIT_INTERRUPTED)
+        rest = values(argv)
+    except flags.Error as error:
+        raise UserError(f"{one_line(error)} (--help lists the flags.)") from error
+    except (AttributeError, KeyError) as error:
+        raise _unknown_override(argv, error) from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not a flag: flags begin with --.")
+    unknown = [stage for stage in values.stages if stage not in STAGES]
+    if unknown or not values.stages:
+        problem = f"has unknown stages ({', '.join(unknown)})" if unknown else "is empty"
+        raise UserError(f"--stages {problem}: give one or more of {','.join(STAGES)}.")
+    if not values.workdir:
+        values["workdir"].value = f"runs/{config_path.stem}"
 
 
-def _join_processes() -> None:
-    """Makes this process one of several, where the flags ask for it; the first alone speaks."""
-    wanted = flags.FLAGS
-    by_hand = wanted.coordinator, wanted.process_id, wanted.num_processes
-    if wanted.distributed or any(value is not None for value in by_hand):
-        parallel.join(*by_hand)
+def _join_processes(values: flags.FlagValues) -> None:
+    """Joins the other processes if flags ask for it; only the primary one prints to stdout."""
+    from vaegan_jax.runtime import parallel
+
+    explicit = values.coordinator, values.process_id, values.num_processes
+    if values.distributed or any(value is not None for value in explicit):
+        parallel.join(*explicit)
         if not parallel.is_primary():
             sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _require_config(argv: Sequence[str]) -> pathlib.Path:
-    """Loads the config file once by itself, since a fault in it is lost among the flags.
+    """Loads the config file once, since errors in it are hard to recognise among flag errors.
 
     Returns:
       Its path.
     """
     match = re.search(r"(?:^|\0)--?config(?:=|\0)([^\0]+)", "\0".join(argv))
     if not match:
-        if any(re.match(r"--?help", argument) for argument in argv):
-            return pathlib.Path()
         raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
     path = match[1].partition(":")[0]
     try:
@@ -178,8 +135,3 @@ def _unknown_override(argv: Sequence[str], error: Exception) -> UserError:
         if match and match[1] not in configuration.FIELDS:
             return configuration.unknown_field(match[1])
     return UserError(one_line(error))
-
-
-def _fail(error: UserError) -> None:
-    sys.stderr.write(f"Error: {error}\n")
-    sys.exit(_EXIT_ERROR)

@@ -1,158 +1,187 @@
-"""Subcommands that make, judge and compare runs."""
+"""Commands on runs: evaluate, report, compare."""
+
+from __future__ import annotations
 
 import argparse
-import ast
+import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from vaegan_jax.cli import common, options, program
 from vaegan_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
-def train(argv: Sequence[str]) -> None:
-    """Trains as launch.py does, with its flags; it ends the program."""
-    from absl import app
+    from vaegan_jax.workdir import Workdir
 
-    from vaegan_jax.cli import launch
 
-    launch.define_flags()
-    app.run(launch.main, argv=["vaegan train", *argv], flags_parser=launch.parse_flags)
+def add_parsers(commands: options.Commands) -> None:
+    """Adds the commands of this module."""
+    parser = options.add_command(
+        commands,
+        evaluate,
+        "evaluate the newest checkpoints of a run",
+        "runs/quickstart --set evaluation.samples=500",
+    )
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="override a field of the config, such as evaluation.embedding=inception",
+    )
+    parser.add_argument(
+        "--model",
+        choices=("vae", "gan"),
+        help="print the evaluation of this model alone; the run is not changed",
+    )
+    parser.add_argument(
+        "--step",
+        type=options.integer(0),
+        help="print the evaluation of this checkpoint; the run is not changed",
+    )
+    parser.add_argument(
+        "--seed",
+        type=options.SEED,
+        help="print an evaluation with this seed of the samples; the run is not changed",
+    )
+    options.add_out(parser, None, ": a JSON file of the numbers that are printed")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+    parser = options.add_command(
+        commands, report, "write the HTML report of a run again", "runs/quickstart"
+    )
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
+
+    parser = options.add_command(
+        commands,
+        compare,
+        "compare finished runs: two bit for bit, more by means over seeds",
+        "runs/a runs/b --html comparison.html",
+        program.EXIT_USAGE,  # as `diff`, whose code 1 means that inputs differ
+    )
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("others", type=pathlib.Path, metavar="RUN", nargs="+", help="more runs")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.add_argument("--html", type=pathlib.Path, metavar="FILE", help="also write a page")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Evaluates a run again; with --model, --step or --seed it only prints the evaluation.
+
+    Raises:
+      UserError: if there is no such checkpoint, or no embedding.
+    """
+    if arguments.model is None and arguments.step is None and arguments.seed is None:
+        if arguments.out is not None:
+            raise UserError("--out requires --model, --step or --seed.")
+        _run_stage("evaluate", arguments.run, arguments.set)
+    else:
+        _print_evaluation(arguments)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Writes the report of a run again."""
+    _run_stage("report", arguments.run, ())
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Compares runs; returns 1 for two that are not identical, otherwise 0.
+    """Compares runs; returns 1 for two runs that are not identical, otherwise 0.
 
     Raises:
-      UserError: where a folder holds no run or a damaged one, or there is nothing to compare.
+      UserError: if a folder has no run or a damaged one, or there is nothing to compare.
     """
     import jax
 
     from vaegan_jax.experiments.compare import page, records, summary
 
-    jax.config.update("jax_platforms", "cpu")  # an accelerator may be busy with another run
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use by another run
     runs = [records.read(path) for path in (arguments.run, *arguments.others)]
-    found = summary.compare(runs)
+    comparison = summary.compare(runs)
     if arguments.html is not None:
-        arguments.html.write_text(page.render(runs, found), encoding="utf-8")
-    print(summary.as_json(found) if arguments.json else summary.as_text(found), flush=True)
-    return found.exit_code
+        arguments.html.write_text(page.render(runs, comparison), encoding="utf-8")
+    as_text = summary.as_json if arguments.json else summary.as_text
+    print(as_text(comparison), flush=True)
+    return comparison.exit_code
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Evaluates a run again; with --model, --step or --seed it prints and leaves the run unchanged.
+def _run_stage(stage: str, path: pathlib.Path, overrides: Sequence[str]) -> None:
+    """Runs one stage with the config of a finished run."""
+    from vaegan_jax.pipeline import run
 
-    Raises:
-      UserError: where there is no such checkpoint, or nothing to judge by.
-    """
-    settings = dict(map(_setting, arguments.set))
-    if arguments.model is None and arguments.step is None and arguments.seed is None:
-        if arguments.out is not None:
-            raise UserError("--out goes with --model, --step or --seed: else the run is evaluated.")
-        _go_through("evaluate", arguments.run, settings)
-    else:
-        _judge(arguments, settings)
+    config, folder = _load_run(path, overrides)
+    run.train_and_evaluate(config, folder.path, (stage,))
 
 
-def _judge(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
-    import json
-
-    from vaegan_jax.cli import common
+def _print_evaluation(arguments: argparse.Namespace) -> None:
     from vaegan_jax.data import images
     from vaegan_jax.pipeline import evaluate
     from vaegan_jax.report import tables
     from vaegan_jax.runtime import signals
 
-    config, folder = _saved(arguments.run, settings)
+    config, folder = _load_run(arguments.run, arguments.set)
     if arguments.out is not None:
         common.require_new(arguments.out, arguments.force)
-    steps = _chosen(folder, arguments.model, arguments.step)
+    steps = _checkpoints(folder, arguments.model, arguments.step)
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
-    judges = evaluate.make_evaluators(config, data, required=True)
+    evaluators = evaluate.make_evaluators(config, data, required=True)
     with signals.StopRequest() as stop:
-        found, *_ = evaluate.evaluate_checkpoints(config, data, folder, judges, steps, stop)
-    print(tables.as_text(found))
-    for finding in found["findings"]:
+        result, *_ = evaluate.evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
+    print(tables.as_text(result))
+    for finding in result["findings"]:
         print(f"{finding['name']}: {finding['text']}")
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"numbers: {arguments.out}")
 
 
-def _chosen(folder: Any, model: str | None, step: int | None) -> dict[str, int | None]:
-    """Returns which checkpoints of a run's folder are judged, by stage."""
+def _checkpoints(folder: Workdir, model: str | None, step: int | None) -> dict[str, int | None]:
+    """Returns the step of the checkpoint to evaluate for each stage."""
     from vaegan_jax import checkpoints
 
-    places = {stage: folder.checkpoints(stage) for stage in ("vae", "gan")}
-    there = {stage: checkpoints.steps(place) for stage, place in places.items()}
-    newest = {stage: checkpoints.latest(place) for stage, place in places.items()}
-    if model is None and step is not None:
-        model = "gan" if there["gan"] else "vae"
+    available = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in ("vae", "gan")}
+    newest = {stage: max(steps, default=None) for stage, steps in available.items()}
+    if model is None and step is None:
+        if not any(newest.values()):
+            raise UserError(f"There is no checkpoint in {folder.path}: train the run first.")
+        return newest
     if model is None:
-        chosen = newest
-    else:
-        chosen = dict.fromkeys(there, None) | {model: newest[model] if step is None else step}
-        if chosen[model] not in there[model]:
-            asked = "" if step is None else f" of step {step}"
-            listed = ", ".join(map(str, there[model])) or "none"
-            raise UserError(
-                f"The run in {folder.path} has no checkpoint{asked} of its {model}: there are "
-                f"{listed}."
-            )
-    if not any(chosen.values()):
+        model = "gan" if available["gan"] else "vae"
+    chosen = newest[model] if step is None else step
+    if chosen not in available[model]:
+        listed = ", ".join(map(str, available[model])) or "none"
         raise UserError(
-            f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
+            f"The run in {folder.path} has no such checkpoint of its {model}: available steps are "
+            f"{listed}."
         )
-    return chosen
+    return dict.fromkeys(available, None) | {model: chosen}
 
 
-def report(arguments: argparse.Namespace) -> None:
-    """Writes a run's page again."""
-    _go_through("report", arguments.run, {})
-
-
-def _go_through(stage: str, source: str, settings: dict[str, Any]) -> None:
-    """Runs one stage with the config that the run was saved with."""
-    from vaegan_jax.pipeline import run
-
-    config, folder = _saved(source, settings)
-    run.train_and_evaluate(config, folder.path, (stage,))
-
-
-def _saved(run: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the config that a run was saved with, but for some settings, and its folder."""
+def _load_run(path: pathlib.Path, overrides: Sequence[str]) -> tuple[ConfigDict, Workdir]:
+    """Returns the config of a run, with overrides of evaluation fields, and its folder."""
+    from vaegan_jax import config as configuration
     from vaegan_jax import trained, workdir
+    from vaegan_jax.overrides import set_field
     from vaegan_jax.runtime import environment
 
-    path = pathlib.Path(run)
     workdir.require_run(path)
     folder = workdir.Workdir(path)
-    config = trained.config_from(folder.config() | settings, str(path / workdir.CONFIG))
+    config = trained.config_from(folder.config(), str(path / workdir.CONFIG))
+    for override in overrides:
+        field = set_field(config, override)
+        if not field.startswith("evaluation.") or field.startswith("evaluation.curve_"):
+            raise UserError(
+                f"--set cannot change {field}: it takes fields of evaluation, without "
+                "evaluation.curve_every and evaluation.curve_samples, which training uses."
+            )
+    if overrides:
+        configuration.check(config)
     environment.make_deterministic()
-    sys.path.append(str(pathlib.Path.cwd()))  # where `launch.py` finds the user's own modules
+    sys.path.append(str(pathlib.Path.cwd()))  # for the user's modules, as in launch.py
     return config, folder
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    from vaegan_jax import config as configuration
-
-    name, equals, value = text.partition("=")
-    if name not in configuration.FIELDS:
-        raise configuration.unknown_field(name)
-    field = configuration.FIELDS[name]
-    if not equals or not name.startswith("evaluation."):
-        raise UserError(f"--set takes evaluation.FIELD=VALUE, and is {text}.")
-    if name.startswith("evaluation.curve_"):
-        raise UserError(
-            f"--set cannot change {name}, which only a run in training uses: leave it out."
-        )
-    try:
-        found: Any = value if isinstance(field.default, str) else ast.literal_eval(value)
-        found = float(found) if isinstance(field.default, float) else found
-    except (ValueError, SyntaxError, TypeError):
-        found = value
-    if not field.rule.allows(found):
-        raise UserError(f"{name} must be {field.rule.text}, and is {value!r}.")
-    return name, found

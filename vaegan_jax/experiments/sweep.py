@@ -1,25 +1,26 @@
-"""Several runs from one config: every variant with every seed, one after another."""
+"""Several runs of one config: every variant with every seed, one after another."""
 
-import ast
+import copy
 import pathlib
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
-from vaegan_jax.pipeline import run
+from vaegan_jax.overrides import set_field
+from vaegan_jax.pipeline import STAGES
 
 
 class Member(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-      name: of its folder in the sweep's.
-      config: its own, as if it were run alone.
+      name: of its subfolder.
+      config: its config, without `seeds` and `variants`.
     """
 
     name: str
@@ -27,107 +28,94 @@ class Member(NamedTuple):
 
 
 def is_sweep(config: ConfigDict) -> bool:
-    """Whether a config asks for several runs."""
+    """Whether a config describes several runs."""
     return bool(config.seeds or config.variants)
 
 
 def members(config: ConfigDict) -> list[Member]:
-    """Returns the runs that a config asks for, all seeds of one variant after those of another.
+    """Returns the runs of a sweep: for each variant in turn, all seeds.
 
-    A variant is a name, or a name, a colon and overrides with semicolons, such as
+    A variant is a name, or a name, a colon and overrides separated by semicolons, such as
     ``"scratch: transfer.generator=scratch; gan.steps=2000"``.
 
     Raises:
-      UserError: for a variant of another form, for a field that does not exist, may not have that
-        value or is set twice, for two runs of one name, and for two variants of one config.
+      UserError: for a variant that is not of this form, an unknown field or an invalid value, a
+        field that is set twice, two runs with one name, or two runs with one config.
     """
-    found = []
-    for text in config.variants or ("",):
-        name, _, overrides = text.partition(":")
-        name = name.strip()
-        for seed in config.seeds or (config.seed,):
-            one = configuration.default_config()
-            one.update_from_flattened_dict(flatten_dict(config.to_dict(), sep="."))
-            one.seeds, one.variants, one.seed = (), (), seed
-            changed = [_set(one, name, each) for each in overrides.split(";") if each.strip()]
-            twice = sorted({field for field in changed if changed.count(field) > 1})
-            if twice:
-                raise UserError(f"The variant {name!r} sets {twice[0]} twice: set it once.")
-            if config.seeds and "seed" in changed:
-                raise UserError(
-                    f"The variant {name!r} sets seed, and seeds names the seeds of all variants: "
-                    "leave out one of the two."
-                )
+    result = []
+    for variant in config.variants or ("",):
+        name, _, overrides = (part.strip() for part in variant.partition(":"))
+        base = copy.deepcopy(config)
+        base.seeds, base.variants = (), ()
+        try:
+            fields = [set_field(base, each) for each in overrides.split(";") if each.strip()]
+            _require_settable(fields, bool(config.seeds))
+        except UserError as error:
+            raise UserError(f"The variant {name!r} is invalid. {error}") from error
+        for seed in config.seeds or (base.seed,):
+            run = copy.deepcopy(base)
+            run.seed = seed
+            configuration.check(run)
             parts = [name] if name else []
             parts += [f"seed_{seed}"] if config.seeds else []
-            configuration.check(one)
-            found.append(Member("_".join(parts), one))
-    names = [member.name for member in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"seeds and variants name {twice[0]} twice: name each but once.")
-    for name in names:
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(
-                f"variants has the name {name!r}, which is to be a folder's: use letters, digits, "
-                "dots, dashes and underscores."
-            )
-    first: dict[str, str] = {}
-    for name, one in found:
-        other = first.setdefault(configuration.to_json(one), name)
-        if other != name:
-            raise UserError(
-                f"The runs {other} and {name} would have the same config: give one of the variants "
-                "an override, such as transfer.generator=scratch."
-            )
-    return found
+            result.append(Member("_".join(parts), run))
+    _require_distinct(result)
+    return result
 
 
 def run_all(
     config: ConfigDict,
     path: pathlib.Path,
-    stages: Sequence[str] = run.STAGES,
+    stages: Sequence[str] = STAGES,
     profile: bool = False,
 ) -> None:
-    """Trains all runs of a sweep, each in its own subfolder.
+    """Trains all runs of a sweep, each in a subfolder of `path`.
 
-    Finished runs are skipped, so that a sweep that was stopped resumes where it was.
+    Finished runs are skipped, so an interrupted sweep resumes.
 
     Raises:
-      UserError: as `train_and_evaluate`, and for what `members` refuses, before any run begins.
-      Stopped: where a signal asked for it; everything is saved.
+      UserError: as `train_and_evaluate`; errors of `members` are raised before any run begins.
+      Stopped: after a signal; everything is saved.
     """
+    from vaegan_jax.pipeline import run
+
     configuration.check(config)
-    all_of_it = members(config)
-    for number, member in enumerate(all_of_it, 1):
-        print(f"Run {number} of {len(all_of_it)}: {member.name}", flush=True)
+    runs = members(config)
+    for number, member in enumerate(runs, 1):
+        print(f"Run {number} of {len(runs)}: {member.name}", flush=True)
         run.train_and_evaluate(member.config, path / member.name, stages, profile)
-    folders = " ".join(str(path / member.name) for member in all_of_it)
-    print(f"All {len(all_of_it)} runs are there. To compare them:\n"
-          f"vaegan compare {folders}")  # fmt: skip
+    folders = " ".join(str(path / member.name) for member in runs)
+    print(f"All {len(runs)} runs are finished. To compare them:\nvaegan compare {folders}")
 
 
-def _set(config: ConfigDict, name: str, override: str) -> str:
-    """Sets one field of a variant's config; returns which."""
-    field, separator, text = (part.strip() for part in override.partition("="))
-    if not separator:
-        raise UserError(
-            f"The variant {name!r} has {field!r}, which is no override: write field=value."
-        )
-    if field not in configuration.FIELDS or field in ("seeds", "variants"):
-        raise configuration.unknown_field(field)
-    try:
-        config.update_from_flattened_dict({field: _value(text)})
-    except TypeError as error:
-        wanted = configuration.FIELDS[field].rule.text
-        raise UserError(
-            f"The variant {name!r} sets {field} to {text!r}: it must be {wanted}."
-        ) from error
-    return field
+def _require_settable(fields: Sequence[str], has_seeds: bool) -> None:
+    """Checks the fields that a variant sets."""
+    for field in _repeated(fields):
+        raise UserError(f"It sets {field} twice: set it once.")
+    for field in {"seeds", "variants"} & {*fields}:
+        raise UserError(f"It sets {field}, which a variant cannot: set it in the config.")
+    if has_seeds and "seed" in fields:
+        raise UserError("It sets seed, but seeds gives the seeds of all variants: set one of them.")
 
 
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _require_distinct(runs: Sequence[Member]) -> None:
+    """Checks that names are valid and unique, and that no two configs are equal."""
+    for name in _repeated(run.name for run in runs):
+        raise UserError(f"seeds and variants give two runs the name {name}: make names unique.")
+    first: dict[str, str] = {}
+    for name, config in runs:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(
+                f"variants contains the name {name!r}, which cannot name a folder: use letters, "
+                "digits, dots, dashes and underscores."
+            )
+        other = first.setdefault(configuration.to_json(config), name)
+        if other != name:
+            raise UserError(
+                f"The runs {other} and {name} have the same config: override a field in one of "
+                "the variants, such as transfer.generator=scratch."
+            )
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

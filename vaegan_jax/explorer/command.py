@@ -16,22 +16,18 @@ _MAX_CONNECTIONS = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the command takes to a parser."""
+    """Adds the command's arguments to a parser."""
     parser.add_argument(
-        "run",
-        metavar="RUN",
-        help="the folder of a run, an export (.safetensors), or pretrained",
+        "run", metavar="RUN", help="a run's folder, an export (.safetensors), or pretrained"
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="the address to listen at; any but loopback asks for the token that is printed",
+        help="address to listen on; other than loopback addresses require the printed token",
     )
+    parser.add_argument("--port", type=_port, default=PORT, help="port; 0 for any free one")
     parser.add_argument(
-        "--port", type=_port, default=PORT, help=f"{PORT} if not given; 0 for any that is free"
-    )
-    parser.add_argument(
-        "--accelerator", action="store_true", help="run on what JAX finds, not on the CPU"
+        "--accelerator", action="store_true", help="run on JAX's default device, not on the CPU"
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
@@ -40,12 +36,9 @@ def explore(arguments: argparse.Namespace) -> None:
     """Serves the page until it is interrupted.
 
     Raises:
-      UserError: where the extra is missing, the source holds nothing, or the port is taken.
+      UserError: if the extra is not installed, there is no model, or the port is in use.
     """
     import jax
-    from absl import logging
-
-    from vaegan_jax.runtime import environment
 
     try:
         import uvicorn
@@ -57,12 +50,12 @@ def explore(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"The explorer needs {error.name}: pip install 'vaegan-jax[explore]'."
         ) from error
-    logging.set_verbosity(logging.ERROR)
-    environment.pin()
     if not arguments.accelerator:
-        # A page needs little, and the accelerator may be at work on this very run.
+        # A CPU is fast enough, and the accelerator may be training this run.
         jax.config.update("jax_platforms", "cpu")
-    source = arguments.run if arguments.run == "pretrained" else _path(arguments.run)
+    source: str | pathlib.Path = arguments.run
+    if source != "pretrained":
+        source = pathlib.Path(source).expanduser().resolve()
     listener = _listen(arguments.host, arguments.port)
     with listener:
         opened = session.Session(source)
@@ -79,22 +72,18 @@ def explore(arguments: argparse.Namespace) -> None:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=3,
         )
-        print(f"The explorer of {opened.name} is at {address}\nCtrl-C ends it.", flush=True)
+        print(f"Explorer of {opened.name}: {address}\nPress Ctrl-C to stop.", flush=True)
         if arguments.open:
             webbrowser.open(address)
-        with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+        raise argparse.ArgumentTypeError("must be from 0 to 65535")
     return port
-
-
-def _path(text: str) -> pathlib.Path:
-    return pathlib.Path(text).expanduser().resolve()
 
 
 def _is_loopback(host: str) -> bool:
@@ -114,14 +103,14 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise UserError(
-            f"The explorer cannot listen at {host}, port {port} ({error.strerror}): name another "
-            "with --host or --port."
+            f"The explorer cannot listen on {host}, port {port} ({error.strerror}): set --host or "
+            "--port."
         ) from error
     return listener
 
 
 def _address(host: str, port: int, token: str | None) -> str:
-    """Returns the address to open; for all interfaces, that of this machine's name."""
+    """Returns the URL to open; for a wildcard host, the URL has this machine's name."""
     if host in ("0.0.0.0", "::", ""):
         host = socket.gethostname()
     if ":" in host:

@@ -15,15 +15,13 @@ from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
-from vaegan_jax.pipeline import evaluate
+from vaegan_jax.pipeline import STAGES, evaluate
 from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
 from vaegan_jax.rules import Resume
 from vaegan_jax.runtime import environment, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import loop, monitor
-
-STAGES = ("vae", "gan", "evaluate", "report")
 
 
 def train_and_evaluate(

@@ -1,4 +1,4 @@
-"""Folders of runs, complete, old and damaged, as they are read."""
+"""Reading complete, old and damaged folders of runs."""
 
 import re
 
@@ -35,7 +35,7 @@ def test_all_files_are_read(tmp_path):
     assert {record.run for record in found.records} == {str(path)}
 
 
-def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
+def test_fields_newer_than_the_run_have_defaults(tmp_path):
     path = made.run(tmp_path / "run", **{"of.the.past": 3})
     config = records.read(path).config
     assert config["of.the.past"] == 3
@@ -53,7 +53,7 @@ def test_missing_files_are_noted(tmp_path):
         assert any(name in note and str(path) in note for note in notes), name
 
 
-def test_runs_that_ended_early_or_not_finite_are_noted(tmp_path):
+def test_early_ends_and_non_finite_values_are_noted(tmp_path):
     trouble = {"stage": "gan", "step": 5, "trouble": "not_finite", "text": "x", "remedy": "y"}
     path = made.run(tmp_path / "run")
     made.save(path, "gan", 4, made.state())
@@ -63,7 +63,7 @@ def test_runs_that_ended_early_or_not_finite_are_noted(tmp_path):
     assert re.search(r"gan\D*5", not_finite)
 
 
-def test_a_folder_is_only_read(tmp_path):
+def test_reading_does_not_change_the_folder(tmp_path):
     path = made.run(tmp_path / "run")
     made.save(path, "gan", 6, made.state())
 
@@ -78,11 +78,11 @@ def test_a_folder_is_only_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", *FILES])
 @pytest.mark.parametrize("damage", ["cut", "list", "bytes"])
-def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
+def test_a_damaged_file_is_named(tmp_path, name, damage):
     path = made.run(tmp_path / "run")
     text = (path / name).read_bytes()
     cut = text[: len(text) // 2]
-    if name.endswith("jsonl"):  # in the middle of the file, not at its end
+    if name.endswith("jsonl"):
         cut += b"\n{}\n"
     (path / name).write_bytes({"cut": cut, "list": b"[1]\n", "bytes": b"\xff\xfe{"}[damage])
     with pytest.raises(UserError) as caught:
@@ -103,10 +103,10 @@ def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
         ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
         ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
         ("curve.jsonl", '{"stage": "other", "step": 1}\n'),
-        ("metrics.jsonl", '{"stage": "vae", "step": 1, "lo\n'),  # not a line that was cut off
+        ("metrics.jsonl", '{"stage": "vae", "step": 1, "lo\n'),
     ],
 )
-def test_json_of_something_else_is_damage(tmp_path, name, text):
+def test_unexpected_json_is_refused(tmp_path, name, text):
     path = made.run(tmp_path / "run")
     (path / name).write_text(text)
     with pytest.raises(UserError, match=re.escape(name)):
@@ -114,35 +114,30 @@ def test_json_of_something_else_is_damage(tmp_path, name, text):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "curve.jsonl"])
-def test_an_incomplete_last_line_is_left_out_and_noted(tmp_path, name):
+def test_an_incomplete_last_line_is_skipped_and_noted(tmp_path, name):
     path = made.run(tmp_path / "run")
-    whole = len(records.read(path).records)
+    complete = len(records.read(path).records)
     text = (path / name).read_text()
     last = text.splitlines()[-1]
     (path / name).write_text(text[:-20])
     found = records.read(path)
-    assert len(found.records) == whole - last.count(":") + 2  # all but stage and step
+    assert len(found.records) == complete - last.count(":") + 2
     assert any(name in note for note in found.notes)
 
 
-@pytest.mark.parametrize("kind", ["absent", "empty", "file"])
-def test_a_folder_without_a_run_is_refused(tmp_path, kind):
-    path = tmp_path / "none"
-    if kind == "empty":
-        path.mkdir()
-    elif kind == "file":
-        path.write_text("")
-    with pytest.raises(UserError, match=str(path)):
-        records.read(path)
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(UserError, match=str(path)):
+            records.read(path)
 
 
-def test_facts_are_compared_whatever_they_are(tmp_path):
+def test_differing_facts(tmp_path):
     a, b, c = (made.run(tmp_path / name) for name in "abc")
     made.edit(b / "run.json", cpu=None, settings={"jax": {"x64": True}})
     copies = {"cpu": "chip"}, {"settings": {"jax": {"x64": True}}}, {}
     for path, copy in zip((a, b, c), copies, strict=True):
         made.edit(path / "evaluation/numbers.json", environment=copy)
-    (c / "run.json").unlink()  # so that nothing is known of it
+    (c / "run.json").unlink()
     found = records.differing_facts([records.read(path) for path in (a, b, c)])
     assert {(fact.file, fact.name): fact.values for fact in found} == {
         ("run.json", "cpu"): ["chip", None, None],

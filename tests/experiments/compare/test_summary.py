@@ -1,8 +1,9 @@
-"""The command `vaegan compare`: exit codes, text, JSON, and what it refuses."""
+"""The command `vaegan compare`: exit codes, text, JSON, refusals."""
 
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -16,10 +17,13 @@ from vaegan_jax.experiments.compare import identity
 
 @pytest.fixture
 def call(capsys):
-    """A function that runs a command line; it returns exit code, output and errors."""
+    """Runs `vaegan compare`: (exit code, stdout, stderr)."""
 
     def run(*arguments):
-        code = main.main(["compare", *map(str, arguments)])
+        try:
+            code = main.main(["compare", *map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -47,7 +51,7 @@ def test_identical_runs(tmp_path, call):
 
 
 @pytest.mark.parametrize("config", [{"seed": 1}, {"gan.b2": 0.25}])
-def test_the_field_that_differs_is_told(tmp_path, call, config):
+def test_the_field_that_differs_is_listed(tmp_path, call, config):
     code, out, err = call(saved(tmp_path / "a"), saved(tmp_path / "b", **config))
     assert (code, err) == (1, "")
     ((name, value),) = config.items()
@@ -56,7 +60,7 @@ def test_the_field_that_differs_is_told(tmp_path, call, config):
     )
 
 
-def test_a_bit_of_a_leaf(tmp_path, call):
+def test_a_leaf_that_differs_in_one_bit(tmp_path, call):
     code, out, _ = call(saved(tmp_path / "a"), saved(tmp_path / "b", change=2.0**-23))
     assert code == 1
     assert "gan step 6, checkpoint/params.bias" in out
@@ -100,7 +104,7 @@ def test_json_of_many_runs(tmp_path, call):
     assert (row["means"][0]["n"], row["means"][0]["mean"]) == (3, 21.0)
 
 
-def test_values_that_are_not_finite_are_text_in_json(tmp_path, call):
+def test_non_finite_values_are_strings_in_json(tmp_path, call):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     for path, loss in ((a, float("nan")), (b, float("inf"))):
         made.write_lines(path / "metrics.jsonl", [made.line("vae", 2, loss=loss)])
@@ -119,12 +123,12 @@ def test_groups_have_intervals_and_paired_differences(tmp_path, call):
     code, out, _ = call(*paths)
     assert code == 0
     assert f"C/2 {paths[8]} seed=2, gan.old=y" in words(out)
-    # The mean of 20, 21, 22 ± 4.303 / sqrt(3), and so on.
+    # 21 ± 4.303 / sqrt(3)
     assert "fd_pixels 21.0 [18.5, 23.5] 26.2 [23.6, 28.8] 21.0 [16.7, 25.3]" in words(out)
     assert "+5.17 [4.45, 5.88] +0.0 [-2.5, 2.5] not resolved (±2.48)" in words(out)
 
 
-def test_runs_without_a_number_are_counted_and_named(tmp_path, call):
+def test_missing_and_non_finite_numbers_are_noted(tmp_path, call):
     paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(4)]
     paths.append(made.run(tmp_path / "other", **{"gan.old": "x"}))
     trouble = {"stage": "gan", "step": 4, "trouble": "not_finite", "text": "x", "remedy": "y"}
@@ -137,12 +141,12 @@ def test_runs_without_a_number_are_counted_and_named(tmp_path, call):
     assert "A, n=4 B, n=1 B - A, n=1" in words(out)
     assert "fd_pixels 21.0 [18.5, 23.5] (n=3) - -" in words(out)
     assert "precision 0.5 [0.5, 0.5] (n=2) - -" in words(out)
-    assert "vendi not finite - -" in words(out)
+    assert "vendi - - -" in words(out)
     assert any(str(paths[3]) in line and "not finite" in line for line in out.splitlines())
     assert any(str(paths[2]) in line and "precision" in line for line in out.splitlines())
 
 
-def test_a_repeat_is_left_out_and_named(tmp_path, call):
+def test_a_repeated_run_is_omitted_and_noted(tmp_path, call):
     paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(3)]
     paths.append(made.run(tmp_path / "again", seed=1, distance=40.0))
     code, out, _ = call(*paths)
@@ -164,14 +168,13 @@ def test_nothing_to_compare_is_an_error(tmp_path, call):
         assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("many", [False, True])
-def test_a_page_is_written(tmp_path, call, many):
-    paths = [made.run(tmp_path / f"{s}", seed=s) for s in range(3 if many else 2)]
-    assert call(*paths, "--html", tmp_path / "page.html")[0] == int(not many)
+def test_a_page_is_written(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s) for s in range(3)]
+    assert call(*paths, "--html", tmp_path / "page.html")[0] == 0
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
-def test_errors_are_one_sentence_and_exit_code_2(tmp_path, call):
+def test_errors_are_one_line_and_exit_code_2(tmp_path, call):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     numbers = b / "evaluation/numbers.json"
     for arguments, named in (
@@ -191,14 +194,14 @@ def test_errors_are_one_sentence_and_exit_code_2(tmp_path, call):
     assert str(numbers) in err
 
 
-def test_a_run_that_is_in_use_can_be_compared(tmp_path, call):
+def test_a_locked_run_can_be_compared(tmp_path, call):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     with (a / ".lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert call(a, b)[0] == 0
 
 
-def test_a_reader_that_stops_early_is_no_error(tmp_path):
+def test_a_closed_pipe_prints_no_traceback(tmp_path):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     read, write = os.pipe()
     os.close(read)
@@ -207,4 +210,4 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path):
             [sys.executable, "-m", "vaegan_jax.cli.main", "compare", a, b],
             cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120,
         )  # fmt: skip
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")

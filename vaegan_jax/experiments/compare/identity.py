@@ -1,4 +1,4 @@
-"""Two runs compared bit for bit: whether they are identical, and where they differ first."""
+"""Bitwise comparison of two runs: a verdict, and the first difference."""
 
 import dataclasses
 import hashlib
@@ -9,11 +9,11 @@ from vaegan_jax.experiments.compare import records
 from vaegan_jax.experiments.compare.records import STAGES, FactDifference, Run
 
 IDENTICAL = "identical"
-PARTLY_IDENTICAL = "identical as far as both go"
+PARTLY_IDENTICAL = "identical where both have values"
 DIFFERENT = "different"
 NOTHING_SHARED = "nothing to compare"
 
-# Identical runs differ in times; the number of images follows from the step.
+# Identical runs have different times; the number of images is a function of the step.
 _NOT_COMPARED = ("seconds", "steps_per_second", "images_per_second", "images")
 
 
@@ -22,10 +22,10 @@ class ValueDifference:
     """A record or a leaf of a checkpoint in which two runs differ.
 
     Attributes:
-      stage: as of a `Record`, as is the step.
-      step: see there.
+      stage: see `Record`.
+      step: see `Record`.
       name: of the record, or "checkpoint/" and the name of a leaf.
-      values: of either run: a number, the SHA-256 of a leaf, or None where it has none.
+      values: of both runs: numbers, SHA-256 of leaves, or None if missing.
     """
 
     stage: str
@@ -36,7 +36,7 @@ class ValueDifference:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A step that both runs saved: how many leaves of the state are equal to the last bit."""
+    """A checkpoint that both runs have, and how many leaves of the state are bit-identical."""
 
     stage: str
     step: int
@@ -49,13 +49,13 @@ class Identity:
     """The result of comparing two runs.
 
     Attributes:
-      verdict: `IDENTICAL`, `PARTLY_IDENTICAL` where one run has more than the other, `DIFFERENT`
-        where config, images or values differ, or `NOTHING_SHARED`.
-      equal: how many of the numbers that both have are equal to the last bit, times left out.
-      numbers: how many numbers both have.
-      first: what differs at the first step at which anything differs.
-      checkpoints: the steps that both saved.
-      only: of either run, the names that it alone has, or has beyond the other's last step.
+      verdict: `IDENTICAL`, `PARTLY_IDENTICAL` if one run has more values than the other,
+        `DIFFERENT` if config, images or values differ, or `NOTHING_SHARED`.
+      equal: number of bit-identical values, without times.
+      numbers: number of values that both runs have.
+      first: all differences at the first step with a difference.
+      checkpoints: those that both runs have.
+      only: for each run, names that the other lacks or has for fewer steps.
     """
 
     verdict: str
@@ -67,19 +67,19 @@ class Identity:
 
 
 def compare_bits(a: Run, b: Run) -> Identity:
-    """Compares two runs; it reads the checkpoints that both saved.
+    """Compares the records, facts and checkpoints of two runs.
 
     Raises:
-      UserError: where a checkpoint is damaged.
+      UserError: if a checkpoint is damaged.
     """
     equal, differing, only = _compare_records(a, b)
-    saved, of_leaves = _compare_checkpoints(a, b)
+    saved, differing_leaves = _compare_checkpoints(a, b)
     numbers = equal + sum(None not in value.values for value in differing)
-    every = sorted(differing + of_leaves, key=_place)
-    first = [value for value in every if _place(value) == _place(every[0])]
-    if not (every or numbers or saved):
+    differences = sorted(differing + differing_leaves, key=_place)
+    first = [value for value in differences if _place(value) == _place(differences[0])]
+    if not (differences or numbers or saved):
         verdict = NOTHING_SHARED
-    elif every or any(map(is_cause, records.differing_facts([a, b]))):
+    elif differences or any(map(is_cause, records.differing_facts([a, b]))):
         verdict = DIFFERENT
     else:
         verdict = PARTLY_IDENTICAL if any(only) else IDENTICAL
@@ -87,7 +87,7 @@ def compare_bits(a: Run, b: Run) -> Identity:
 
 
 def is_cause(fact: FactDifference) -> bool:
-    """Whether runs that differ in this fact are trained on other images or with another config."""
+    """Whether a fact is an input of training: a field of the config, or the images."""
     if fact.file == workdir.CONFIG:
         return records.is_trained_by(fact.name)
     return (fact.file, fact.name) == (workdir.DATA, "digest")
@@ -100,10 +100,10 @@ def _place(value: ValueDifference) -> tuple[int, int]:
 def _compare_records(
     a: Run, b: Run
 ) -> tuple[int, list[ValueDifference], tuple[list[str], list[str]]]:
-    """Returns how many numbers are equal, those that differ, and the names that one run has alone.
+    """Returns the number of equal values, the differences, and the names only one run has.
 
-    A number that one run lacks is a difference where that run has the same name before and after,
-    and not where the run ended earlier or does not log the name.
+    A missing value is a difference if the run has values of that name before and after it, and not
+    if the run ended earlier or does not log the name.
     """
     all_a, all_b = records.series(a.records), records.series(b.records)
     equal, differing = 0, []
@@ -133,17 +133,18 @@ def _compare_checkpoints(a: Run, b: Run) -> tuple[list[Checkpoint], list[ValueDi
         for step in sorted(set(a.checkpoints[stage]) & set(b.checkpoints[stage])):
             of_a, of_b = (_digests(run, stage, step) for run in (a, b))
             names = sorted(of_a.keys() | of_b.keys())
-            apart = [name for name in names if of_a.get(name) != of_b.get(name)]
-            saved.append(Checkpoint(stage, step, len(names) - len(apart), len(names)))
-            differing += [
+            leaves = [
                 ValueDifference(stage, step, f"checkpoint/{name}", (of_a.get(name), of_b.get(name)))
-                for name in apart
+                for name in names
+                if of_a.get(name) != of_b.get(name)
             ]
+            saved.append(Checkpoint(stage, step, len(names) - len(leaves), len(names)))
+            differing += leaves
     return saved, differing
 
 
 def _digests(run: Run, stage: str, step: int) -> dict[str, str]:
-    """Returns the SHA-256 of each leaf's dtype, shape and bytes, in C order."""
+    """Returns the SHA-256 of the dtype, shape and bytes (C order) of each leaf."""
     state = checkpoints.load(workdir.Workdir(pathlib.Path(run.name)).checkpoints(stage), step)
     return {
         name: hashlib.sha256(f"{x.dtype} {x.shape}\n".encode() + x.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The HTML page of a comparison, which needs no other file and no network."""
+"""The HTML page of a comparison, in one file."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,21 +13,20 @@ from vaegan_jax.report.page import Picture, as_uri
 from vaegan_jax.workdir import pictures_by_step
 
 Values = dict[tuple[str, str], dict[int, float]]
-"""The values of one run by (stage, name) and then by step."""
+"""Values of one run by (stage, name), then by step."""
 
 _PICTURES = (
-    ("gan", "samples", "Samples of the GAN (its running average)"),
+    ("gan", "samples", "Samples of the GAN (EMA of the generator)"),
     ("vae", "samples", "Samples of the VAE's decoder"),
-    ("vae", "reconstructions", "Held-out images and, below each row, their reconstructions"),
+    ("vae", "reconstructions", "Held-out images, with reconstructions below"),
 )
-_COSTS = {"images": "images seen, both stages", "seconds": "seconds of training, both stages"}
 
 
-def render(runs: Sequence[Run], found: Comparison) -> str:
-    """Returns the page; it reads the pictures of the runs.
+def render(runs: Sequence[Run], comparison: Comparison) -> str:
+    """Returns the page, with the pictures of the runs.
 
     Raises:
-      OSError: where a picture cannot be read.
+      OSError: if a picture cannot be read.
     """
     folders = [pathlib.Path(__file__).parent, pathlib.Path(plots.__file__).parent]
     environment = jinja2.Environment(
@@ -38,18 +37,18 @@ def render(runs: Sequence[Run], found: Comparison) -> str:
         lstrip_blocks=True,
     )
     by_name = {run.name: records.series(run.records) for run in runs}
-    groups = {group.letter: [by_name[name] for name in group.runs] for group in found.groups}
+    groups = {group.letter: [by_name[name] for name in group.runs] for group in comparison.groups}
     page: str = environment.get_template("comparison.html.jinja").render(
-        title=f"{len(found.runs)} runs compared",
-        sections=summary.sections(found),
-        pictures=_pictures(found.runs),
+        title=f"{len(comparison.runs)} runs compared",
+        sections=summary.sections(comparison),
+        pictures=_pictures(comparison.runs),
         plots=_plots(groups),
     )
     return page
 
 
 def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:
-    """Returns the newest pictures of all runs that have any, by caption."""
+    """Returns the newest pictures of each run, by caption."""
     shown = []
     for stage, name, caption in _PICTURES:
         pictures = []
@@ -63,14 +62,14 @@ def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:
 
 
 def _plots(groups: dict[str, list[Values]]) -> list[str]:
-    """Returns the distances of the curve and the learning curves."""
+    """Returns plots of the distances of the curve and of the learning curves."""
     drawn = []
     names = dict.fromkeys(name for runs in groups.values() for run in runs for _, name in run)
     for name in filter(records.is_distance, names):
         metric = name.removeprefix(CURVE)
-        for cost, unit in _COSTS.items():
-            lines = _lines(groups, TRAINED, name, cost)
-            drawn.append(plots.svg(lines, f"{metric} to held-out images", unit, metric))
+        lines = _lines(groups, TRAINED, name, f"{CURVE}images")
+        title = f"{metric} to held-out images"
+        drawn.append(plots.svg(lines, title, "images, both stages", metric))
     for stage in TRAINED:
         for _, unit, scalars, log in plots.LEARNING[stage]:
             for name in scalars:
@@ -83,17 +82,17 @@ def _plots(groups: dict[str, list[Values]]) -> list[str]:
 def _lines(
     groups: dict[str, list[Values]], stages: Sequence[str], name: str, cost: str = ""
 ) -> list[plots.Line]:
-    """Returns a line for each run and stage, by step or by a cost, in the colour of the group."""
+    """Returns one line per run and stage over steps or a `cost`, in the colour of the group."""
     lines: list[plots.Line] = []
     for index, (letter, runs) in enumerate(groups.items()):
-        label = letter  # of the first line of the group
-        # Every second group is dashed, so that an equal line below it is seen.
+        label = letter  # only the first line of a group has a label
+        # Every second group is dashed, so that equal lines are both visible.
         dashed = (index + index // len(plots.COLOURS)) % 2 == 1
         for run in runs:
-            spent = 0.0  # by the stages before
+            spent = 0.0  # cost of the previous stages
             for stage in stages:
                 values = run.get((stage, name), {})
-                costs = run.get((stage, CURVE + cost), {}) if cost else {x: x for x in values}
+                costs = run.get((stage, cost), {}) if cost else {x: x for x in values}
                 x = [spent + costs[step] for step in values if step in costs]
                 y = [values[step] for step in values if step in costs]
                 if x:

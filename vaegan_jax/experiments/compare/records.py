@@ -1,4 +1,4 @@
-"""Reads finished runs: their numbers as flat records, and the facts that these depend on."""
+"""Reads finished runs: their numbers as flat records, and the facts they depend on."""
 
 import dataclasses
 import json
@@ -16,9 +16,9 @@ TRAINED = ("vae", "gan")
 EVALUATION = "evaluation"
 STAGES = (*TRAINED, EVALUATION)
 CURVE = "curve/"
-"""Prefix of the names of the records of curve.jsonl."""
+"""Prefix of the names of records of curve.jsonl."""
 
-# What is compared elsewhere: copies of the config, numbers, times.
+# Copies of the config, and numbers and times, which are compared separately.
 _NOT_FACTS = {
     workdir.ENVIRONMENT: ("config_sha256", "seed", "data_sha256"),
     workdir.NUMBERS: ("numbers", "findings", "seconds", "seed", "checkpoints"),
@@ -31,9 +31,9 @@ class Record(NamedTuple):
     Attributes:
       run: the run's folder.
       stage: one of `STAGES`.
-      step: of training; in an evaluation, of the checkpoint that was evaluated.
+      step: of training; for an evaluation, of the evaluated checkpoint.
       name: such as "loss", "curve/fd_pixels" or "gan_samples/held_out/fd_pixels".
-      value: NaN where numbers.json holds null, which it does for any value that is not finite.
+      value: NaN for null in numbers.json, which stands for any value that is not finite.
     """
 
     run: str
@@ -45,15 +45,15 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run's folder holds; what is missing is empty.
+    """The contents of a run's folder.
 
     Attributes:
       name: the folder.
-      facts: config.json, data.json, run.json and the settings in numbers.json, each flattened, by
-        file name. A field of the config that is newer than the run has today's default.
+      facts: config.json, data.json, run.json and the settings of numbers.json by file name, each
+        flattened. Fields of the config that are newer than the run have their defaults.
       records: all numbers, in the order of their files.
-      checkpoints: the saved steps by stage.
-      notes: what is missing or was left out, a sentence each.
+      checkpoints: steps by stage.
+      notes: sentences on missing or skipped data.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class FactDifference:
-    """A fact in which runs differ: a value for each run, None where a run does not have it."""
+    """A fact in which runs differ: one value per run, None if missing."""
 
     file: str
     name: str
@@ -78,10 +78,10 @@ class FactDifference:
 
 
 def read(path: pathlib.Path) -> Run:
-    """Reads a run's folder, of this version or an older one, without its lock and without writing.
+    """Reads the folder of a run of this or an older version, without locking it.
 
     Raises:
-      UserError: where it holds no run, or a file of it is damaged.
+      UserError: if it has no run, or a damaged file.
     """
     try:
         return _read(path)
@@ -90,17 +90,17 @@ def read(path: pathlib.Path) -> Run:
 
 
 def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
-    """Returns the facts in which runs differ; of a run that lacks a file nothing is known."""
-    found: list[FactDifference] = []
+    """Returns the facts in which runs differ, ignoring runs without the file of the fact."""
+    result: list[FactDifference] = []
     for file in dict.fromkeys(file for run in runs for file in run.facts):
         for name in dict.fromkeys(name for run in runs for name in run.facts.get(file, {})):
             known = {json.dumps(run.facts[file].get(name)) for run in runs if file in run.facts}
             values = [run.facts.get(file, {}).get(name) for run in runs]
-            # Such as "environment.cpu" of an evaluation and "cpu" of the run.
-            is_copy = any(name.endswith(f".{x.name}") and x.values == values for x in found)
+            # "environment.cpu" of the evaluation is a copy of "cpu" of the run.
+            is_copy = any(name.endswith(f".{x.name}") and x.values == values for x in result)
             if len(known) > 1 and not is_copy:
-                found.append(FactDifference(file, name, values))
-    return found
+                result.append(FactDifference(file, name, values))
+    return result
 
 
 def is_trained_by(field: str) -> bool:
@@ -125,12 +125,12 @@ def series(found: Iterable[Record]) -> dict[tuple[str, str], dict[int, float]]:
 
 
 def _read(path: pathlib.Path) -> Run:
-    # Not `open_workdir`, which takes the lock and requires a config that this version can run.
+    # `open_workdir` would lock the folder and require a valid config.
     folder = workdir.Workdir(path)
     names = (workdir.CONFIG, workdir.DATA, workdir.ENVIRONMENT, workdir.NUMBERS)
-    files = {name: found for name in names if (found := _object(folder, name)) is not None}
+    files = {name: tree for name in names if (tree := _object(folder, name)) is not None}
     if workdir.CONFIG not in files:
-        raise UserError(f"{path} holds no run: name a folder that has a {workdir.CONFIG}.")
+        raise UserError(f"{path} is not a run: name a folder with a {workdir.CONFIG}.")
     defaults = json.dumps({name: field.default for name, field in configuration.FIELDS.items()})
     files[workdir.CONFIG] = json.loads(defaults) | migrations.migrate(files[workdir.CONFIG])
     facts = {
@@ -146,12 +146,12 @@ def _read(path: pathlib.Path) -> Run:
         *_evaluation(path, files.get(workdir.NUMBERS)),
     ]
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
-    there = {name: name in files for name in names} | {
+    available = {name: name in files for name in names} | {
         workdir.METRICS: bool(numbers),
         workdir.CURVE: bool(curve),
         "checkpoints": any(steps.values()),
     }
-    notes += [f"{path} has no {name}." for name, is_there in there.items() if not is_there]
+    notes += [f"{path} has no {name}." for name, exists in available.items() if not exists]
     notes += _early_ends(path, facts[workdir.CONFIG], metrics)
     return Run(str(path), facts, records, steps, notes)
 
@@ -165,11 +165,11 @@ def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns ``{"packages.jax": "0.10", ...}`` for nested mappings."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         is_tree = isinstance(value, dict)
-        found |= _flatten(value, f"{prefix}{name}.") if is_tree else {f"{prefix}{name}": value}
-    return found
+        flat |= _flatten(value, f"{prefix}{name}.") if is_tree else {f"{prefix}{name}": value}
+    return flat
 
 
 def _lines(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -204,23 +204,23 @@ def _evaluation(path: pathlib.Path, evaluation: dict[str, Any] | None) -> Iterat
             name = f"{subject}/{against or 'alone'}/{metric}"
             yield Record(str(path), EVALUATION, step, name, value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path / workdir.NUMBERS, "it holds no list of numbers") from error
+        raise _damaged(path / workdir.NUMBERS, "no list of numbers") from error
 
 
 def _early_ends(
     path: pathlib.Path, config: dict[str, Any], metrics: Sequence[dict[str, Any]]
 ) -> Iterator[str]:
-    """Yields sentences on stages that ended before the last step of the config, or not finite."""
+    """Yields sentences on stages that ended early, or with values that are not finite."""
     for stage in TRAINED:
         lines = [line for line in metrics if line["stage"] == stage]
         last = max((line["step"] for line in lines if "trouble" not in line), default=None)
-        wanted = config.get(f"{stage}.steps")
-        if last is not None and isinstance(wanted, int) and last < wanted:
-            yield f"{path} ended at {stage} step {last} of {wanted}."
+        steps = config.get(f"{stage}.steps")
+        if last is not None and isinstance(steps, int) and last < steps:
+            yield f"{path} ended at {stage} step {last} of {steps}."
         for line in lines:
             if line.get("trouble") == monitor.NOT_FINITE:
                 yield f"{path} had a value that is not finite at {stage} step {line['step']}."
 
 
 def _damaged(path: pathlib.Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}): restore it, or leave this run out.")
+    return UserError(f"{path} is damaged ({why}): restore the file, or omit this run.")

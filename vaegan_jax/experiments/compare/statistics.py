@@ -1,4 +1,4 @@
-"""A table of final numbers: means over seeds, and differences paired by seed, with t intervals."""
+"""Final numbers of groups of runs: means over seeds and paired differences, with t intervals."""
 
 import dataclasses
 import json
@@ -16,19 +16,19 @@ from vaegan_jax.experiments.compare.records import Run
 
 CONFIDENCE = 0.95
 
-# The numbers do not depend on how often the curve is measured, nor on where a file lies.
+# Fields that do not distinguish groups.
 _FREE = ("seed", "evaluation.curve_every", "evaluation.weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one config, evaluation included, and one set of images, which differ in the seed.
+    """Runs that differ in the seed only: same config, evaluation settings and images.
 
     Attributes:
-      letter: its short name.
-      fields: in which it differs from other groups, with "images" for their digest.
-      runs: the folders.
-      seeds: one for each run.
+      letter: short name.
+      fields: those in which groups differ; "images" is the digest of the data.
+      runs: folders.
+      seeds: one per run.
     """
 
     letter: str
@@ -42,14 +42,12 @@ class Interval:
     """A mean over runs, or over pairs of runs, with its confidence interval.
 
     Attributes:
-      n: how many values are finite.
-      not_finite: how many are not, and do not count.
-      mean: of the finite values, None where there are none.
-      half_width: the interval is `mean` ± this; None for fewer than two values.
+      n: number of finite values; others are ignored.
+      mean: of the finite values, None if there are none.
+      half_width: half the width of the interval; None for fewer than two values.
     """
 
     n: int
-    not_finite: int
     mean: float | None
     half_width: float | None
 
@@ -59,11 +57,11 @@ class Row:
     """One number of all groups.
 
     Attributes:
-      name: "gan_samples/held_out/fd_pixels", or for a curve's last value
-        "gan_samples/curve/fd_pixels".
-      means: one for each group.
-      differences: one for each group but the first: its values minus the first group's, over the
-        pairs of runs of one seed.
+      name: such as "gan_samples/held_out/fd_pixels", or "gan_samples/curve/fd_pixels" for the last
+        value of a curve.
+      means: one per group.
+      differences: for each group after the first: its values minus those of the first group, over
+        runs of the same seed.
     """
 
     name: str
@@ -79,15 +77,14 @@ def interval(values: Sequence[float]) -> Interval:
     if n > 1:
         quantile = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
         half_width = float(quantile * scipy.stats.sem(finite))
-    return Interval(n, len(values) - n, float(np.mean(finite)) if n else None, half_width)
+    return Interval(n, float(np.mean(finite)) if n else None, half_width)
 
 
 def group(runs: Sequence[Run]) -> tuple[list[list[Run]], list[tuple[Run, Run]]]:
-    """Groups runs that differ in the seed alone.
+    """Groups runs that differ in the seed only.
 
     Returns:
-      The groups, each with one run for each seed, and the pairs (run in a group, run left out
-      because it has the same seed).
+      The groups, with one run per seed, and pairs (run in a group, omitted run of the same seed).
     """
     groups: dict[str, dict[Any, Run]] = {}
     repeats = []
@@ -100,54 +97,54 @@ def group(runs: Sequence[Run]) -> tuple[list[list[Run]], list[tuple[Run, Run]]]:
 
 
 def describe(groups: Sequence[Sequence[Run]]) -> list[Group]:
-    """Names groups of runs by letters, and finds the fields in which they differ."""
+    """Names groups by letters, and finds the fields in which they differ."""
     letters = [*string.ascii_uppercase, *(f"G{i + 1}" for i in range(26, len(groups)))]
     identities = [_identity(runs[0]) for runs in groups]
     names = sorted({name for identity in identities for name in identity})
-    apart = [n for n in names if len({json.dumps(each.get(n)) for each in identities}) > 1]
-    found = []
+    differing = [n for n in names if len({json.dumps(each.get(n)) for each in identities}) > 1]
+    result = []
     for letter, runs, identity in zip(letters, groups, identities, strict=False):
-        fields = {name: identity.get(name) for name in apart}
+        fields = {name: identity.get(name) for name in differing}
         seeds = [run.config["seed"] for run in runs]
-        found.append(Group(letter, fields, [run.name for run in runs], seeds))
-    return found
+        result.append(Group(letter, fields, [run.name for run in runs], seeds))
+    return result
 
 
 def table(groups: Sequence[Mapping[Any, Run]]) -> list[Row]:
     """Compares the final numbers of groups of runs.
 
     Args:
-      groups: the runs of each by a key; the runs of two groups that have the same key are a pair.
+      groups: for each group, runs by a key; runs with the same key are paired.
     """
     values = {run.name: final_values(run) for members in groups for run in members.values()}
     rows = []
     for name in dict.fromkeys(name for of_run in values.values() for name in of_run):
-        found = [
+        by_group = [
             {key: values[run.name][name] for key, run in of.items() if name in values[run.name]}
             for of in groups
         ]
-        first, *others = found
+        first, *others = by_group
         differences = [
             interval([other[key] - first[key] for key in other if key in first]) for other in others
         ]
-        means = [interval(list(members.values())) for members in found]
+        means = [interval(list(members.values())) for members in by_group]
         rows.append(Row(name, means, differences))
     return rows
 
 
 def final_values(run: Run) -> dict[str, float]:
     """Returns the numbers of the evaluation and the last distances of the curve, by name."""
-    found = {}
+    values = {}
     for record in run.records:
         if record.stage == records.EVALUATION:
-            found[record.name] = record.value
+            values[record.name] = record.value
         elif records.is_distance(record.name):
-            found[f"{record.stage}_samples/{record.name}"] = record.value
-    return found
+            values[f"{record.stage}_samples/{record.name}"] = record.value
+    return values
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Returns what the runs of a group have in common: all that their numbers depend on."""
+    """Returns what all runs of a group share: the inputs of their numbers except the seed."""
     fields = {
         name: value
         for name, value in run.config.items()

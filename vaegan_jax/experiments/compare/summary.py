@@ -1,4 +1,4 @@
-"""The comparison of two or more runs, as text, as JSON and as the sections of a page."""
+"""The comparison of two or more runs as text, JSON and sections of a page."""
 
 import dataclasses
 import json
@@ -14,13 +14,12 @@ from vaegan_jax.experiments.compare.statistics import Group, Interval, Row
 from vaegan_jax.report.tables import SUBJECTS, Table, lay_out
 
 _EXPLANATION = (
-    f"Brackets hold the {statistics.CONFIDENCE:.0%} t interval of a mean over seeds: how far it "
-    "may move with other seeds, not the sampling error of one evaluation. Differences are paired "
-    "by seed. A difference is not resolved where its interval contains 0; after ± stands how large "
-    "it would have to be, given this spread over this many seeds. There is no correction for the "
-    "number of rows."
+    f"Brackets: {statistics.CONFIDENCE:.0%} t interval of the mean over seeds, which does not "
+    "include the sampling error of an evaluation. Differences are paired by seed. A difference is "
+    "not resolved if its interval contains 0; the number after ± is the smallest difference that "
+    "would be resolved with this spread. There is no correction for multiple comparisons."
 )
-_ONE_RUN_EACH = "One run each: a difference may be no larger than between two seeds."
+_ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
 _AGAINST = {
     "held_out": "against held-out images",
     "train": "against training images",
@@ -34,14 +33,14 @@ _MAX_CHARACTERS = 60
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How runs compare.
+    """The comparison of runs.
 
     Attributes:
-      groups: of two runs, each is one; more are grouped if they differ in the seed alone.
-      identity: of two runs.
-      facts: in which the runs differ; of more than two, without what distinguishes the groups.
-      rows: the final numbers.
-      notes: what is missing, left out or not finite, a sentence each.
+      groups: each of two runs, or groups of more runs that differ in the seed only.
+      identity: of two runs, else None.
+      facts: in which the runs differ; for more than two, without the inputs of training.
+      rows: final numbers.
+      notes: sentences on missing, omitted and non-finite data.
     """
 
     groups: list[Group]
@@ -52,7 +51,7 @@ class Comparison:
 
     @property
     def runs(self) -> dict[str, str]:
-        """The folders by a short name: the letter of the group, and the seed if it has several."""
+        """The folders by short name: the group's letter, with the seed if it has several runs."""
         return {
             f"{group.letter}/{seed}" if len(group.runs) > 1 else group.letter: run
             for group in self.groups
@@ -66,7 +65,7 @@ class Comparison:
 
 
 class Section(NamedTuple):
-    """A part of the text and of the page: paragraphs, and tables of words or of numbers."""
+    """A section: paragraphs, and tables of text or of numbers."""
 
     title: str
     lines: Sequence[str] = ()
@@ -75,108 +74,110 @@ class Section(NamedTuple):
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compares two runs bit for bit, or more by groups; both by their final numbers.
+    """Compares the final numbers of runs, and two runs bit for bit.
 
     Raises:
-      UserError: where a checkpoint is damaged, or there is nothing to compare.
+      UserError: if a checkpoint is damaged, or there is nothing to compare.
     """
     notes = [note for run in runs for note in run.notes]
-    found = None
+    verdict = result = None
     if len(runs) == 2:
-        found = identity.compare_bits(*runs)
+        result = identity.compare_bits(*runs)
+        verdict = result.verdict
         groups = [[run] for run in runs]
         rows = statistics.table([{"": run} for run in runs])
         facts = records.differing_facts(runs)
     else:
         groups, repeats = statistics.group(runs)
         for run, again in repeats:
-            verdict = identity.compare_bits(run, again).verdict
-            notes.append(f"{again.name} repeats {run.name} ({verdict}) and is left out.")
+            repeated = identity.compare_bits(run, again).verdict
+            notes.append(f"{again.name} repeats {run.name} ({repeated}) and is omitted.")
         runs = [run for members in groups for run in members]
         rows = statistics.table([{run.config["seed"]: run for run in of} for of in groups])
         facts = [fact for fact in records.differing_facts(runs) if not identity.is_cause(fact)]
-    if not rows if found is None else found.verdict == identity.NOTHING_SHARED:
+    if verdict == identity.NOTHING_SHARED or (verdict is None and not rows):
         raise UserError(
-            "These runs share nothing to compare: train them further, or evaluate each with "
-            "`vaegan evaluate RUN`."
+            "These runs share no values: train them further, or evaluate each with `vaegan "
+            "evaluate RUN`."
         )
     for run in runs:
         bad = [name for name, x in statistics.final_values(run).items() if not math.isfinite(x)]
         notes += [f"{run.name}: not finite: {_named(bad)}."] if bad else []
-    return Comparison(statistics.describe(groups), found, facts, rows, notes)
+    return Comparison(statistics.describe(groups), result, facts, rows, notes)
 
 
-def as_json(found: Comparison) -> str:
-    """Returns all of a comparison as JSON; values that are not finite are texts such as "NaN"."""
-    plain = json.dumps(dataclasses.asdict(found))
+def as_json(comparison: Comparison) -> str:
+    """Returns a comparison as JSON, with non-finite values as strings such as "NaN"."""
+    plain = json.dumps(dataclasses.asdict(comparison))
     return json.dumps(json.loads(plain, parse_constant=str), indent=1)
 
 
-def as_text(found: Comparison) -> str:
+def as_text(comparison: Comparison) -> str:
     """Returns a comparison for a terminal."""
     lines: list[str] = []
-    for section in sections(found):
+    for section in sections(comparison):
         lines += section.lines
         lines += [line for table in section.tables for line in lay_out(table)]
     return "\n".join(lines)
 
 
-def sections(found: Comparison) -> list[Section]:
-    """Returns the parts of a comparison in the order in which they are shown."""
-    configs = [{"seed": seed} | group.fields for group in found.groups for seed in group.seeds]
+def sections(comparison: Comparison) -> list[Section]:
+    """Returns the sections of a comparison."""
+    configs = [{"seed": seed} | group.fields for group in comparison.groups for seed in group.seeds]
     rows = [
         [*item, ", ".join(f"{name}={_value(value)}" for name, value in config.items())]
-        for item, config in zip(found.runs.items(), configs, strict=True)
+        for item, config in zip(comparison.runs.items(), configs, strict=True)
     ]
     shown = [Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])]
-    verdict = found.identity.verdict if found.identity else None
-    if found.identity is not None:
-        shown.append(Section("Verdict", list(_verdict(found.identity))))
-    if found.facts:
-        title = "Likely reasons" if verdict == identity.DIFFERENT else "Recorded facts that differ"
-        rows = [[each.file, each.name, _spread(each.values, [*found.runs])] for each in found.facts]
+    verdict = comparison.identity.verdict if comparison.identity else None
+    if comparison.identity is not None:
+        shown.append(Section("Verdict", list(_verdict(comparison.identity))))
+    if comparison.facts:
+        title = "Likely causes" if verdict == identity.DIFFERENT else "Recorded facts that differ"
+        rows = [
+            [each.file, each.name, _spread(each.values, [*comparison.runs])]
+            for each in comparison.facts
+        ]
         tables = [Table(title, ["file", "fact", "values"], rows)]
         shown.append(Section("Facts", tables=tables))
     elif verdict == identity.DIFFERENT:
-        shown.append(Section("Facts", ["No recorded fact differs, so the reason is not known."]))
-    if found.notes:
-        shown.append(Section("Notes", found.notes))
-    if found.rows and verdict != identity.IDENTICAL:
+        shown.append(Section("Facts", ["No recorded fact differs: the cause is unknown."]))
+    if comparison.notes:
+        shown.append(Section("Notes", comparison.notes))
+    if comparison.rows and verdict != identity.IDENTICAL:
         line = _ONE_RUN_EACH if verdict else _EXPLANATION
-        shown.append(Section("Final numbers", [line], _number_tables(found), is_numeric=True))
+        shown.append(Section("Final numbers", [line], _number_tables(comparison), is_numeric=True))
     return shown
 
 
-def _verdict(found: Identity) -> Iterator[str]:
-    """Yields the result of a comparison of two runs in a few lines."""
-    yield (
-        f"Verdict: {found.verdict}; {found.equal} of {found.numbers} numbers are equal to the last "
-        "bit."
-    )
-    if found.first:
-        first, *others = found.first
+def _verdict(result: Identity) -> Iterator[str]:
+    """Yields lines on the identity of two runs."""
+    equal = f"{result.equal} of {result.numbers} numbers are bit-identical"
+    yield f"Verdict: {result.verdict}; {equal}."
+    if result.first:
+        first, *others = result.first
         also = f"; also {_named([value.name for value in others])}" if others else ""
         values = " and ".join(map(_value, first.values))
         yield f"First difference: {first.stage} step {first.step}, {first.name}: {values}{also}"
-    elif found.verdict == identity.DIFFERENT:
+    elif result.verdict == identity.DIFFERENT:
         yield "Only the config or the images differ."
-    for saved in found.checkpoints:
+    for saved in result.checkpoints:
         yield f"Checkpoint {saved.stage} {saved.step}: {saved.equal} of {saved.leaves} leaves equal"
-    for letter, names in zip("AB", found.only, strict=True):
+    for letter, names in zip("AB", result.only, strict=True):
         if names:
-            yield f"Only in {letter}, or further there: {_named(names)}"
+            yield f"Only in {letter}, or for more steps: {_named(names)}"
 
 
-def _number_tables(found: Comparison) -> list[Table]:
-    """Returns the final numbers, a table for each subject and what it is compared with."""
-    first, *others = found.groups
-    sizes = [len(group.runs) for group in found.groups]
-    is_pair = found.identity is not None
+def _number_tables(comparison: Comparison) -> list[Table]:
+    """Returns one table per subject and reference."""
+    first, *others = comparison.groups
+    sizes = [len(group.runs) for group in comparison.groups]
+    is_pair = comparison.identity is not None
     pairs = [1 if is_pair else len({*first.seeds} & {*group.seeds}) for group in others]
-    columns = [f"{group.letter}, n={n}" for group, n in zip(found.groups, sizes, strict=True)]
+    columns = [f"{group.letter}, n={n}" for group, n in zip(comparison.groups, sizes, strict=True)]
     columns += [f"{g.letter} - A, n={n}" for g, n in zip(others, pairs, strict=True)]
     tables: dict[str, list[list[str]]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         subject, against, metric = row.name.split("/", 2)
         title = f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
         cells = [_cell(mean, n) for mean, n in zip(row.means, sizes, strict=True)]
@@ -185,24 +186,24 @@ def _number_tables(found: Comparison) -> list[Table]:
     return [Table(title, ["", *columns], tables[title]) for title in sorted(tables)]
 
 
-def _cell(found: Interval, size: int, sign: str = "") -> str:
-    """Returns ``mean [low, high]``, and n where it is not `size`; with a sign, of a difference."""
-    if found.mean is None:
-        return "not finite" if found.not_finite else "-"
-    half_width = found.half_width
-    cell = _number(found.mean, half_width, sign)
+def _cell(interval: Interval, size: int, sign: str = "") -> str:
+    """Returns ``mean [low, high]``, with n if it is not `size`; with a sign for a difference."""
+    if interval.mean is None:
+        return "-"
+    half_width = interval.half_width
+    cell = _number(interval.mean, half_width, sign)
     if half_width is not None:
-        low, high = found.mean - half_width, found.mean + half_width
+        low, high = interval.mean - half_width, interval.mean + half_width
         cell += f" [{_number(low, half_width)}, {_number(high, half_width)}]"
-    if sign and not found.mean and not half_width:
+    if sign and not interval.mean and not half_width:
         cell = "equal"
-    elif sign and half_width is not None and abs(found.mean) <= half_width:
+    elif sign and half_width is not None and abs(interval.mean) <= half_width:
         cell += f" not resolved (±{_number(half_width)})"
-    return cell + ("" if found.n == size else f" (n={found.n})")
+    return cell + ("" if interval.n == size else f" (n={interval.n})")
 
 
 def _number(value: float, half_width: float | None = None, sign: str = "") -> str:
-    """Returns a number to two digits of the half width of its interval, or to three digits."""
+    """Rounds to two digits of the half width of the interval, or to three digits."""
     decimals = 1 - math.floor(math.log10(half_width)) if half_width else 9
     if decimals < 9:
         return f"{value:{sign}z.{max(0, decimals)}f}"
@@ -210,7 +211,7 @@ def _number(value: float, half_width: float | None = None, sign: str = "") -> st
 
 
 def _spread(values: Sequence[Any], labels: Sequence[str]) -> str:
-    """Returns the different values, each with the runs that have it."""
+    """Returns the distinct values, each with its runs."""
     runs: dict[str, tuple[Any, list[str]]] = {}
     for value, label in zip(values, labels, strict=True):
         runs.setdefault(repr(value), (value, []))[1].append(label)

@@ -1,5 +1,0 @@
-"""`vaegan explore`, which `explorer.command` does."""
-
-from vaegan_jax.explorer.command import explore
-
-__all__ = ["explore"]

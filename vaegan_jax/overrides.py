@@ -1,0 +1,46 @@
+"""The parser of FIELD=VALUE, as sweeps and ``vaegan evaluate --set`` take it."""
+
+import ast
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vaegan_jax import config as configuration
+from vaegan_jax.errors import UserError
+
+
+def set_field(config: ConfigDict, override: str) -> str:
+    """Sets one field of a config in place.
+
+    The value is a Python literal or plain text: ``gan.steps=900``, ``data.image_size=(32, 48)``,
+    ``transfer.generator=scratch``. `config.check` checks its range.
+
+    Returns:
+      The field's name.
+
+    Raises:
+      UserError: if there is no such field, or the value has another type than the field.
+    """
+    field, equals, text = (part.strip() for part in override.partition("="))
+    if not equals:
+        raise UserError(f"{override.strip()!r} does not set a field: write FIELD=VALUE.")
+    if field not in configuration.FIELDS:
+        raise configuration.unknown_field(field)
+    default = configuration.FIELDS[field].default
+    value = _literal(text)
+    if isinstance(default, str) and not isinstance(value, str):
+        value = text
+    try:
+        config.update_from_flattened_dict({field: value})
+    except TypeError as error:
+        raise UserError(
+            f"{field} cannot be {text!r}: set a value of the same type as the default, {default!r}."
+        ) from error
+    return field
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
