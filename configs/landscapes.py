@@ -1,4 +1,4 @@
-"""Landscape images at 64x96, such as Kaggle's landscape-pictures, read directly from the zip.
+"""Landscape images at 64x96, such as the landscape-pictures of Kaggle, read from their zip.
 
 python launch.py --config configs/landscapes.py --config.data.path=archive.zip --workdir ...
 """

@@ -1,4 +1,4 @@
-"""The original GAN of 2014, to show its failures: minimax loss, no penalty, random weights."""
+"""The original GAN of 2014, to show its failures: minimax loss, no penalty, no pre-training."""
 
 from ml_collections import ConfigDict
 
