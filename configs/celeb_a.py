@@ -1,4 +1,4 @@
-"""CelebA through TFDS: aligned photographs of faces, 218x178, at 64x64."""
+"""CelebA from TFDS: aligned photographs of faces, 218x178, resized to 64x64."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 through TFDS: 32x32, the official training split."""
+"""CIFAR-10 from TFDS: 32x32, the official training split."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The embedded comic faces at base width 64, for a GPU or a TPU; not run to its end yet."""
+"""The bundled comic faces at base width 64, for a GPU or a TPU; not yet run to the end."""
 
 from ml_collections import ConfigDict
 

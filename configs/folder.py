@@ -1,4 +1,4 @@
-"""Your own images: ``--config.data.path=`` names a folder or a zip."""
+"""Your own images: set ``--config.data.path=`` to a folder or a zip."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ from vaegan_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "folder"
-    config.data.path = ""  # to be named on the command line
+    config.data.path = ""  # set this on the command line
     config.data.flip = True
     config.model.base_width = 32
     config.vae.steps = 2_000

@@ -1,4 +1,4 @@
-"""Wide pictures, 64x96, such as Kaggle's landscape-pictures, read straight from the zip.
+"""Landscape images at 64x96, such as the landscape-pictures of Kaggle, read from their zip.
 
 python launch.py --config configs/landscapes.py --config.data.path=archive.zip --workdir ...
 """
@@ -11,7 +11,7 @@ from vaegan_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "folder"
-    config.data.path = ""  # to be named on the command line
+    config.data.path = ""  # set this on the command line
     config.data.image_size = (64, 96)
     config.data.flip = True
     config.vae.steps = 5_000

@@ -1,4 +1,4 @@
-"""The GAN of 2014: the minimax loss, no penalty, random weights. To see its troubles."""
+"""The original GAN of 2014, to show its failures: minimax loss, no penalty, no pre-training."""
 
 from ml_collections import ConfigDict
 

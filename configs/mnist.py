@@ -1,4 +1,4 @@
-"""MNIST through TFDS: grey, 28x28 made 32x32, the official training split."""
+"""MNIST from TFDS: greyscale, 28x28 resized to 32x32, the official training split."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The model of comic faces that comes with the package: small networks, hours on two cores."""
+"""The bundled pretrained model of comic faces: small networks, hours on two cores."""
 
 from ml_collections import ConfigDict
 

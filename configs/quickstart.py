@@ -1,4 +1,4 @@
-"""Faces in minutes on a CPU: the embedded comic faces, small networks."""
+"""Comic faces in minutes on a CPU: the bundled images, small networks."""
 
 from ml_collections import ConfigDict
 
@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.model.base_width = 32
     config.vae.steps = 600
-    # Small batches and large learning rates, chosen by eye for a run of a few minutes.
+    # Small batches and high learning rates, chosen by eye for a run of a few minutes.
     config.gan.steps = 1_400
     config.gan.batch_size = 32
     config.gan.generator_learning_rate = 1e-3
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.training.log_every = 50
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
-    # A minute, where the default takes many.
+    # About a minute; the defaults take many.
     config.evaluation.samples = 1_000
     config.evaluation.max_reference_images = 1_000
     config.evaluation.path_samples = 100

@@ -1,6 +1,6 @@
-"""Relativistic pairs with R1 and R2, the setting of Huang et al. 2024, arXiv 2501.05441.
+"""The relativistic loss with R1 and R2 of Huang et al. 2024, arXiv 2501.05441.
 
-Their loss and penalties on this project's networks, at quickstart size.
+It uses their loss and penalties, but this project's networks, at quickstart size.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The smallest run that goes through everything: about a minute, for tests. Not for pictures."""
+"""The smallest run that exercises every stage: about a minute, for tests, not for good images."""
 
 from ml_collections import ConfigDict
 

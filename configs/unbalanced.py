@@ -1,7 +1,7 @@
-"""The idea of Ham et al. 2020, arXiv 2002.02112, with plain losses: a VAE's decoder, then a GAN.
+"""A GAN initialised from a VAE's decoder, as in Ham et al. 2020, arXiv 2002.02112.
 
-Quickstart size. Like the paper: no penalty, no warm-up of the
-discriminator, the decoder as it is.
+As in the paper, there is no penalty and no warm-up of the discriminator, and the decoder is
+transferred unchanged. Quickstart size.
 """
 
 from ml_collections import ConfigDict
