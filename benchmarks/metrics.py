@@ -32,7 +32,7 @@ def parity() -> None:
     expected = json.loads((FIXTURE / "parity.json").read_text())
     with np.load(FIXTURE / "parity.npz") as file:
         arrays = dict(file)
-    print("\n| features | metric | library | ours | difference |\n|---|---|---|---|---|")
+    print("\n| features | metric | library | this package | difference |\n|---|---|---|---|---|")
     for name, case in sorted(expected["cases"].items()):
         real, fake = arrays[f"{name}/real"], arrays[f"{name}/fake"]
         n = case["kid"]["n"]
