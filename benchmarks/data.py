@@ -1,10 +1,10 @@
-"""What data costs: preparation, the second start, and streaming against the appetite of training.
+"""Throughput of data preparation and streaming, the time of a second start, and memory.
 
     python benchmarks/data.py
 
-Photographs are stood in for by smooth noise of 640x480 as JPEG, in a temporary folder. The set
-that is streamed is made of numbers and several times larger than the limit above which sets are
-streamed, so that its resident set size (Linux: /proc) shows what streaming holds in memory.
+Preparation is timed with 640x480 JPEGs of smooth noise in a temporary folder. Streaming is timed
+with a synthetic data set several times larger than the limit for streaming, so that the resident
+set size (Linux: /proc) shows the memory that streaming needs.
 """
 
 import argparse
@@ -30,17 +30,17 @@ BATCH = 64
 
 
 def write_photographs(folder: pathlib.Path, count: int) -> None:
-    """Writes JPEGs of 640x480 that compress about as photographs do."""
+    """Writes 640x480 JPEGs that compress about as well as photographs."""
     rng = np.random.default_rng(0)
-    for number in range(count):
+    for index in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3)).astype(np.uint8))
         pixels = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC), np.int16)
         pixels = np.clip(pixels + rng.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:05}.jpg", quality=90)
+        Image.fromarray(pixels).save(folder / f"{index:05}.jpg", quality=90)
 
 
 def prepare_photographs(count: int) -> None:
-    """Prints images a second of preparation by one thread and by all, and the second start."""
+    """Prints images/s of preparation, with one thread and with all, and the second start's time."""
     with tempfile.TemporaryDirectory() as temporary:
         root = pathlib.Path(temporary)
         (root / "photographs").mkdir()
@@ -49,7 +49,7 @@ def prepare_photographs(count: int) -> None:
         config = configuration.default_config()
         config.data.name, config.data.path = "folder", str(root / "photographs")
         config.data.directory = str(root / "prepared")
-        print(f"\n{count} JPEGs of 640x480 and {size / 1e3:.0f} kB made 64x64")
+        print(f"\n{count} 640x480 JPEGs of {size / 1e3:.0f} kB, resized to 64x64")
         for workers in (1, os.cpu_count() or 1):
             config.data.workers = workers
             began = time.perf_counter()
@@ -59,43 +59,43 @@ def prepare_photographs(count: int) -> None:
             if workers > 1:
                 break
             shutil.rmtree(root / "prepared")
-        again = []
+        times = []
         for _ in range(3):
             began = time.perf_counter()
             images.load(config.data)
-            again.append(time.perf_counter() - began)
-        print(f"second start: {statistics.median(again):.2f} s")
+            times.append(time.perf_counter() - began)
+        print(f"second start: {statistics.median(times):.2f} s")
 
 
-def numbered(count: int, side: int) -> sources.Source:
-    """Returns a source whose images are made of their numbers, so that no disk holds them."""
+def synthetic_source(count: int, side: int) -> sources.Source:
+    """Returns a source whose images are computed from their indices instead of read from disk."""
     base = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
 
-    def read(number: int) -> bytes:
+    def read(index: int) -> bytes:
         file = io.BytesIO()
-        Image.fromarray(base ^ np.uint8(number % 256)).save(file, "BMP")
+        Image.fromarray(base ^ np.uint8(index % 256)).save(file, "BMP")
         return file.getvalue()
 
-    names = [str(number) for number in range(count)]
-    return sources.Source("numbers", names, f"{count}", read, [])
+    names = [str(index) for index in range(count)]
+    return sources.Source("synthetic", names, f"{count}", read, [])
 
 
-def prepare_numbered(count: int, side: int, directory: str) -> preparation.Prepared:
-    """Prepares the numbered images, or finds them prepared."""
+def prepare_synthetic(count: int, side: int, directory: str) -> preparation.Prepared:
+    """Returns the prepared synthetic images; prepares them on first use."""
     settings = preprocessing.Settings(side, side)
-    return preparation.prepare(numbered(count, side), settings, directory, 2, 0.0)
+    return preparation.prepare(synthetic_source(count, side), settings, directory, 2, 0.0)
 
 
 def stream(count: int, side: int, limit_mb: float) -> None:
-    """Prints images a second of streaming alone, and memory after each of three epochs."""
+    """Prints images/s of streaming without training, and memory after each of three epochs."""
     with tempfile.TemporaryDirectory() as directory:
-        # In a process of its own, so that what preparing held does not count here.
+        # In a separate process, so that the memory of the preparation is not counted.
         process = multiprocessing.get_context("spawn").Process(
-            target=prepare_numbered, args=(count, side, directory)
+            target=prepare_synthetic, args=(count, side, directory)
         )
         process.start()
         process.join()
-        prepared = prepare_numbered(count, side, directory)
+        prepared = prepare_synthetic(count, side, directory)
         split = images.Split(prepared, np.arange(count), (side, side, 3))
         print(
             f"\n{count} images of {side}x{side}, {split.nbytes / 1e6:.0f} MB, streamed "
@@ -108,8 +108,7 @@ def stream(count: int, side: int, limit_mb: float) -> None:
         print(f"resident set size before: {before:.0f} MB")
         step = 0
         for epoch in range(3):
-            began, last = time.perf_counter(), (epoch + 1) * (count // BATCH)
-            first = step
+            began, first, last = time.perf_counter(), step, (epoch + 1) * (count // BATCH)
             while step < last:
                 step += len(source.serve(step, last - step).indices)
                 source.prefetch()
@@ -120,15 +119,15 @@ def stream(count: int, side: int, limit_mb: float) -> None:
             )
 
 
-def appetite(base_width: int) -> None:
-    """Prints images a second of 64x64 that the VAE's train step takes in."""
-    run = step_time.jax_steps("vae", base_width, BATCH, layers.Down, layers.Up)
+def train_step(base_width: int) -> None:
+    """Prints images/s of the VAE's train step at 64x64."""
+    run = step_time.jax_steps("vae", base_width, BATCH, layers.Down, layers.Up).run
     steps = 10
     run(steps)
     began = time.perf_counter()
     run(steps)
     rate = steps * BATCH / (time.perf_counter() - began)
-    print(f"a VAE step at base width {base_width} takes in {rate:.0f} images/s")
+    print(f"VAE train step, base width {base_width}: {rate:.0f} images/s")
 
 
 def resident_mb() -> float:
@@ -138,18 +137,18 @@ def resident_mb() -> float:
 
 
 def main() -> None:
-    """Measures and prints everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Runs all measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photographs", type=int, default=2_000)
     parser.add_argument("--streamed", type=int, default=160_000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--limit_mb", type=float, default=100.0)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     print(f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}")
-    prepare_photographs(arguments.photographs)
-    stream(arguments.streamed, arguments.side, arguments.limit_mb)
+    prepare_photographs(args.photographs)
+    stream(args.streamed, args.side, args.limit_mb)
     for base_width in (16, 32, 64):
-        appetite(base_width)
+        train_step(base_width)
 
 
 if __name__ == "__main__":

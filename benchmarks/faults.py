@@ -1,12 +1,11 @@
-"""Kills a run again and again, damages what it saved, and holds the end against an undisturbed one.
+"""Fault injection: a run that is killed and damaged repeatedly must equal an uninterrupted run.
 
     python benchmarks/faults.py --workdir runs/faults --kills 50
 
-Real processes are ended by SIGKILL at random times: while compiling, within a step, while saving,
-between the stages, during the evaluation. Between two of them now and then the newest checkpoint
-is damaged: a bit flipped, a file cut short, the manifest or a file taken away. Prints what was done
-and when, and exits with 0 only if checkpoints, metrics, pictures and evaluation are equal in the
-end.
+Processes are killed by SIGKILL at random times: during compilation, steps, saving, evaluation or
+between stages. After some kills, the newest checkpoint is damaged: a flipped bit, a truncated file,
+a missing file or a missing checksum manifest. Prints the number of faults of each kind, and exits
+with 0 only if the final checkpoints, metrics and evaluation are bit-identical.
 """
 
 import argparse
@@ -17,7 +16,9 @@ import random
 import subprocess
 import sys
 import time
+from typing import Any
 
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = (
     "--config.vae.steps=120", "--config.gan.steps=120", "--config.training.log_every=5",
@@ -35,8 +36,8 @@ def command(workdir: pathlib.Path) -> list[str]:
     ]  # fmt: skip
 
 
-def where(workdir: pathlib.Path) -> str:
-    """Returns how far a run has come by what it has noted: a stage, or its evaluation."""
+def last_event(workdir: pathlib.Path) -> str:
+    """Returns the last event of a run, such as a stage or the evaluation."""
     try:
         lines = (workdir / "events.jsonl").read_text().splitlines()
         return str(json.loads(lines[-1])["event"]).partition(":")[0]
@@ -44,78 +45,76 @@ def where(workdir: pathlib.Path) -> str:
         return "start"
 
 
-def damage(workdir: pathlib.Path, draw: random.Random) -> str:
-    """Damages the newest checkpoint of a stage; says how, or nothing where there is none."""
-    found = [
+def damage(workdir: pathlib.Path, rng: random.Random) -> str:
+    """Damages the newest checkpoint; returns the kind of damage, or "" without a checkpoint."""
+    checkpoints = [
         path for path in workdir.glob("checkpoints/*/*") if path.name.isdigit() and path.is_dir()
     ]
-    if not found:
+    if not checkpoints:
         return ""
-    newest = max(found, key=lambda path: (path.parent.name == "gan", int(path.name)))
+    newest = max(checkpoints, key=lambda path: (path.parent.name == "gan", int(path.name)))
     files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
-    victim = draw.choice(files)
-    how = draw.choice(["flipped bit", "cut short", "file gone", "manifest gone"])
-    data = bytearray(victim.read_bytes())
-    if how == "flipped bit":
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        victim.write_bytes(data)
-    elif how == "cut short":
-        victim.write_bytes(data[: draw.randrange(len(data))])
-    elif how == "file gone":
-        victim.unlink()
+    file = rng.choice(files)
+    kind = rng.choice(["flipped bit", "truncated file", "missing file", "missing manifest"])
+    data = bytearray(file.read_bytes())
+    if kind == "flipped bit":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data)
+    elif kind == "truncated file":
+        file.write_bytes(data[: rng.randrange(len(data))])
+    elif kind == "missing file":
+        file.unlink()
     else:
         (newest / "checksums.json").unlink(missing_ok=True)
-    return how
+    return kind
 
 
 def main() -> int:
-    """Reads the flags and does it."""
+    """Runs both runs and compares them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=50, help="number of SIGKILLs")
     parser.add_argument("--seed", type=int, default=0)
-    flags = parser.parse_args()
-    draw = random.Random(flags.seed)
-    whole, parts = flags.workdir / "whole", flags.workdir / "killed"
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    reference, killed = args.workdir / "reference", args.workdir / "killed"
     began = time.monotonic()
-    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    usual = time.monotonic() - began
-    print(f"undisturbed: {usual:.0f} s", flush=True)
+    subprocess.run(command(reference), check=True, **QUIET)
+    duration = time.monotonic() - began
+    print(f"uninterrupted run: {duration:.0f} s", flush=True)
 
     kills: collections.Counter[str] = collections.Counter()
     damages: collections.Counter[str] = collections.Counter()
-    while sum(kills.values()) < flags.kills:
-        process = subprocess.Popen(
-            command(parts), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        # Mostly soon after it has found its feet, so that many fit into one run.
-        patience = draw.choice([draw.uniform(0, usual / 3), draw.uniform(usual / 4, usual / 2)])
+    while sum(kills.values()) < args.kills:
+        process = subprocess.Popen(command(killed), **QUIET)
+        # Often early, so that one run can be killed many times.
+        low, high = rng.choice([(0, duration / 3), (duration / 4, duration / 2)])
         try:
-            code = process.wait(timeout=patience)
+            code = process.wait(timeout=rng.uniform(low, high))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            kills[where(parts)] += 1
-            if draw.random() < 0.25 and (how := damage(parts, draw)):
-                damages[how] += 1
+            kills[last_event(killed)] += 1
+            if rng.random() < 0.25 and (kind := damage(killed, rng)):
+                damages[kind] += 1
             continue
         if code:
-            print(f"a resumed run failed with {code} after {sum(kills.values())} kills")
+            print(f"A resumed run exited with {code} after {sum(kills.values())} kills.")
             return 1
-        # It came to its end before all kills were spent: what is saved last is taken away again.
-        for path in sorted(parts.glob("checkpoints/gan/*")):
+        # The run finished before all kills: invalidate its last checkpoints, so that it resumes.
+        for path in sorted(killed.glob("checkpoints/gan/*")):
             if path.name.isdigit() and int(path.name) > 5:
                 (path / "checksums.json").unlink(missing_ok=True)
-    subprocess.run(command(parts), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    print("\n| killed in | times |\n|---|---|")
+    subprocess.run(command(killed), check=True, **QUIET)
+    print("\n| last event before the kill | count |\n|---|---|")
     for name, count in kills.items():
         print(f"| {name} | {count} |")
-    print("\n| newest checkpoint | times |\n|---|---|")
+    print("\n| damage of the newest checkpoint | count |\n|---|---|")
     for name, count in damages.items():
         print(f"| {name} | {count} |")
     print(flush=True)
     return subprocess.run(
-        [sys.executable, "-m", "vaegan_jax.cli.main", "compare", str(whole), str(parts)],
+        [sys.executable, "-m", "vaegan_jax.cli.main", "compare", str(reference), str(killed)],
         cwd=ROOT,
     ).returncode
 

@@ -1,14 +1,13 @@
-"""What the loop costs: the rate of a whole stage, with all that it writes, against its bare steps.
+"""Overhead of the training loop: time per step of a complete stage and of its steps alone.
 
     python benchmarks/loop.py --config configs/quickstart.py
 
-For each stage, in turns: as many steps alone, in the jitted call that training makes; and
-`loop.train` in a new folder from the end of its first call (which compiles) to its return, with
-metrics, pictures and checkpoints at the intervals of the config. Distances, which are taken on the
-way, are left out: their seconds are told apart in a run too. Every stage is held against the bare
-steps right before and right after it, so that a drift of the machine's speed cancels out to first
-order; medians over the rounds are printed, and of the shares the range. A share says how much of
-the time that a stage takes goes into steps.
+For each stage, alternates between the jitted call of training alone and `loop.train` in a new
+folder, timed from the end of its first call (which compiles) to its return, with metrics, image
+grids and checkpoints at the intervals of the config, but without evaluations during training.
+Each stage is compared with the mean of the steps before and after it, so that a drift of the
+machine's speed cancels to first order. Prints medians over the rounds, and the ratio of the two
+times with its range: the fraction of a stage's time that is spent in steps.
 """
 
 import argparse
@@ -35,53 +34,53 @@ from vaegan_jax.training import loop
 
 
 class Clock:
-    """Stands where the loop asks whether to stop, and notes when it asked first."""
+    """A signal handler that never receives a signal, and records when the loop first polls it."""
 
     def __init__(self) -> None:
         self.began: float | None = None
 
     @property
     def signal(self) -> None:
-        """No signal, ever."""
+        """The received signal: always None."""
         self.began = self.began or time.perf_counter()
 
 
-def whole(make_stage: Any, config: ConfigDict, data: images.Images) -> float:
-    """Returns the seconds a step of a stage in a folder of its own, after its first call."""
+def time_stage(make_stage: Any, config: ConfigDict, data: images.Images) -> float:
+    """Returns the seconds per step of a complete stage in a new folder, after its first call."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "run"
         with workdir.open_workdir(path, config) as opened:
             clock: Any = Clock()
             stage = make_stage(config, data, opened)
-            with contextlib.redirect_stdout(io.StringIO()):  # of the lines that it prints
+            with contextlib.redirect_stdout(io.StringIO()):
                 loop.train(stage, data.train, config, opened, clock)
             seconds = time.perf_counter() - clock.began
     return seconds / (stage.steps - 1)  # the first call takes one step
 
 
-class Bare:
-    """A stage's jitted call, and nothing else."""
+class Steps:
+    """The jitted call of a stage, without the training loop."""
 
     def __init__(self, make_stage: Any, config: ConfigDict, data: images.Images) -> None:
         self.stage = make_stage(config, data, None)
-        self.most = most = config.training.log_every
+        self.max_steps = max_steps = config.training.log_every
         mesh = parallel.make_mesh()
-        self.call = loop.make_call(self.stage, most, config.data.flip, mesh)
+        self.call = loop.make_call(self.stage, max_steps, config.data.flip, mesh)
         batches = feed.Batches(
             config.seed, self.stage.number, self.stage.batch_size, len(data.train)
         )
-        served = feed.Resident(data.train, batches).serve(0, most)
+        served = feed.Resident(data.train, batches).serve(0, max_steps)
         indices = jnp.asarray(served.indices)
         seed = jnp.uint32(config.seed)
-        self.block = loop.Block(served.images, indices, indices, jnp.int32(most), seed)
+        self.block = loop.Block(served.images, indices, indices, jnp.int32(max_steps), seed)
         self.state = parallel.put_state(self.stage.init(), parallel.replicated(mesh))
         self.run(1)
 
     def run(self, steps: int) -> float:
-        """Takes steps, `log_every` a call; returns the seconds a step."""
+        """Runs steps, `log_every` per call; returns the seconds per step."""
         began = time.perf_counter()
-        for done in range(0, steps, self.most):
-            count = jnp.int32(min(self.most, steps - done))
+        for done in range(0, steps, self.max_steps):
+            count = jnp.int32(min(self.max_steps, steps - done))
             self.state, _ = self.call(self.state, self.block._replace(steps=count))
         jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / steps
@@ -91,32 +90,35 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", default="configs/quickstart.py")
-    parser.add_argument("--steps", type=int, default=0, help="of a stage; a checkpoint's interval")
+    parser.add_argument("--steps", type=int, default=0, help="0 for training.checkpoint_every")
     parser.add_argument("--rounds", type=int, default=3)
-    flags = parser.parse_args()
-    config = runpy.run_path(flags.config)["get_config"]()
-    steps = flags.steps or config.training.checkpoint_every
+    args = parser.parse_args()
+    config = runpy.run_path(args.config)["get_config"]()
+    steps = args.steps or config.training.checkpoint_every
     config.vae.steps = config.gan.steps = steps
     config.transfer.generator = "scratch"  # so that the GAN needs no VAE
-    # Past the warm-up from the first step on, so that every step is a whole one.
+    # Without a warm-up, every step updates both networks.
     config.gan.discriminator_warmup_steps = 0
     data = images.load(config.data)
     facts = environment.facts()
     print(f"{jax.devices()[0].device_kind}, {facts['cpu']}, {os.cpu_count()} cores, ", end="")
-    print(f"jax {jax.__version__}, {flags.config}, {steps} steps\n")
-    print("| stage | bare steps, s a step | the loop, s a step | share of steps |")
+    print(f"jax {jax.__version__}, {args.config}, {steps} steps\n")
+    print("| stage | steps alone, s per step | training loop, s per step | ratio |")
     print("|---|---|---|---|", flush=True)
     compilation.enable_cache(tempfile.mkdtemp())
     for name, make_stage in (("vae", stages.make_vae_stage), ("gan", stages.make_gan_stage)):
-        bare, loop = Bare(make_stage, config, data), list[float]()
-        alone = [bare.run(steps)]
-        for _ in range(flags.rounds):
-            loop.append(whole(make_stage, config, data))
-            alone.append(bare.run(steps))
-        around = [statistics.mean(pair) for pair in itertools.pairwise(alone)]
-        shares = [bare_s / whole_s for bare_s, whole_s in zip(around, loop, strict=True)]
-        row = [name, f"{statistics.median(alone):.4f}", f"{statistics.median(loop):.4f}"]
-        row.append(f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
+        alone, stage_times = Steps(make_stage, config, data), list[float]()
+        step_times = [alone.run(steps)]
+        for _ in range(args.rounds):
+            stage_times.append(time_stage(make_stage, config, data))
+            step_times.append(alone.run(steps))
+        neighbours = [statistics.mean(pair) for pair in itertools.pairwise(step_times)]
+        ratios = [step / stage for step, stage in zip(neighbours, stage_times, strict=True)]
+        row = [
+            name,
+            *(f"{statistics.median(times):.4f}" for times in (step_times, stage_times)),
+        ]
+        row.append(f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
         print(f"| {' | '.join(row)} |", flush=True)
 
 

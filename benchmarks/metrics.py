@@ -1,11 +1,11 @@
-"""How exact and how fast the metrics are.
+"""Accuracy, speed and sensitivity of the metrics.
 
     python benchmarks/metrics.py --parity --frechet --embeddings --sensitivity
 
-`--parity` holds ours against the standard libraries' values in tests/evaluation/parity.json.
-`--frechet` holds the float32 Frechet distance against float64 on the host, at the sizes that are
-met. `--embeddings` counts images a second. `--sensitivity` spoils real comic faces in known ways
-and shows what each metric makes of them. Without a flag all four are done.
+`--parity` compares the metrics with the values of standard libraries in
+tests/evaluation/parity.json, `--frechet` compares the float32 Frechet distance with float64 on the
+host, `--embeddings` measures images/s, and `--sensitivity` evaluates comic faces that are modified
+in known ways. Without flags, all four run.
 """
 
 import argparse
@@ -28,11 +28,11 @@ FIXTURE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "evaluation
 
 
 def parity() -> None:
-    """Prints a table of the libraries' values, ours, and the difference."""
+    """Prints the libraries' values, the values of this package, and the differences."""
     expected = json.loads((FIXTURE / "parity.json").read_text())
     with np.load(FIXTURE / "parity.npz") as file:
         arrays = dict(file)
-    print("\n| features | metric | library | ours | difference |\n|---|---|---|---|---|")
+    print("\n| features | metric | library | this package | difference |\n|---|---|---|---|---|")
     for name, case in sorted(expected["cases"].items()):
         real, fake = arrays[f"{name}/real"], arrays[f"{name}/fake"]
         n = case["kid"]["n"]
@@ -40,7 +40,7 @@ def parity() -> None:
         manifold = distances.manifold(real, nearest, fake)
         distance = distances.frechet(distances.gaussian(real), distances.gaussian(fake))
         kernel = distances.mmd(distances.cubic_kernel, real[:n], fake[:n])
-        found = distances.neighbours(fake, real)
+        neighbours = distances.neighbours(fake, real)
         fidelity = case["improved_precision_recall_k3 (<=)"]["torch_fidelity"]
         prdc = case["prdc_k5 (strict <)"]
         rows = {
@@ -62,7 +62,7 @@ def parity() -> None:
             "coverage, prdc": (prdc["coverage"], manifold.coverage),
             "authenticity, dgm-eval": (
                 case["authenticity_fraction (dgm-eval authpct rule, x0.01)"],
-                comparison.authenticity(nearest, found),
+                comparison.authenticity(nearest, neighbours),
             ),
             "Vendi, vendi-score": (
                 case["vendi (cosine kernel, q=1) of fake"][
@@ -75,15 +75,15 @@ def parity() -> None:
                 distances.mmd(distances.gaussian_kernel(2.0), real[:n], fake[:n]),
             ),
         }
-        for metric, (theirs, ours) in rows.items():
+        for metric, (expected_value, value) in rows.items():
             print(
-                f"| {name} | {metric} | {theirs:.6g} | {float(ours):.6g} | "
-                f"{abs(float(ours) - theirs):.1e} |"
+                f"| {name} | {metric} | {expected_value:.6g} | {float(value):.6g} | "
+                f"{abs(float(value) - expected_value):.1e} |"
             )
 
 
 def features(key: jax.Array, n: int, d: int) -> jax.Array:
-    """Returns rectified features whose variances fall off as those of a network's do."""
+    """Returns rectified features with a decaying spectrum, float32 [n, d]."""
     key_mix, key_draw = jax.random.split(key)
     mix = jax.random.normal(key_mix, (256, d)) / 16 * jnp.linspace(1.5, 0.05, 256)[:, None]
     noise = 0.1 * jax.random.normal(jax.random.fold_in(key_draw, 1), (n, d))
@@ -91,7 +91,7 @@ def features(key: jax.Array, n: int, d: int) -> jax.Array:
 
 
 def frechet() -> None:
-    """Prints error and time of the Frechet distance at several sizes."""
+    """Prints the error and the time of the Frechet distance for several sizes."""
     print("\n| d | n | float64 | float32 | relative error | seconds, float32 | seconds, float64 |")
     print("|---|---|---|---|---|---|---|")
     for d in (1280, 2048):
@@ -105,22 +105,22 @@ def frechet() -> None:
 
             distance()
             began = time.perf_counter()
-            ours = distance()
-            ours_seconds = time.perf_counter() - began
+            value = distance()
+            seconds = time.perf_counter() - began
             began = time.perf_counter()
             exact = distances.frechet_from_statistics(
                 distances.statistics(np.asarray(real)), distances.statistics(np.asarray(fake))
             )
             exact_seconds = time.perf_counter() - began
             print(
-                f"| {d} | {n} | {exact:.6g} | {ours:.6g} | {abs(ours / exact - 1):.1e} | "
-                f"{ours_seconds:.2f} | {exact_seconds:.2f} |",
+                f"| {d} | {n} | {exact:.6g} | {value:.6g} | {abs(value / exact - 1):.1e} | "
+                f"{seconds:.2f} | {exact_seconds:.2f} |",
                 flush=True,
             )
 
 
 def images_per_second() -> None:
-    """Prints images a second of the embedding at three sizes, on images of 64x64."""
+    """Prints images/s of the embedding at three input sizes, for 64x64 images."""
     print("\n| embedding | images/s |\n|---|---|")
     noise = np.random.default_rng(0).integers(0, 256, (256, 64, 64, 3)).astype(np.uint8)
     for size in (224, 128, 64):
@@ -131,70 +131,77 @@ def images_per_second() -> None:
         print(f"| {embedding.name} | {len(noise) / (time.perf_counter() - began):.0f} |")
 
 
-def foreign(count: int) -> np.ndarray:
-    """Returns pictures that are no faces: hills before a sky, uint8 [count, 64, 64, 3]."""
+def landscapes(count: int) -> np.ndarray:
+    """Returns synthetic images without faces, uint8 [count, 64, 64, 3]."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:64, :64]
-    pictures = []
+    result = []
     for _ in range(count):
         sky, hill = rng.integers(60, 256, (2, 3))
         ridge = 32 + 8 * np.sin(x / rng.uniform(4, 12) + rng.uniform(0, 6)) + rng.uniform(-8, 8)
         shade = 1 - 0.4 * y / 64
-        pictures.append(np.where((y > ridge)[..., None], hill, sky * shade[..., None]))
-    return np.stack(pictures).astype(np.uint8)
+        result.append(np.where((y > ridge)[..., None], hill, sky * shade[..., None]))
+    return np.stack(result).astype(np.uint8)
 
 
 def sensitivity() -> None:
-    """Prints what each metric makes of real faces and of five ways to spoil them."""
+    """Prints the metrics of real faces and of five modified or copied sets."""
     size, count = 224, 1_000
     embedding = embeddings.make("efflite0", size)
     data = images.load(configuration.default_config().data)
     order = np.random.default_rng(0).permutation(len(data.train))
-    train, fresh = data.train[order[:count]], data.train[order[count : 2 * count]]
-    noise = np.random.default_rng(1).normal(0, 8, fresh.shape)
-    blurred = [Image.fromarray(x).filter(ImageFilter.GaussianBlur(0.6)) for x in fresh]
+    train, other = data.train[order[:count]], data.train[order[count : 2 * count]]
+    noise = np.random.default_rng(1).normal(0, 8, other.shape)
+    blurred = [Image.fromarray(x).filter(ImageFilter.GaussianBlur(0.6)) for x in other]
     sets = {
-        "fresh real faces (the floor)": fresh,
-        "blurred by 0.6 pixels": np.stack([np.asarray(x) for x in blurred]),
-        "noise of 8/255": np.clip(fresh + noise, 0, 255).round().astype(np.uint8),
-        "100 faces, ten times each": np.repeat(fresh[:100], 10, axis=0),
-        "a tenth is no faces": np.concatenate([fresh[:900], foreign(100)]),
-        "the training faces themselves": train,
+        "other real faces (the floor)": other,
+        "Gaussian blur, 0.6 pixels": np.stack([np.asarray(x) for x in blurred]),
+        "Gaussian noise, 8/255": np.clip(other + noise, 0, 255).round().astype(np.uint8),
+        "100 faces, 10 copies each": np.repeat(other[:100], 10, axis=0),
+        "10 % images without faces": np.concatenate([other[:900], landscapes(100)]),
+        "training faces": train,
     }
     held_out = comparison.reference(
         jnp.asarray(embeddings.extract(embedding, data.held_out[:count]))
     )
     seen = comparison.reference(jnp.asarray(embeddings.extract(embedding, train)))
-    print(f"\n{embedding.name}, {count} faces each, against as many held-out faces")
+    print(f"\n{embedding.name}, {count} faces each, against {count} held-out faces")
     names = ("Frechet", "kernel x 1000", "precision", "recall", "density", "coverage")
-    names += ("complete", "Vendi", "sharpness", "duplicates", "nearer to training", "authentic")
+    names += (
+        "completeness",
+        "Vendi",
+        "sharpness",
+        "duplicates",
+        "nearer to training",
+        "authenticity",
+    )
     print("| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for name, pixels in sets.items():
         fake = jnp.asarray(embeddings.extract(embedding, pixels))
-        found = comparison.compare(held_out, fake)
-        alone = comparison.diversity(held_out.nearest, fake)
-        memorised = comparison.memorisation(
+        metrics = comparison.compare(held_out, fake)
+        diversity = comparison.diversity(held_out.nearest, fake)
+        memorisation = comparison.memorisation(
             jax.random.key(0), fake, seen.features, held_out.features
         )
         row = (
-            f"{float(found['frechet']):.1f}",
-            f"{1000 * float(found['kernel']):.2f}",
+            f"{float(metrics['frechet']):.1f}",
+            f"{1000 * float(metrics['kernel']):.2f}",
             *(
-                f"{float(found[metric]):.2f}"
+                f"{float(metrics[metric]):.2f}"
                 for metric in ("precision", "recall", "density", "coverage", "completeness")
             ),
-            f"{float(alone['vendi']):.1f}",
+            f"{float(diversity['vendi']):.1f}",
             f"{float(jnp.mean(vae_metrics.sharpness(jnp.asarray(pixels)))):.3f}",
-            f"{float(alone['duplicates']):.2f}",
-            f"{float(memorised.share):.2f}",
+            f"{float(diversity['duplicates']):.2f}",
+            f"{float(memorisation.share):.2f}",
             f"{float(comparison.compare(seen, fake)['authenticity']):.2f}",
         )
         print(f"| {name} | " + " | ".join(row) + " |", flush=True)
 
 
 def main() -> None:
-    """Does what the flags ask for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Runs the selected measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parts = {
         "parity": parity,
         "frechet": frechet,
@@ -203,10 +210,10 @@ def main() -> None:
     }
     for name in parts:
         parser.add_argument(f"--{name}", action="store_true")
-    arguments = vars(parser.parse_args())
+    args = vars(parser.parse_args())
     print(f"{os.cpu_count()} cores, {platform.machine()}, jax {jax.__version__}")
     for name, part in parts.items():
-        if arguments[name] or not any(arguments.values()):
+        if args[name] or not any(args.values()):
             part()
 
 

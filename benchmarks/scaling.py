@@ -1,12 +1,12 @@
-"""How far data parallelism carries a step: an estimate from step times and bytes of gradients.
+"""Estimates the scaling efficiency of data parallelism from step times and gradient sizes.
 
     python benchmarks/scaling.py --base_width 64 --batch 256 --bandwidth 1.25
 
-Measures, on one device, a step at the batch that each of N devices would have, and adds the time of
-adding up the gradients in a ring, 2 (N - 1) / N times their bytes over the bandwidth of the slowest
-link (gigabytes a second: 1.25 is 10 gigabit Ethernet, 50 a 400 gigabit network, 450 NVLink of an
-H100), as if nothing overlapped. The efficiency is the rate over N times that of one device. Nothing
-is measured of the exchange itself, and none of its latency is counted.
+Measures a step on one device at the batch size per device of N devices, and adds the time of a
+ring all-reduce of the gradients: 2 (N - 1) / N times their bytes, divided by the bandwidth of the
+slowest link in GB/s (1.25 is 10 gigabit Ethernet, 50 a 400 gigabit network, 450 NVLink of an H100),
+without overlap. The efficiency is the throughput divided by N times that of one device.
+Communication is not measured, and its latency is ignored.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from vaegan_jax.runtime import environment
 
 
 def gradient_bytes(stage: str, base_width: int) -> int:
-    """Returns the bytes of a step's gradients, float32."""
+    """Returns the bytes of the float32 gradients of a step."""
     config = configuration.default_config()
     config.model.base_width = base_width
     if stage == "vae":
@@ -45,37 +45,35 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--base_width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=256, help="of all devices together")
+    parser.add_argument("--batch", type=int, default=256, help="global batch size")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--bandwidth", type=float, default=1.25, help="10^9 bytes a second")
+    parser.add_argument("--bandwidth", type=float, default=1.25, help="GB/s")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--steps", type=int, default=4, help="of a round")
+    parser.add_argument("--steps", type=int, default=4, help="per round")
     parser.add_argument("--rounds", type=int, default=3)
-    flags = parser.parse_args()
+    args = parser.parse_args()
     cpu = environment.facts()["cpu"]
     print(f"{jax.devices()[0].device_kind}, {cpu}, {os.cpu_count()} cores, jax {jax.__version__}")
-    print(f"base width {flags.base_width}, batch {flags.batch}, {flags.bandwidth} GB/s\n")
-    print("| stage | devices | batch of each | step, s | exchange, s | images/s | efficiency |")
+    print(f"base width {args.base_width}, batch {args.batch}, {args.bandwidth} GB/s\n")
+    print("| stage | devices | batch per device | step, s | exchange, s | images/s | efficiency |")
     print("|---|---|---|---|---|---|---|", flush=True)
     layers = networks.Down, networks.Up
     for stage in step_time.STAGES:
-        size, alone = gradient_bytes(stage, flags.base_width), 0.0
-        for count in flags.devices:
-            batch = flags.batch // count
-            run = step_time.jax_steps(
-                stage, flags.base_width, batch, *layers, dtype=flags.dtype
-            ).run
+        size, single_rate = gradient_bytes(stage, args.base_width), 0.0
+        for count in args.devices:
+            batch = args.batch // count
+            run = step_time.jax_steps(stage, args.base_width, batch, *layers, dtype=args.dtype).run
             times = []
-            for _ in range(flags.rounds):
+            for _ in range(args.rounds):
                 began = time.perf_counter()
-                run(flags.steps)
-                times.append((time.perf_counter() - began) / flags.steps)
+                run(args.steps)
+                times.append((time.perf_counter() - began) / args.steps)
             step = statistics.median(times)
-            exchange = 2 * (count - 1) / count * size / (flags.bandwidth * 1e9)
-            rate = flags.batch / (step + exchange)
-            alone = alone or rate / count
+            exchange = 2 * (count - 1) / count * size / (args.bandwidth * 1e9)
+            rate = args.batch / (step + exchange)
+            single_rate = single_rate or rate / count
             cells = [stage, str(count), str(batch), f"{step:.4f}", f"{exchange:.4f}"]
-            cells += [f"{rate:.0f}", f"{rate / alone / count:.2f}"]
+            cells += [f"{rate:.0f}", f"{rate / single_rate / count:.2f}"]
             print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -1,22 +1,22 @@
-"""Seconds a train step: this package, stock Flax layers and PyTorch, side by side in one run.
+"""Seconds per train step of this package, of stock Flax layers and of PyTorch.
 
     python benchmarks/step_time.py --base_width 32 64 128 --batch 64
 
-The contenders take turns, so that a drift of the machine's speed touches all alike, and the medians
-are compared. Stock Flax is this package with `nn.Conv` and `nn.ConvTranspose` in place of its own
-strided layers; on a CPU one jitted step a call, which is its best form there (`--stock_in_loop`
-takes the steps in a jitted loop, as training does and as ours are timed). PyTorch (2.x, installed
-by hand: no dependency) is the same networks, losses, penalties and optimizer in channels_last, in
-each of its settings, of which the quickest counts; it is left out where it is absent. A GAN's
-steps are so many that each has its share of the rare penalty.
+The implementations alternate, so that a drift of the machine's speed affects all of them, and
+medians are compared. Stock Flax is this package with `nn.Conv` and `nn.ConvTranspose` instead of
+its strided layers; on a CPU it runs one jitted step per call, its fastest form there, or with
+`--stock_in_loop` a jitted loop like this package. PyTorch (2.x, not a dependency: install it by
+hand) has the same networks, losses, penalties and optimizer in channels_last, with several
+settings; if it is not installed, its rows are missing. `--steps` should be a multiple of
+`--penalty_every`.
 
-The second table holds the step against the machine: the floating-point operations of its
-convolutions and dense layers (as sums of products, however they are computed), the bytes that the
-compiler counts, and the share that is reached of a large matrix product's speed and of a large
-array's copying, both measured in the same run.
+The second table compares a step with the peaks of the machine: the floating-point operations of its
+convolutions and dense layers (as plain sums of products), the compiler's estimate of the bytes, and
+the fractions of the speed of a large matrix product and of the copy of a large array, both measured
+in the same run.
 
-On a GPU ours are timed in float32 (with TF32, as PyTorch is) and in bfloat16, and PyTorch eager and
-compiled, in TF32 and under bf16 autocast, with CUDA graphs where they can be had.
+On a GPU, this package is timed in float32 (with TF32, like PyTorch) and in bfloat16, and PyTorch
+eager and compiled, with TF32 and with bf16 autocast, and with CUDA graphs where supported.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# PyTorch needs its part of a GPU's memory; it must be said before JAX is imported.
+# Leave GPU memory for PyTorch; must be set before JAX is imported.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import flax.linen as nn
@@ -53,7 +53,7 @@ STAGES = ("vae", "gan")
 
 
 class StockDown(nn.Module):
-    """`Down` as Flax has it."""
+    """`Down` with Flax's convolution."""
 
     features: int
     dtype: Any = jnp.float32
@@ -67,7 +67,7 @@ class StockDown(nn.Module):
 
 
 class StockUp(nn.Module):
-    """`Up` as Flax has it."""
+    """`Up` with Flax's transposed convolution."""
 
     features: int
     dtype: Any = jnp.float32
@@ -78,12 +78,12 @@ class StockUp(nn.Module):
         return nn.ConvTranspose(self.features, (4, 4), (2, 2), use_bias=False, dtype=self.dtype)(x)
 
 
-class Contender(NamedTuple):
-    """What is timed.
+class Implementation(NamedTuple):
+    """Train steps to be timed.
 
     Attributes:
-      run: takes so many steps and waits for them.
-      bytes: that a step reads and writes, by the compiler's count; None where it is not known.
+      run: runs a number of steps and blocks until they are done.
+      bytes: read and written by a step, by the compiler's estimate; None if unknown.
     """
 
     run: Callable[[int], None]
@@ -104,8 +104,8 @@ def jax_steps(
     in_loop: bool = True,
     dtype: str = "float32",
     penalty_every: int = 1,
-) -> Contender:
-    """Returns this package's steps with such layers, in one jitted call or in one each."""
+) -> Implementation:
+    """Returns steps of this package with the given layers, in a jitted loop or one per call."""
     networks.Down, networks.Up = down, up
     config = configuration.default_config()
     config.gan.penalty_every = penalty_every
@@ -116,43 +116,43 @@ def jax_steps(
         state = jax.jit(functools.partial(vae.init, config, SHAPE))()
         step, number = vae.make_train_step(config, SHAPE), randomness.Stage.VAE
     else:
-        start = jax.jit(functools.partial(gan.random_init, config, SHAPE))()
-        state = jax.jit(functools.partial(gan.init, config, SHAPE))(start)
-        # Past the warm-up, so that the generator is updated too.
+        generator = jax.jit(functools.partial(gan.random_init, config, SHAPE))()
+        state = jax.jit(functools.partial(gan.init, config, SHAPE))(generator)
+        # After the warm-up, so that the generator is updated too.
         state = state.replace(step=state.step + config.gan.discriminator_warmup_steps)
         step, number = gan.make_train_step(config, SHAPE), randomness.Stage.GAN
-    most = 16 if in_loop else 1
+    max_steps = 16 if in_loop else 1
     call = loop.make_call(
-        loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), most
+        loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), max_steps
     )
-    # Where a training has it, so that the first call is compiled for those that follow.
+    # With the sharding of training, so that later calls need no compilation.
     state = parallel.put_state(state, parallel.replicated(parallel.make_mesh()))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
-    indices = jnp.arange(most * batch, dtype=jnp.int32).reshape(most, batch) % len(images)
-    chosen = preprocessing.to_network(images[indices[0]])
+    indices = jnp.arange(max_steps * batch, dtype=jnp.int32).reshape(max_steps, batch) % len(images)
+    real = preprocessing.to_network(images[indices[0]])
     key = randomness.step_key(0, number, 0)
-    alone = jax.jit(step, donate_argnums=0).lower(state, chosen, key).compile()
+    single_step = jax.jit(step, donate_argnums=0).lower(state, real, key).compile()
 
     def run(steps: int) -> None:
         nonlocal state
         if in_loop:
-            for began in range(0, steps, most):
-                count = jnp.int32(min(most, steps - began))
+            for first in range(0, steps, max_steps):
+                count = jnp.int32(min(max_steps, steps - first))
                 block = loop.Block(images, indices, indices, count, jnp.uint32(0))
                 state, _ = call(state, block)
         else:
             for _ in range(steps):
-                state, _ = alone(state, chosen, key)
+                state, _ = single_step(state, real, key)
         jax.block_until_ready(state)
 
     run(1)
-    analysis = alone.cost_analysis() or {}
-    return Contender(run, analysis.get("bytes accessed"))
+    analysis = single_step.cost_analysis() or {}
+    return Implementation(run, analysis.get("bytes accessed"))
 
 
 def torch_settings() -> dict[str, dict[str, Any]]:
-    """Returns the settings of PyTorch that are tried, by name: arguments of `torch_steps`."""
+    """Returns the settings of PyTorch by name, as arguments of `torch_steps`."""
     if not on_gpu():
         return {"eager": {}, "compiled": {"mode": "default"}}
     modes = (None, "default", "reduce-overhead", "max-autotune")
@@ -170,25 +170,25 @@ def torch_steps(
     mode: str | None = None,
     bf16: bool = False,
     penalty_every: int = 1,
-) -> Contender:
-    """Returns the same for PyTorch, warmed up.
+) -> Implementation:
+    """Returns steps of PyTorch, after a warm-up.
 
     Args:
       stage: "vae" or "gan".
       base_width: of the networks.
-      batch: images a step.
-      mode: of `torch.compile`; None for eager. CUDA graphs come with "reduce-overhead" and
-        "max-autotune". A penalty needs a derivative of a derivative, which a compiled module does
-        not have: that one pass in `penalty_every` steps is eager.
-      bf16: whether the networks run under autocast.
-      penalty_every: steps from one penalty to the next.
+      batch: images per step.
+      mode: of `torch.compile`; None for eager. "reduce-overhead" and "max-autotune" use CUDA
+        graphs. The pass of the penalty is always eager, since compiled modules do not support
+        second derivatives.
+      bf16: run the networks under autocast.
+      penalty_every: steps between penalties.
     """
     layout, device = torch.channels_last, "cuda" if on_gpu() else "cpu"
-    if on_gpu():  # on a CPU float32 stays what it is
+    if on_gpu():
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     config = configuration.default_config()
-    latent_size, every = config.model.latent_size, penalty_every
+    latent_size = config.model.latent_size
     fused = {"fused": True}
 
     def autocast() -> Any:
@@ -199,7 +199,7 @@ def torch_steps(
     def compiled(function: Any) -> Any:
         return function if mode is None else torch.compile(function, mode=mode)
 
-    def begin() -> None:
+    def mark_step() -> None:
         if mode is not None:
             torch.compiler.cudagraph_mark_step_begin()
 
@@ -242,7 +242,7 @@ def torch_steps(
         parameters = [*encoder.parameters(), *decoder.parameters()]
         adam = torch.optim.Adam(parameters, 1e-3, **fused)
 
-        def negative_bound() -> Any:
+        def negative_elbo() -> Any:
             with autocast():
                 moments = encoder(x).float()
             mean, log_variance = moments.chunk(2, 1)
@@ -253,11 +253,11 @@ def torch_steps(
             kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()
             return error + kl
 
-        bound = compiled(negative_bound)
+        loss = compiled(negative_elbo)
 
         def step() -> None:
-            begin()
-            bound().backward()
+            mark_step()
+            loss().backward()
             adam.step()
             adam.zero_grad(set_to_none=True)
 
@@ -266,34 +266,36 @@ def torch_steps(
         adam_d = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999), **fused)
         adam_g = torch.optim.Adam(decoder.parameters(), 2e-4, (0.5, 0.999), **fused)
 
-        def make() -> Any:
+        def generate_images() -> Any:
             with autocast():
                 logits = decoder(torch.randn(batch, latent_size, device=device))
             return torch.tanh(logits.float())
 
-        def judge(images: Any) -> Any:
+        def discriminate(images: Any) -> Any:
             with autocast():
                 return discriminator(images).float()
 
-        def adversarial(fake: Any) -> Any:
-            real_logits, fake_logits = judge(torch.cat([x, fake])).chunk(2)
+        def compute_discriminator_loss(fake: Any) -> Any:
+            real_logits, fake_logits = discriminate(torch.cat([x, fake])).chunk(2)
             return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
-        def deceit(fake: Any) -> Any:
-            return softplus(-judge(fake)).mean()
+        def compute_generator_loss(fake: Any) -> Any:
+            return softplus(-discriminate(fake)).mean()
 
-        generate, adversarial_loss, generator_loss = map(compiled, (make, adversarial, deceit))
+        generate, discriminator_loss, generator_loss = map(
+            compiled, (generate_images, compute_discriminator_loss, compute_generator_loss)
+        )
 
         def step() -> None:
             nonlocal taken
-            begin()
+            mark_step()
             fake = generate()
-            adversarial_loss(fake.detach()).backward()
-            if taken % every == 0:
+            discriminator_loss(fake.detach()).backward()
+            if taken % penalty_every == 0:
                 real = x.detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(judge(real).sum(), real, create_graph=True)
-                penalty = (slope**2).sum((1, 2, 3)).mean()
-                (every * config.gan.r1_weight / 2 * penalty).backward()
+                (gradient,) = torch.autograd.grad(discriminate(real).sum(), real, create_graph=True)
+                penalty = (gradient**2).sum((1, 2, 3)).mean()
+                (penalty_every * config.gan.r1_weight / 2 * penalty).backward()
             taken += 1
             adam_d.step()
             adam_d.zero_grad(set_to_none=True)
@@ -309,19 +311,19 @@ def torch_steps(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    run(every + 1 if stage == "gan" else 3)
-    return Contender(run)
+    run(penalty_every + 1 if stage == "gan" else 3)
+    return Implementation(run)
 
 
-def products(stage: str, base_width: int, batch: int, penalty_every: int) -> float:
-    """Returns the floating-point operations of a step's layers, two for each product in its sums.
+def count_flops(stage: str, base_width: int, batch: int, penalty_every: int) -> float:
+    """Returns the floating-point operations of the layers in a step, two per multiply-add.
 
-    A layer's forward pass, its image's gradient and its kernel's take as many each. A VAE's step
-    has all three for both networks, but for the gradient of the images. A GAN's has the generator's
-    three; the discriminator's on 2 B images, but for their gradient; on the B fakes again, forward
-    and the images' gradient; and with every penalty, on the B real ones, the images' gradient and
-    the two derivatives of that, beside a forward pass that need not be taken again. (Leaky units
-    are linear by pieces, so nothing comes back to it.)
+    The forward pass, input gradient and kernel gradient of a layer have the same count. A VAE step
+    has all three for both networks, except the gradient of the images. A GAN step has all three of
+    the generator; those of the discriminator on 2 B images, except the gradient of the images; a
+    forward pass and input gradient on the B fake images for the generator's loss; and for each
+    penalty, the input gradient on the B real images and its two derivatives. (The forward pass of
+    the penalty is shared. No derivative flows back through it: leaky ReLUs are piecewise linear.)
     """
     latent_size = configuration.default_config().model.latent_size
     sides = [SHAPE[0] // 2 ** (level + 1) for level in range(networks.LEVELS)]
@@ -336,16 +338,16 @@ def products(stage: str, base_width: int, batch: int, penalty_every: int) -> flo
     if stage == "vae":
         encoder = 3 * (trunk + dense * 2 * latent_size) - first
         return float(encoder + generator + dense * latent_size)
-    judge = trunk + dense
-    penalty = 3 * judge / penalty_every
-    return float(generator + 2 * (3 * judge - first) + 2 * judge + penalty)
+    discriminator = trunk + dense
+    penalty = 3 * discriminator / penalty_every
+    return float(generator + 2 * (3 * discriminator - first) + 2 * discriminator + penalty)
 
 
-def ceilings() -> tuple[float, float]:
-    """Returns what is measured here of matrix products, FLOP/s, and of copying, bytes/s."""
+def measure_peaks() -> tuple[float, float]:
+    """Returns the speed of a large matrix product, FLOP/s, and of a large copy, bytes/s."""
     side = 8192 if on_gpu() else 2048
-    a, big = jnp.ones((side, side)), jnp.ones((2**26,))
-    product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda x: x + 1, donate_argnums=0)
+    matrix, array = jnp.ones((side, side)), jnp.ones((2**26,))
+    product, copy = jax.jit(lambda x: x @ x), jax.jit(lambda x: x + 1, donate_argnums=0)
 
     def seconds(run: Callable[[], Any]) -> float:
         times = []
@@ -355,100 +357,106 @@ def ceilings() -> tuple[float, float]:
             times.append(time.perf_counter() - began)
         return min(times)
 
-    def again() -> jax.Array:
-        nonlocal big
-        big = copy(big)
-        return big
+    def run_copy() -> jax.Array:
+        nonlocal array
+        array = copy(array)
+        return array
 
-    return 2 * side**3 / seconds(lambda: product(a)), 2 * big.nbytes / seconds(again)
+    return 2 * side**3 / seconds(lambda: product(matrix)), 2 * array.nbytes / seconds(run_copy)
 
 
 def main() -> None:
-    """Measures and prints two tables."""
+    """Runs the measurements and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--base_width", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--batch", type=int, nargs="+", default=[64])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="of a round, but for stock Flax")
-    parser.add_argument("--without_stock", action="store_true")
-    parser.add_argument("--stock_in_loop", action="store_true")
-    parser.add_argument("--without_compile", action="store_true", help="PyTorch eager alone")
-    parser.add_argument("--penalty_every", type=int, default=1, help="as in config.gan")
+    parser.add_argument("--steps", type=int, default=8, help="per round; 1 for stock Flax on CPU")
+    parser.add_argument("--without_stock", action="store_true", help="without stock Flax")
+    parser.add_argument("--stock_in_loop", action="store_true", help="stock Flax in a jitted loop")
+    parser.add_argument(
+        "--without_compile", action="store_true", help="PyTorch without torch.compile"
+    )
+    parser.add_argument("--penalty_every", type=int, default=1, help="gan.penalty_every")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     versions = f"jax {jax.__version__}" + (f", torch {torch.__version__}" if torch else "")
     device = jax.devices()[0].device_kind
     print(f"{device}, {environment.facts()['cpu']}, {os.cpu_count()} cores, {versions}")
-    flops, bandwidth = ceilings()
-    print(f"matrix product {flops / 1e9:.0f} GFLOP/s, copy {bandwidth / 1e9:.1f} GB/s\n")
-    print("| stage | base width | batch | contender | s a step | over ours |")
+    peak_flops, peak_bandwidth = measure_peaks()
+    print(f"matrix product {peak_flops / 1e9:.0f} GFLOP/s, copy {peak_bandwidth / 1e9:.1f} GB/s\n")
+    print("| stage | base width | batch | implementation | s per step | relative |")
     print("|---|---|---|---|---|---|")
     limits = []
     layers = networks.Down, networks.Up
-    for base_width in arguments.base_width:
-        for batch in arguments.batch:
-            for stage in arguments.stages:
+    for base_width in args.base_width:
+        for batch in args.batch:
+            for stage in args.stages:
                 size = (stage, base_width, batch)
-                runs = contenders(size, layers, arguments)
-                medians = timed(runs, arguments)
-                best = min(seconds for name, seconds in medians.items() if name.startswith("ours"))
+                runs = implementations(size, layers, args)
+                medians = median_times(runs, args)
+                best = min(
+                    seconds for name, seconds in medians.items() if name.startswith("vaegan_jax")
+                )
                 for name, seconds in medians.items():
                     cells = [*map(str, size), name, f"{seconds:.4f}", f"{seconds / best:.2f}"]
                     print("| " + " | ".join(cells) + " |", flush=True)
-                for name in (name for name in runs if name.startswith("ours")):
+                for name in (name for name in runs if name.startswith("vaegan_jax")):
                     limits.append((*size, name, medians[name], runs[name].bytes))
-    print("\n| stage | base width | batch | contender | GFLOP | share | GB | share |")
+    print("\n| stage | base width | batch | implementation | GFLOP | of peak | GB | of peak |")
     print("|---|---|---|---|---|---|---|---|")
-    for stage, base_width, batch, name, seconds, moved in limits:
-        done = products(stage, base_width, batch, arguments.penalty_every)
-        cells = [stage, str(base_width), str(batch), name, f"{done / 1e9:.1f}"]
-        cells += [f"{done / seconds / flops:.2f}"]
-        if moved:
-            cells += [f"{moved / 1e9:.2f}", f"{moved / seconds / bandwidth:.2f}"]
+    for stage, base_width, batch, name, seconds, nbytes in limits:
+        flops = count_flops(stage, base_width, batch, args.penalty_every)
+        cells = [stage, str(base_width), str(batch), name, f"{flops / 1e9:.1f}"]
+        cells += [f"{flops / seconds / peak_flops:.2f}"]
+        if nbytes:
+            cells += [f"{nbytes / 1e9:.2f}", f"{nbytes / seconds / peak_bandwidth:.2f}"]
         else:
             cells += ["", ""]
         print("| " + " | ".join(cells) + " |")
 
 
-def contenders(
-    size: tuple[str, int, int], layers: tuple[Any, Any], arguments: argparse.Namespace
-) -> dict[str, Contender]:
-    """Returns what is compared at a stage, base width and batch; what fails is named and left."""
-    ours = functools.partial(jax_steps, penalty_every=arguments.penalty_every)
-    makers: dict[str, Callable[[], Contender]] = {
-        "ours, float32": functools.partial(ours, *size, *layers)
+def implementations(
+    size: tuple[str, int, int], layers: tuple[Any, Any], args: argparse.Namespace
+) -> dict[str, Implementation]:
+    """Returns the implementations of a stage, base width and batch; prints those that fail."""
+    make_steps = functools.partial(jax_steps, penalty_every=args.penalty_every)
+    makers: dict[str, Callable[[], Implementation]] = {
+        "vaegan_jax, float32": functools.partial(make_steps, *size, *layers)
     }
     if on_gpu():
-        makers["ours, bfloat16"] = functools.partial(ours, *size, *layers, dtype="bfloat16")
-    if not arguments.without_stock:
-        in_loop = arguments.stock_in_loop or on_gpu()
-        makers["stock Flax"] = functools.partial(ours, *size, StockDown, StockUp, in_loop)
+        makers["vaegan_jax, bfloat16"] = functools.partial(
+            make_steps, *size, *layers, dtype="bfloat16"
+        )
+    if not args.without_stock:
+        in_loop = args.stock_in_loop or on_gpu()
+        makers["stock Flax"] = functools.partial(make_steps, *size, StockDown, StockUp, in_loop)
     if torch:
         for name, setting in torch_settings().items():
-            if not (arguments.without_compile and setting.get("mode")):
+            if not (args.without_compile and setting.get("mode")):
                 makers[f"PyTorch, {name}"] = functools.partial(
-                    torch_steps, *size, **setting, penalty_every=arguments.penalty_every
+                    torch_steps, *size, **setting, penalty_every=args.penalty_every
                 )
-    made = {}
+    result = {}
     for name, make in makers.items():
         try:
-            made[name] = make()
-        except Exception as error:  # of a setting that this machine cannot have
+            result[name] = make()
+        except Exception as error:  # a setting that this machine does not support
             if not name.startswith("PyTorch"):
                 raise
             print(f"{name} failed: {str(error).partition(chr(10))[0]}", file=sys.stderr)
-    return made
+    return result
 
 
-def timed(runs: dict[str, Contender], arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns the median seconds a step of each, taken in turns."""
+def median_times(runs: dict[str, Implementation], args: argparse.Namespace) -> dict[str, float]:
+    """Returns the median seconds per step of each implementation; they alternate."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(arguments.rounds):
-        for name, contender in runs.items():
+    for _ in range(args.rounds):
+        for name, implementation in runs.items():
             slow = name == "stock Flax" and not on_gpu()
-            steps = 1 if slow else arguments.steps
+            steps = 1 if slow else args.steps
             began = time.perf_counter()
-            contender.run(steps)
+            implementation.run(steps)
             seconds[name].append((time.perf_counter() - began) / steps)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -1,12 +1,12 @@
-"""Compares options of the transfer: warm against scratch, and variants of warm.
+"""Compares options of the transfer: warm start, from scratch, and variants of the warm start.
 
-    python benchmarks/transfer.py --workdir runs/hand_over
+    python benchmarks/transfer.py --workdir runs/transfer
 
-trains one VAE a seed and, from it, one GAN for each variant; judges 1,000 samples of each against
-the held-out images; and prints a table of means over the seeds and of differences from the first
-variant, paired by seed. All variants cost the same: the one from scratch, which has no VAE, takes
-so many more steps of the GAN. What is finished is not done again, and `--table` only prints.
-docs/transfer.md says why this does not answer whether the warm start helps.
+Trains one VAE per seed and a GAN from it for each variant, compares 1,000 samples of each GAN with
+the held-out images, and prints means over the seeds and differences from the first variant, paired
+by seed. All variants have equal cost: the GAN from scratch, which has no VAE, takes more steps.
+Finished runs are skipped; `--table` only prints the results. docs/transfer.md explains why this
+does not answer whether the warm start helps.
 """
 
 import argparse
@@ -32,38 +32,38 @@ sys.path.insert(0, str(ROOT))
 
 from configs import quickstart
 
-# A step of the quickstart's VAE in units of one of its GAN: benchmarks/step_time.py measures it.
-VAE_STEP = 0.96
+# Time of a VAE step of the quickstart relative to a GAN step, by benchmarks/step_time.py.
+VAE_STEP_COST = 0.96
 SAMPLES = 1_000
 
-_AS_IT_IS = {"transfer.match_posterior": False}
+_WARM = {"transfer.match_posterior": False}
 VARIANTS = {
-    "warm": _AS_IT_IS,
+    "warm": _WARM,
     "scratch, equal cost": {"transfer.generator": "scratch"},
     "match_posterior": {"transfer.match_posterior": True},
-    "no warm-up of the discriminator": _AS_IT_IS | {"gan.discriminator_warmup_steps": 0},
-    "long warm-up (200)": _AS_IT_IS | {"gan.discriminator_warmup_steps": 200},
+    "no discriminator warm-up": _WARM | {"gan.discriminator_warmup_steps": 0},
+    "discriminator warm-up of 200 steps": _WARM | {"gan.discriminator_warmup_steps": 200},
 }
 
 
 def make_config(seed: int, fraction: float, variant: str) -> ConfigDict:
-    """Returns the quickstart's config, shortened, with a variant's fields."""
+    """Returns the quickstart's config with fewer steps and the fields of a variant."""
     config = quickstart.get_config()
     config.seed = seed
     config.vae.steps = round(config.vae.steps * fraction)
     config.gan.steps = round(config.gan.steps * fraction)
-    config.gan.penalty_every = 1  # as it was when docs/transfer.md was measured
+    config.gan.penalty_every = 1  # as in the measurements in docs/transfer.md
     config.evaluation.embedding = "none"
     config.training.picture_every = config.training.checkpoint_every = 10_000
     config.training.max_checkpoints = 1
     config.update_from_flattened_dict(VARIANTS[variant])
     if config.transfer.generator == "scratch":
-        config.gan.steps += round(VAE_STEP * config.vae.steps)
+        config.gan.steps += round(VAE_STEP_COST * config.vae.steps)
     return config
 
 
-class Distance:
-    """The distance of samples to held-out images; the real side is prepared once."""
+class Evaluator:
+    """Metrics of samples against the held-out images, whose features are computed once."""
 
     def __init__(self, config: ConfigDict) -> None:
         data = images.load(config.data)
@@ -73,7 +73,7 @@ class Distance:
         self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
 
     def __call__(self, config: ConfigDict, folder: pathlib.Path) -> dict[str, float]:
-        """Evaluators the last generator of a run."""
+        """Returns the metrics of the final generator of a run."""
         init = jax.eval_shape(lambda: gan.random_init(config, self.shape))
         directory, path = folder / "checkpoints" / "gan", ("ema",)
         params = checkpoints.read(directory, config.gan.steps, {path: init.generator})[path]
@@ -83,16 +83,16 @@ class Distance:
         )
         decode = jax.jit(networks.make_decode(config.model, self.shape))
         fakes = embeddings.extract(self.embedding, latents.decode_images(decode, params, z))
-        found = jax.device_get(comparison.compare(self.real, fakes))
-        return {name: float(found[name]) for name in ("frechet", "kernel", "precision", "recall")}
+        metrics = jax.device_get(comparison.compare(self.real, fakes))
+        return {name: float(metrics[name]) for name in ("frechet", "kernel", "precision", "recall")}
 
 
 def train_missing(workdir: pathlib.Path, seeds: list[int], fraction: float) -> None:
-    """Trains and judges whatever is not in the file of results yet."""
+    """Trains and evaluates the variants that are not in results.jsonl yet."""
     results = workdir / "results.jsonl"
     workdir.mkdir(parents=True, exist_ok=True)
     done = {(line["seed"], line["variant"]) for line in read(results)}
-    distance = None
+    evaluate = None
     for seed in seeds:
         for variant in VARIANTS:
             if (seed, variant) in done:
@@ -105,46 +105,52 @@ def train_missing(workdir: pathlib.Path, seeds: list[int], fraction: float) -> N
                 shutil.copytree(first, folder / "checkpoints" / "vae")
                 (folder / "config.json").write_text(configuration.to_json(config))
             run.train_and_evaluate(config, folder, ("vae", "gan"))
-            distance = distance or Distance(config)
+            evaluate = evaluate or Evaluator(config)
             line = {"seed": seed, "variant": variant, "fraction": fraction}
-            line |= {"gan_steps": config.gan.steps} | distance(config, folder)
+            line |= {"gan_steps": config.gan.steps} | evaluate(config, folder)
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
 
 
 def read(results: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of the file of results."""
+    """Returns the lines of results.jsonl."""
     return (
         [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     )
 
 
 def table(workdir: pathlib.Path) -> None:
-    """Prints means and paired differences with 95 % intervals of Student's t."""
+    """Prints means and paired differences with 95 % t intervals."""
     lines = read(workdir / "results.jsonl")
     values = {(line["seed"], line["variant"]): line for line in lines}
     first = next(iter(VARIANTS))
-    print("| variant | GAN steps | fd_efflite0_224, by seed | mean | less than the first by | kd |")
+    print(
+        "| variant | GAN steps | fd_efflite0_224, by seed | mean | first row minus this one | kd |"
+    )
     print("|---|---|---|---|---|---|")
     for variant in VARIANTS:
-        seeds = sorted(seed for seed, of in values if of == variant)
+        seeds = sorted(seed for seed, name in values if name == variant)
         if not seeds:
             continue
 
-        def column(name: str, of: str, seeds: list[int] = seeds) -> np.ndarray:
-            return np.array([values[seed, of][name] for seed in seeds if (seed, of) in values])
+        def column(metric: str, name: str, seeds: list[int] = seeds) -> np.ndarray:
+            return np.array(
+                [values[seed, name][metric] for seed in seeds if (seed, name) in values]
+            )
 
-        found = column("frechet", variant)
-        less = "" if variant == first else interval(column("frechet", first) - found)
+        frechet = column("frechet", variant)
+        difference = "" if variant == first else interval(column("frechet", first) - frechet)
         steps = values[seeds[0], variant]["gan_steps"]
-        each = ", ".join(f"{value:.0f}" for value in found)
+        each = ", ".join(f"{value:.0f}" for value in frechet)
         kernel = column("kernel", variant).mean()
-        print(f"| {variant} | {steps} | {each} | {interval(found)} | {less} | {kernel:.3f} |")
+        print(
+            f"| {variant} | {steps} | {each} | {interval(frechet)} | {difference} | {kernel:.3f} |"
+        )
 
 
 def interval(values: np.ndarray) -> str:
-    """Returns a mean and the half-width of its 95 % interval, as text."""
+    """Returns the mean and the half-width of its 95 % t interval, as text."""
     if len(values) < 2:
         return f"{values.mean():.1f}"
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
@@ -152,16 +158,16 @@ def interval(values: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Reads the flags."""
+    """Trains the missing runs and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fraction", type=float, default=1.0, help="of the quickstart's steps")
-    parser.add_argument("--table", action="store_true", help="only print what is there")
-    flags = parser.parse_args()
-    if not flags.table:
-        train_missing(flags.workdir, flags.seeds, flags.fraction)
-    table(flags.workdir)
+    parser.add_argument("--table", action="store_true", help="only print the results")
+    args = parser.parse_args()
+    if not args.table:
+        train_missing(args.workdir, args.seeds, args.fraction)
+    table(args.workdir)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ print(code, [name for name in heavy if name in sys.modules])
 """
 
 
-@pytest.mark.xfail(reason="vaegan_jax.config imports JAX", strict=True)
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
