@@ -15,7 +15,7 @@ from vaegan_jax.losses import augmentation, penalties, symptoms
 from vaegan_jax.losses import gan as losses
 from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
-from vaegan_jax.runtime import parallel
+from vaegan_jax.runtime import compilation, parallel
 
 Scalars = dict[str, jax.Array]
 
@@ -66,23 +66,35 @@ def identity_init(generator: optax.Params, latent_size: int) -> GANInit:
     return GANInit(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
 
 
-def random_init(config: ConfigDict, image_shape: tuple[int, int, int]) -> GANInit:
-    """Returns random initial parameters for a generator."""
+def random_init(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    seed: jax.typing.ArrayLike | None = None,
+) -> GANInit:
+    """Returns random parameters for a generator; `seed` is uint32, ``config.seed`` by default."""
     generator = networks.make_decoder(config.model, image_shape)
-    key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DECODER)
+    seed = config.seed if seed is None else seed
+    key = draw_key(step_key(seed, Stage.GAN, 0), Purpose.DECODER)
     params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
     return identity_init(params, config.model.latent_size)
 
 
-def init(config: ConfigDict, image_shape: tuple[int, int, int], initial: GANInit) -> GANState:
+def init(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    initial: GANInit,
+    seed: jax.typing.ArrayLike | None = None,
+) -> GANState:
     """Returns the initial state of a GAN.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
       initial: from `transfer.make_init` or `random_init`; everything else is the same for both.
+      seed: uint32, ``config.seed`` by default.
     """
-    key = draw_key(step_key(config.seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
+    seed = config.seed if seed is None else seed
+    key = draw_key(step_key(seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
     params = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
     if initial.trunk is not None:
@@ -371,6 +383,7 @@ def train_step(
     return state, scalars
 
 
+@compilation.per_config
 def make_train_step(
     config: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[GANState, jax.Array, jax.Array], tuple[GANState, Scalars]]:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import layers
 from vaegan_jax.layers import Bias, Down, Up
+from vaegan_jax.runtime import compilation
 
 LEVELS = 4
 SIZE_MULTIPLE = 2**LEVELS
@@ -227,6 +228,7 @@ def spectrally_normalized(params: optax.Params) -> optax.Params:
     return result
 
 
+@compilation.per_config
 def make_encode(
     model: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]:
@@ -238,6 +240,7 @@ def make_encode(
     return lambda params, images: apply(encoder, params, images)
 
 
+@compilation.per_config
 def make_decode(
     model: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[optax.Params, jax.Array], jax.Array]:

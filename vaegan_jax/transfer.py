@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from vaegan_jax import checkpoints, gan, networks, vae
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation.batches import map_batches
+from vaegan_jax.runtime import compilation
 
 _BATCH = 64
 
@@ -66,13 +68,7 @@ def aggregated_posterior(
       float64 [L] and [L, L].
     """
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
-    encode = networks.make_encode(config.model, image_shape)
-
-    @jax.jit
-    def posterior(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean, log_variance = encode(params, preprocessing.to_network(images))
-        return mean, jnp.exp(log_variance)
-
+    posterior = _make_posterior(config.model, image_shape)
     size = config.model.latent_size
     total, products, variances = np.zeros(size), np.zeros((size, size)), np.zeros(size)
     all_means, all_variances = map_batches(
@@ -87,6 +83,20 @@ def aggregated_posterior(
     mean = total / len(images)
     covariance = products / len(images) - np.outer(mean, mean) + np.diag(variances / len(images))
     return mean, covariance
+
+
+@compilation.per_config
+def _make_posterior(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]:
+    encode = networks.make_encode(model, image_shape)
+
+    @jax.jit
+    def posterior(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, log_variance = encode(params, preprocessing.to_network(images))
+        return mean, jnp.exp(log_variance)
+
+    return posterior
 
 
 def match_posterior(initial: gan.GANInit, mean: np.ndarray, covariance: np.ndarray) -> gan.GANInit:

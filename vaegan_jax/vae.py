@@ -16,7 +16,7 @@ from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
-from vaegan_jax.runtime import parallel
+from vaegan_jax.runtime import compilation, parallel
 
 Scalars = dict[str, jax.Array]
 
@@ -40,9 +40,13 @@ class VAEState(flax.struct.PyTreeNode):
     optimizer: optax.OptState
 
 
-def init(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAEState:
-    """Returns the initial state of a VAE."""
-    key = step_key(config.seed, Stage.VAE, 0)
+def init(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    seed: jax.typing.ArrayLike | None = None,
+) -> VAEState:
+    """Returns the initial state of a VAE; `seed` is uint32, ``config.seed`` by default."""
+    key = step_key(config.seed if seed is None else seed, Stage.VAE, 0)
     encoder = networks.make_encoder(config.model, image_shape)
     decoder = networks.make_decoder(config.model, image_shape)
     images = jnp.zeros((1, *image_shape))
@@ -195,6 +199,7 @@ def train_step(
     ), scalars
 
 
+@compilation.per_config
 def make_train_step(
     config: ConfigDict, image_shape: tuple[int, int, int]
 ) -> Callable[[VAEState, jax.Array, jax.Array], tuple[VAEState, Scalars]]:

@@ -118,6 +118,12 @@ class Memorisation(NamedTuple):
     error: jax.Array
 
 
+@jax.jit
+def _nearest_by_group(fake: jax.Array, groups: jax.Array) -> jax.Array:
+    by_group: jax.Array = jax.lax.map(lambda real: distances.neighbours(fake, real).nearest, groups)
+    return by_group
+
+
 def memorisation(
     key: jax.Array, fake: jax.Array, train: jax.Array, held_out: jax.Array, groups: int = 10
 ) -> Memorisation:
@@ -134,11 +140,7 @@ def memorisation(
     def nearest(key: jax.Array, real: jax.Array) -> jax.Array:
         """Returns the distances to the nearest real image of each group: [groups, m]."""
         drawn = real[jax.random.choice(key, len(real), (size,), replace=False)]
-        by_group: jax.Array = jax.lax.map(
-            lambda group: distances.neighbours(fake, group).nearest,
-            drawn.reshape(groups, -1, real.shape[1]),
-        )
-        return by_group
+        return _nearest_by_group(fake, drawn.reshape(groups, -1, real.shape[1]))
 
     key_train, key_held_out = jax.random.split(key)
     to_train, to_held_out = nearest(key_train, train), nearest(key_held_out, held_out)

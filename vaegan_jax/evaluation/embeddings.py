@@ -1,5 +1,6 @@
 """Embeddings, which map images to features, and their batched application."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -115,18 +116,11 @@ def extract(
 def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
     """Returns EfficientNet-Lite0, see `make`."""
     del resize, weights
-    network = efflite0.EfficientNetLite0()
-
-    def embed(params: Any, images: jax.Array) -> jax.Array:
-        scaled = efflite0.scale(resizing.cubic(images, size))
-        features: jax.Array = networks.apply(network, params, scaled)
-        return features
-
     return Embedding(
         name=f"efflite0_{size}",
         distance=f"fd_efflite0_{size}",
         kernel=f"kd_efflite0_{size}",
-        embed=embed,
+        embed=_embed_efflite0(size),
         params=efflite0.load(),
         facts={"sha256": efflite0.SHA256, "resize": f"bicubic, antialiased, to {size}x{size}"},
     )
@@ -135,21 +129,14 @@ def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
 def make_inception(size: int, resize: str, weights: str) -> Embedding:
     """Returns the Inception network of the FID, see `make`."""
     del size
-    network = inception.Inception()
-
-    def apply(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        results: tuple[jax.Array, jax.Array] = networks.apply(
-            network, params, inception.RESIZES[resize](images)
-        )
-        return results
-
+    embed, classify = _apply_inception(resize)
     return Embedding(
         name=f"inception_{resize}",
         distance=f"fid_{resize}",
         kernel=f"kid_{resize}",
-        embed=lambda params, images: apply(params, images)[0],
+        embed=embed,
         params=inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()),
-        classify=lambda params, images: apply(params, images)[1],
+        classify=classify,
         facts={"sha256": inception.SHA256, "resize": f"{resize}, to 299x299"},
     )
 
@@ -157,18 +144,44 @@ def make_inception(size: int, resize: str, weights: str) -> Embedding:
 def make_pixels(size: int, resize: str, weights: str) -> Embedding:
     """Returns average colours over a grid, see `make`."""
     del size, resize, weights
-
-    def embed(_: Any, images: jax.Array) -> jax.Array:
-        """Averages images over an 8x8 grid: coarse colour and layout."""
-        size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
-        cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
-        features: jax.Array = cells.reshape(len(images), -1)
-        return features
-
     return Embedding(
         name="pixels",
         distance="fd_pixels",
         kernel="kd_pixels",
-        embed=embed,
+        embed=_embed_pixels,
         facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
     )
+
+
+# The functions are cached or global, so runs of several seeds share compiled programs.
+
+
+@functools.cache
+def _embed_efflite0(size: int) -> Embed:
+    network = efflite0.EfficientNetLite0()
+
+    def embed(params: Any, images: jax.Array) -> jax.Array:
+        scaled = efflite0.scale(resizing.cubic(images, size))
+        features: jax.Array = networks.apply(network, params, scaled)
+        return features
+
+    return embed
+
+
+@functools.cache
+def _apply_inception(resize: str) -> tuple[Embed, Embed]:
+    """Returns the functions for features and for logits."""
+    network = inception.Inception()
+
+    def apply(params: Any, images: jax.Array) -> Any:
+        return networks.apply(network, params, inception.RESIZES[resize](images))
+
+    return lambda params, images: apply(params, images)[0], lambda p, images: apply(p, images)[1]
+
+
+def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
+    """Averages images over an 8x8 grid: coarse colour and layout."""
+    size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
+    cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
+    features: jax.Array = cells.reshape(len(images), -1)
+    return features

@@ -22,7 +22,7 @@ from vaegan_jax.data.images import Images, Split
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import comparison, distances, latents, vae_metrics
 from vaegan_jax.evaluation.batches import Progress, map_batches
-from vaegan_jax.evaluation.embeddings import Embedding, extract
+from vaegan_jax.evaluation.embeddings import Embed, Embedding, extract
 from vaegan_jax.evaluation.number import (
     MIN_SAMPLES,
     SUBJECTS,
@@ -158,7 +158,7 @@ def evaluate(
     newest = list(sources)[-1]
     pairs = _nearest_pairs(features[newest], images[newest], context.real)
     for name, (params, noise) in sources.items():
-        numbers.append(_path_length(context, name, decode, params, noise))
+        numbers.append(_path_length(context, name, params, noise))
     return Evaluation(numbers, pairs, units)
 
 
@@ -306,25 +306,17 @@ def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _Re
     return Pairs(images[shown], train.images[to_train.row[shown]], held_out.images[to_held_out.row])
 
 
-def _path_length(
-    context: _Context, name: str, decode: Callable[..., jax.Array], params: optax.Params, noise: str
-) -> Number:
+def _path_length(context: _Context, name: str, params: optax.Params, noise: str) -> Number:
     """Returns the mean perceptual path length between random pairs of latents."""
+    model, held_out = context.config.model, context.real["held_out"]
     seed, count = context.config.seed, context.config.evaluation.path_samples
-    shape = (2, count, context.config.model.latent_size)
+    shape = (2, count, model.latent_size)
     start, end = randomness.latents(evaluation_key(seed, 1, Purpose.LATENT), shape, noise)
     key = evaluation_key(seed, 0, Purpose.PLACE)
     t = jax.random.uniform(key, (count,), maxval=1 - latents.PATH_STEP)
 
-    @jax.jit
-    def lengths(
-        params: optax.Params, network: Any, start: jax.Array, end: jax.Array, t: jax.Array
-    ) -> jax.Array:
-        def embed(z: jax.Array) -> jax.Array:
-            return context.embedding.embed(network, (decode(params, z) + 1) * 127.5)
-
-        return latents.path_lengths(start, end, t, embed)
-
+    decode = networks.make_decode(model, held_out.images.image_shape)
+    lengths = _make_lengths(decode, context.embedding.embed)
     network = jax.device_put(context.embedding.params)
     values: np.ndarray = map_batches(
         count,
@@ -333,6 +325,20 @@ def _path_length(
         label=f"path lengths of {SUBJECTS[name]}",
     )
     return mean(name, "path_length", values)
+
+
+@functools.cache
+def _make_lengths(decode: Callable[..., jax.Array], embed: Embed) -> Callable[..., jax.Array]:
+    @jax.jit
+    def lengths(
+        params: optax.Params, network: Any, start: jax.Array, end: jax.Array, t: jax.Array
+    ) -> jax.Array:
+        def embed_decoded(z: jax.Array) -> jax.Array:
+            return embed(network, (decode(params, z) + 1) * 127.5)
+
+        return latents.path_lengths(start, end, t, embed_decoded)
+
+    return lengths
 
 
 def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Measure:

@@ -9,9 +9,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks
-from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
+from vaegan_jax.evaluation import latents
 from vaegan_jax.evaluation.batches import map_batches
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.losses.symptoms import ACTIVE_VARIANCE
@@ -35,8 +34,7 @@ class LatentUse(NamedTuple):
 def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray) -> LatentUse:
     """Encodes up to 1,000 images, uint8 [N, H, W, C], and returns the use of each dimension."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    encode = networks.make_encode(config.model, shape)
-    posterior = jax.jit(lambda params, images: encode(params, preprocessing.to_network(images)))
+    posterior = latents.make_posterior(config.model, shape)
 
     def mean_and_kl(indices: np.ndarray) -> tuple[jax.Array, jax.Array]:
         mean, log_variance = posterior(encoder_params, jnp.asarray(images[indices]))

@@ -6,11 +6,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
+from vaegan_jax import networks
 from vaegan_jax.data import preprocessing
 from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
+from vaegan_jax.runtime import compilation
 
 PATH_STEP = 1e-2
+
+
+@compilation.per_config
+def make_posterior(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns the jitted ``posterior(params, images uint8 [B, H, W, C]) -> (mean, log variance)``.
+
+    The params are an encoder's; both results are float32 [B, L].
+    """
+    encode = networks.make_encode(model, image_shape)
+    return jax.jit(lambda params, images: encode(params, preprocessing.to_network(images)))
 
 
 def decode_images(

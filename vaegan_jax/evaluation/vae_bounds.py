@@ -20,6 +20,7 @@ from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.number import Number, mean
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage
+from vaegan_jax.runtime import compilation
 
 BIN_WIDTH = 2 / 255
 """The distance between adjacent grey values of images in [-1, 1]."""
@@ -95,6 +96,7 @@ def decoder_variance(config: ConfigDict, params: Params) -> float | None:
     return None
 
 
+@compilation.per_config
 def make_bounds(
     config: ConfigDict, image_shape: tuple[int, int, int], draws: int
 ) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Rows]:

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vaegan_jax import networks, randomness
-from vaegan_jax.data import preprocessing
 from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import distances, latents, vae_bounds
 from vaegan_jax.evaluation.backbones import lpips
@@ -63,8 +62,7 @@ def evaluate_vae(
     image_shape, seed = held_out.image_shape, config.seed
     rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(held_out), count)
     originals = held_out.take(rows)
-    encode = networks.make_encode(config.model, image_shape)
-    posterior = jax.jit(lambda params, images: encode(params, preprocessing.to_network(images)))
+    posterior = latents.make_posterior(config.model, image_shape)
     means, log_variances = map_batches(
         len(originals),
         lambda i: posterior(params["encoder"], jnp.asarray(originals[i])),

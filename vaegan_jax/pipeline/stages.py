@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -24,15 +25,15 @@ def make_vae_stage(
 ) -> loop.Stage[vae.VAEState]:
     """Returns the VAE stage of a run; it has the signature of `make_gan_stage`."""
     del folder
-    init = functools.partial(vae.init, config, data.shape)
+    init, seed = _compiled_init(config, vae.init, data.shape), np.uint32(config.seed)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
     decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
     return loop.Stage(
         number=randomness.Stage.VAE,
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
-        template=jax.eval_shape(init),
-        init=memory.checked(compilation.once(init), "vae"),
+        template=jax.eval_shape(init, seed=seed),
+        init=lambda: memory.checked(init, "vae")(seed=seed),
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
             "reconstructions": reconstructions(state.params),
@@ -47,8 +48,8 @@ def make_gan_stage(
     config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
 ) -> loop.Stage[gan.GANState]:
     """Returns the GAN stage of a run; its initial state uses the last checkpoint of the VAE."""
-    random_init = functools.partial(gan.random_init, config, data.shape)
-    init = functools.partial(gan.init, config, data.shape)
+    random_init = _compiled_init(config, gan.random_init, data.shape)
+    init, seed = _compiled_init(config, gan.init, data.shape), np.uint32(config.seed)
     generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
 
     def initial_state() -> gan.GANState:
@@ -61,22 +62,29 @@ def make_gan_stage(
                 )
             start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
         else:
-            start = memory.checked(compilation.once(random_init), "gan")()
+            start = memory.checked(random_init, "gan")(seed=seed)
         # The same compiled program for both, so everything else is equal to the last bit.
-        state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
+        state: gan.GANState = memory.checked(init, "gan")(start, seed=seed)
         return state
 
     return loop.Stage(
         number=randomness.Stage.GAN,
         steps=config.gan.steps,
         batch_size=config.gan.batch_size,
-        template=jax.eval_shape(init, jax.eval_shape(random_init)),
+        template=jax.eval_shape(init, jax.eval_shape(random_init, seed=seed), seed=seed),
         init=initial_state,
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),
         shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
     )
+
+
+@compilation.per_config
+def _compiled_init(
+    config: ConfigDict, init: Callable[..., Any], image_shape: tuple[int, int, int]
+) -> Callable[..., Any]:
+    return compilation.once(functools.partial(init, config, image_shape))
 
 
 def _state_measure(

@@ -12,6 +12,7 @@ from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation.latents import slerp
+from vaegan_jax.runtime import compilation
 
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> the equivalent latents of another."""
@@ -70,25 +71,34 @@ def make_decoder_pictures(
     They are `samples` of the fixed latents and `interpolations` between the first of these, one
     pair per row; each is uint8 [H, W, C].
     """
-    decode = networks.make_decode(config.model, image_shape)
-
-    @jax.jit
-    def compute(params: optax.Params) -> tuple[jax.Array, ...]:
-        z = fixed_latents(config, COLUMNS**2, distribution)
-        pairs = z[: COLUMNS // 2 * 2].reshape(-1, 2, z.shape[-1])
-        t = jnp.linspace(0, 1, COLUMNS)
-        between = jax.vmap(lambda pair: slerp(pair[0], pair[1], t))(pairs)
-        between = between.reshape(-1, z.shape[-1])
-        return tuple(preprocessing.to_uint8(decode(params, latents)) for latents in (z, between))
+    compute = _make_decoder_images(config.model, image_shape, COLUMNS)
 
     def pictures(params: optax.Params) -> dict[str, np.ndarray]:
-        samples, interpolations = jax.device_get(compute(params))
+        z = fixed_latents(config, COLUMNS**2, distribution)
+        samples, interpolations = jax.device_get(compute(params, z))
         return {
             "samples": grid(samples, COLUMNS),
             "interpolations": grid(interpolations, COLUMNS),
         }
 
     return pictures
+
+
+@compilation.per_config
+def _make_decoder_images(
+    model: ConfigDict, image_shape: tuple[int, int, int], columns: int
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, ...]]:
+    decode = networks.make_decode(model, image_shape)
+
+    @jax.jit
+    def compute(params: optax.Params, z: jax.Array) -> tuple[jax.Array, ...]:
+        pairs = z[: columns // 2 * 2].reshape(-1, 2, z.shape[-1])
+        t = jnp.linspace(0, 1, columns)
+        between = jax.vmap(lambda pair: slerp(pair[0], pair[1], t))(pairs)
+        between = between.reshape(-1, z.shape[-1])
+        return tuple(preprocessing.to_uint8(decode(params, latents)) for latents in (z, between))
+
+    return compute
 
 
 def make_reconstruction_picture(
@@ -102,19 +112,28 @@ def make_reconstruction_picture(
     count = min(len(images), COLUMNS * (COLUMNS // 2))
     originals = images[np.arange(count)]
     image_shape = (originals.shape[1], originals.shape[2], originals.shape[3])
-    encode = networks.make_encode(config.model, image_shape)
-    decode = networks.make_decode(config.model, image_shape)
-
-    @jax.jit
-    def reconstruct(params: dict[str, optax.Params], originals: jax.Array) -> jax.Array:
-        mean, _ = encode(params["encoder"], preprocessing.to_network(originals))
-        return preprocessing.to_uint8(decode(params["decoder"], mean))
+    reconstruct = _make_reconstruct(config.model, image_shape)
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
         reconstructions = jax.device_get(reconstruct(params, originals))
         return grid(alternate((originals, reconstructions), COLUMNS), COLUMNS)
 
     return picture
+
+
+@compilation.per_config
+def _make_reconstruct(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[dict[str, optax.Params], jax.typing.ArrayLike], jax.Array]:
+    encode = networks.make_encode(model, image_shape)
+    decode = networks.make_decode(model, image_shape)
+
+    @jax.jit
+    def reconstruct(params: dict[str, optax.Params], originals: jax.Array) -> jax.Array:
+        mean, _ = encode(params["encoder"], preprocessing.to_network(originals))
+        return preprocessing.to_uint8(decode(params["decoder"], mean))
+
+    return reconstruct
 
 
 def side_by_side(

@@ -1,5 +1,6 @@
 """JAX's persistent compilation cache, so that the same command starts faster the next time."""
 
+import functools
 import hashlib
 import json
 import os
@@ -8,10 +9,11 @@ import platform
 import stat
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import filelock
 import jax
+from ml_collections import ConfigDict
 
 from vaegan_jax.runtime import environment
 
@@ -31,6 +33,30 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
     """
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=quick)
+
+
+def per_config(make: Callable[P, R]) -> Callable[P, R]:
+    """Caches ``make(config, *args)`` by the config's fields without the seed.
+
+    Runs of a sweep that differ only by the seed then share jitted functions, so only the first one
+    traces and compiles them. `make` receives a copy of the config, and its result must not depend
+    on the seed; other arguments must be hashable.
+    """
+    results: dict[Any, R] = {}
+
+    @functools.wraps(make)
+    def cached(*args: Any, **kwargs: Any) -> R:
+        config, *rest = args
+        fields = config.to_dict()
+        for name in ("seed", "seeds", "variants"):
+            fields.pop(name, None)
+        key = (json.dumps(fields, sort_keys=True), *rest, *sorted(kwargs.items()))
+        if key not in results:
+            copy = ConfigDict(config.copy_and_resolve_references())
+            results[key] = make(copy, *rest, **kwargs)
+        return results[key]
+
+    return cached
 
 
 def enable_cache(choice: str) -> None:

@@ -1,6 +1,7 @@
 """The training loop of both stages: many steps per call, then log, draw, measure, save."""
 
 import contextlib
+import functools
 import pathlib
 import sys
 import time
@@ -231,14 +232,36 @@ def make_call(
       mesh: the devices; all of them by default.
     """
     mesh = mesh or parallel.make_mesh()
+    compiled = memory.checked(
+        _compile_steps(stage.step, stage.number, max_steps, flip, mesh), stage.name
+    )
+
+    def call(state: State, block: Block) -> tuple[State, Scalars]:
+        with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
+            result: tuple[State, Scalars] = compiled(state, block)
+        return result
+
+    return call
+
+
+@functools.cache  # runs of several seeds share the program
+def _compile_steps(
+    step: Callable[..., Any],
+    number: randomness.Stage,
+    max_steps: int,
+    flip: bool,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Returns the jitted function of `make_call`."""
 
     def take_step(state: State, block: Block, i: jax.Array | int) -> tuple[State, Scalars]:
-        key = randomness.step_key(block.seed, stage.number, state.step)
+        key = randomness.step_key(block.seed, number, state.step)
         batch = block.images[parallel.shard_batch(block.places[i])]
         if flip:
             flip_key = randomness.draw_key(key, randomness.Purpose.FLIP)
             batch = preprocessing.random_flip(batch, block.indices[i], flip_key)
-        return stage.step(state, preprocessing.to_network(batch), key)
+        result: tuple[State, Scalars] = step(state, preprocessing.to_network(batch), key)
+        return result
 
     def steps(state: State, block: Block) -> tuple[State, Scalars]:
         _, scalars = jax.eval_shape(take_step, state, block, 0)
@@ -252,16 +275,7 @@ def make_call(
         result: tuple[State, Scalars] = jax.lax.fori_loop(0, block.steps, body, (state, rows))
         return result
 
-    compiled = memory.checked(
-        jax.jit(steps, donate_argnums=0, out_shardings=parallel.replicated(mesh)), stage.name
-    )
-
-    def call(state: State, block: Block) -> tuple[State, Scalars]:
-        with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
-            result: tuple[State, Scalars] = compiled(state, block)
-        return result
-
-    return call
+    return jax.jit(steps, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
 
 def first_not_finite(rows: Rows) -> tuple[int, str] | None:
