@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from vaegan_jax import config as configuration
+from vaegan_jax import migrations
 from vaegan_jax.errors import UserError
 from vaegan_jax.training import monitor
 from vaegan_jax.workdir import (
@@ -64,12 +65,12 @@ def test_changed_future_fields_are_recorded_as_events(tmp_path, config):
     (tmp_path / "checkpoints" / "gan" / "600").mkdir(parents=True)
     (tmp_path / "checkpoints" / "gan" / "600" / "checksums.json").write_text("{}")
     config.gan.steps = 599
-    with pytest.raises(UserError, match="step 600 is saved already"):
+    with pytest.raises(UserError, match="600"):
         require_usable(tmp_path, config)
 
 
 def test_run_with_removed_field_is_refused(tmp_path, config):
-    names = list(configuration.REMOVED)[:2]
+    names = list(migrations.REMOVED)[:2]
     old = configuration.flatten(config) | dict.fromkeys(names, 1)
     (tmp_path / "config.json").write_text(json.dumps(old))
     with pytest.raises(UserError) as caught, open_workdir(tmp_path, config):

@@ -75,7 +75,7 @@ REFUSED = {
     "no objective": (f"gan.objective={HERE}:grey", "Objective"),
     "signature": (f"gan.objective={HERE}:SIGNATURE", "TypeError"),
     "vector": (f"gan.objective={HERE}:VECTOR", r"float32\[2\]"),
-    "term": (f"vae.reconstruction={HERE}:per_image", r"float32\[2\] .* float32\[\]"),
+    "term": (f"vae.reconstruction={HERE}:per_image", r"float32\[2\].* float32\[\]"),
     "augmentation": (f"gan.augmentations={HERE}:grey", r"float32\[2, 16, 16, 3\]"),
     "penalty": (f"gan.penalty={HERE}:broken", "out of luck"),
 }

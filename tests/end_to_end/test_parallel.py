@@ -128,7 +128,11 @@ def test_eight_devices_shard_the_images(finished, tmp_path):
 
 def test_a_killed_process_ends_the_others_and_one_process_resumes(tmp_path):
     workdir = tmp_path / "run"
-    alone = ("--config.transfer.generator=scratch", "--stages=gan")
+    alone = (
+        "--config.transfer.generator=scratch",
+        "--config.gan.batch_size=15",
+        "--stages=gan",
+    )
     more = ("--config.gan.steps=4000", "--config.training.seconds_per_call=0.05")
     started = processes(workdir, 3, *alone, *more)
     deadline = time.monotonic() + 240

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vaegan_jax.evaluation import findings
 from vaegan_jax.evaluation.number import number
+from vaegan_jax.losses import symptoms
 
 DISTANCE = "fd_pixels"
 LATENT_SIZE = 100
@@ -90,7 +91,7 @@ def test_posterior_collapse(active, size, names):
 
 @pytest.mark.parametrize("name", SETS)
 def test_blur(name):
-    limit = findings._LOW_SHARPNESS * 0.01
+    limit = symptoms.MIN_SHARPNESS_IN_EVALUATION * 0.01
     sharpness = (name, "", "sharpness")
     assert "45%" in text_of({sharpness: (0.0045, 0.001, 0.01)}, "Blur")
     text_of({sharpness: (0.99 * limit, 0.001, 0.01)}, "Blur")

@@ -140,7 +140,8 @@ def memorisation(
     def nearest(key: jax.Array, real: jax.Array) -> jax.Array:
         """Returns the distances to the nearest real image of each group: [groups, m]."""
         drawn = real[jax.random.choice(key, len(real), (size,), replace=False)]
-        return _nearest_by_group(fake, drawn.reshape(groups, -1, real.shape[1]))
+        by_group: jax.Array = _nearest_by_group(fake, drawn.reshape(groups, -1, real.shape[1]))
+        return by_group
 
     key_train, key_held_out = jax.random.split(key)
     to_train, to_held_out = nearest(key_train, train), nearest(key_held_out, held_out)

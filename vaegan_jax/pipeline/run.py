@@ -95,7 +95,7 @@ def _report(config: ConfigDict, folder: workdir.Workdir, worked: bool) -> None:
 
 def _training_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
     """Returns the requested training stages; without a transfer there is no VAE stage."""
-    needed = ("vae", "gan") if config.transfer.generator == "vae" else ("gan",)
+    needed = ["vae", "gan"] if config.transfer.generator == "vae" else ["gan"]
     return [stage for stage in needed if stage in stages]
 
 
@@ -107,7 +107,7 @@ def _is_unfinished(config: ConfigDict, path: pathlib.Path, stage: str) -> bool:
 def _load_data(config: ConfigDict) -> images.Images:
     """Loads the images and checks batch sizes and losses against them."""
     data = images.load(config.data)
-    for stage in ("vae", "gan"):
+    for stage in _training_stages(config, STAGES):
         batch_size = config[stage].batch_size
         if batch_size > len(data.train):
             raise UserError(
