@@ -37,10 +37,10 @@ def test_shapes_and_dtypes(shape):
     logits, variables = networks.Decoder(4, 7, shape).init_with_output(key, z)
     assert set(variables) == {"params"}
     assert logits.shape == (2, *shape)
-    judged, variables = networks.Discriminator(4, shape).init_with_output(key, images)
+    real_logits, variables = networks.Discriminator(4, shape).init_with_output(key, images)
     assert set(variables) == {"params"}
-    assert judged.shape == (2,)
-    assert {mean.dtype, logits.dtype, judged.dtype} == {jnp.dtype("float32")}
+    assert real_logits.shape == (2,)
+    assert {mean.dtype, logits.dtype, real_logits.dtype} == {jnp.dtype("float32")}
 
 
 def test_encoder_and_discriminator_trunks_have_the_same_tree():
@@ -128,11 +128,11 @@ def test_kl_stays_finite_for_huge_encoder_outputs_in_bfloat16():
 
 
 def test_discriminate_returns_logits_and_features(config):
-    judge = networks.make_discriminate(config.model, (16, 32, 3))
+    discriminate = networks.make_discriminate(config.model, (16, 32, 3))
     discriminator = networks.make_discriminator(config.model, (16, 32, 3))
     images = jax.random.uniform(jax.random.key(0), (2, 16, 32, 3), minval=-1)
     params = discriminator.init(jax.random.key(1), images)["params"]
-    logits, features = judge(params, images)
+    logits, features = discriminate(params, images)
     np.testing.assert_allclose(logits, discriminator.apply({"params": params}, images), rtol=1e-5)
     head = params["head"]
     by_hand = features.reshape(2, -1) @ head["kernel"] + head["bias"][None]

@@ -65,7 +65,7 @@ def test_change_is_independent_of_other_images(name):
 
 @each
 def test_real_and_fake_have_the_same_distribution(name):
-    # Each is an affine map of the image, drawn by the key whatever the image shows.
+    # Each is an affine map of the image, and its coefficients depend on the key only.
     real, fake = draw(), 0.1 * draw(1)
     between = ALL[name](0.25 * real + 0.75 * fake, KEY)
     mixed = 0.25 * ALL[name](real, KEY) + 0.75 * ALL[name](fake, KEY)

@@ -146,7 +146,7 @@ def test_gaussian_gradient_includes_the_optimal_variance():
     np.testing.assert_allclose(own[0], 2 * expected[0], rtol=1e-4, atol=1e-6)
     assert not np.any(own[1])
 
-    # The variance free to follow, in float64: D/2 (1 + log 2 pi s^2) is what it comes to.
+    # In float64, at the optimal variance: D/2 (1 + log 2 pi s^2).
     def least(a):
         return x[0].size / 2 * (1 + np.log(2 * np.pi * ((x - np.tanh(a)) ** 2).mean()))
 
