@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, registry
 from vaegan_jax.losses import augmentation, penalties, symptoms
 from vaegan_jax.losses import gan as losses
-from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 from vaegan_jax.runtime import compilation, parallel
 
@@ -103,8 +102,8 @@ def init(
         step=jnp.zeros((), jnp.int32),
         generator=initial.generator,
         discriminator=params,
-        generator_optimizer=_generator_optimizer(config).init(initial.generator),
-        discriminator_optimizer=_discriminator_optimizer(config).init(params),
+        generator_optimizer=_adam(config, "generator").init(initial.generator),
+        discriminator_optimizer=_adam(config, "discriminator").init(params),
         # A copy: a donated state must not hold one buffer twice.
         ema=jax.tree.map(jnp.copy, initial.generator),
         latent_mean=initial.latent_mean,
@@ -152,8 +151,8 @@ def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
         objective=registry.load("objective", config.gan.objective),
         penalties=tuple(penalties.make_terms(config.gan)),
         augment=augmentation.make(config.gan.augmentations),
-        generator_optimizer=_generator_optimizer(config),
-        discriminator_optimizer=_discriminator_optimizer(config),
+        generator_optimizer=_adam(config, "generator"),
+        discriminator_optimizer=_adam(config, "discriminator"),
         config=config.gan,
         latent_size=config.model.latent_size,
     )
@@ -210,12 +209,8 @@ def discriminator_loss(
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
     for index, (name, weight, penalty) in enumerate(terms):
-        per_example = penalty(
-            lambda images: discriminate(params, images)[0],
-            real,
-            fake,
-            jax.random.fold_in(key, index),
-        )
+        penalty_key = jax.random.fold_in(key, index)
+        per_example = penalty(lambda x: discriminate(params, x)[0], real, fake, penalty_key)
         scalars[name] = penalty_scale * jnp.mean(per_example)
         loss += weight * scalars[name]
     return loss, scalars
@@ -338,9 +333,8 @@ def train_step(
       relative to the real ones (see `symptoms`).
     """
     real, batch_size = parallel.shard_batch(real), len(real)
-    noise_key = draw_key(key, Purpose.LATENT)
-    z = latents(noise_key, (batch_size, gan.latent_size), gan.config.noise)
-    z = parallel.shard_batch(z)
+    shape = (batch_size, gan.latent_size)
+    z = parallel.shard_batch(latents(draw_key(key, Purpose.LATENT), shape, gan.config.noise))
     fake, pull_back = jax.vjp(lambda params: gan.generate(params, z), state.generator)
     keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
 
@@ -391,31 +385,5 @@ def make_train_step(
     return functools.partial(train_step, gan=make_gan(config, image_shape))
 
 
-def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks the signatures of objective, penalties and augmentations, without computing.
-
-    Raises:
-      UserError: if one cannot be loaded or has another signature.
-    """
-    gan = config.gan
-    logits = jax.ShapeDtypeStruct((2,), jnp.float32)
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    for loss in registry.load("objective", gan.objective):
-        check_signature("objective", gan.objective, loss, (logits, logits), ())
-    for term in penalties.make_terms(config.gan):
-        name = gan.penalty if term.name == "penalty" else term.name
-        penalty = functools.partial(term.penalty, lambda x: jnp.sum(x, axis=(1, 2, 3)))
-        check_signature("penalty", name, penalty, (images, images, key), (2,))
-    augment = augmentation.make(config.gan.augmentations)
-    check_signature("augmentation", gan.augmentations, augment, (images, key), images.shape)
-
-
-def _generator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    gan = config.gan
-    return optax.adam(gan.generator_learning_rate, gan.b1, gan.b2)
-
-
-def _discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    gan = config.gan
-    return optax.adam(gan.discriminator_learning_rate, gan.b1, gan.b2)
+def _adam(config: ConfigDict, network: str) -> optax.GradientTransformation:
+    return optax.adam(config.gan[f"{network}_learning_rate"], config.gan.b1, config.gan.b2)

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, registry
 from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
-from vaegan_jax.losses.signatures import check_signature
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 from vaegan_jax.runtime import compilation, parallel
 
@@ -205,18 +204,6 @@ def make_train_step(
 ) -> Callable[[VAEState, jax.Array, jax.Array], tuple[VAEState, Scalars]]:
     """Returns ``train_step(state, images, key)`` of the VAE that a config describes."""
     return functools.partial(train_step, vae=make_vae(config, image_shape))
-
-
-def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks the signature of the reconstruction term, without computing.
-
-    Raises:
-      UserError: if it cannot be loaded or has another signature.
-    """
-    name = config.vae.reconstruction
-    term = registry.load("reconstruction", name)
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    check_signature("reconstruction", name, term, (images, images), (2,))
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:

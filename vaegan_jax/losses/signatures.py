@@ -1,12 +1,39 @@
-"""The check of a user's function, before anything is computed."""
+"""Checks the signatures of all losses of a config, before anything is computed."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from vaegan_jax import registry
 from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.losses import augmentation, penalties
+
+
+def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Checks reconstruction term, objective, penalties and augmentations.
+
+    Raises:
+      UserError: if one cannot be loaded or has another signature.
+    """
+    gan = config.gan
+    logits = jax.ShapeDtypeStruct((2,), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    name = config.vae.reconstruction
+    term = registry.load("reconstruction", name)
+    check_signature("reconstruction", name, term, (images, images), (2,))
+    for loss in registry.load("objective", gan.objective):
+        check_signature("objective", gan.objective, loss, (logits, logits), ())
+    for name, _, function in penalties.make_terms(gan):
+        penalty = functools.partial(function, lambda x: jnp.sum(x, axis=(1, 2, 3)))
+        name = gan.penalty if name == "penalty" else name
+        check_signature("penalty", name, penalty, (images, images, key), (2,))
+    augment = augmentation.make(gan.augmentations)
+    check_signature("augmentation", gan.augmentations, augment, (images, key), images.shape)
 
 
 def check_signature(

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, gan, registry, vae, workdir
+from vaegan_jax import checkpoints, registry, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
+from vaegan_jax.losses import signatures
 from vaegan_jax.pipeline import STAGES, evaluate
 from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
@@ -115,8 +116,7 @@ def _load_data(config: ConfigDict) -> images.Images:
                 f"({len(data.train)} images): lower it."
             )
         parallel.require_divisible(batch_size, f"{stage}.batch_size")
-    vae.check_losses(config, data.shape)
-    gan.check_losses(config, data.shape)
+    signatures.check_losses(config, data.shape)
     return data
 
 
