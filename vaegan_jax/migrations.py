@@ -20,7 +20,7 @@ RENAMED: dict[str, str] = {
 
 _USE_SEEDS = "list the seeds in config.seeds, which are trained one after another"
 _STOPS = "a non-finite number stops the run; remove the field, and lower the learning rates"
-_IS_CONSTANT = "remove it; the thresholds are constants in vaegan_jax/training/monitor.py"
+_IS_CONSTANT = "remove it; the thresholds are constants in vaegan_jax/losses/symptoms.py"
 
 REMOVED: dict[str, str] = {
     "together": _USE_SEEDS,
