@@ -22,7 +22,7 @@ State = TypeVar("State")
 def make_vae_stage(
     config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
 ) -> loop.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run; it has the signature of `make_gan_stage`."""
+    """Returns the VAE stage of a run; same signature as `make_gan_stage`."""
     del folder
     init = functools.partial(vae.init, config, data.shape)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
@@ -62,7 +62,7 @@ def make_gan_stage(
             start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
         else:
             start = memory.checked(compilation.once(random_init), "gan")()
-        # The same compiled program for both, so everything else is equal to the last bit.
+        # Both cases use the same compiled program, so all other state is bit-identical.
         state: gan.GANState = memory.checked(compilation.once(init), "gan")(start)
         return state
 
