@@ -181,7 +181,7 @@ def test_wrong_shapes_are_refused(run):
         model.encode(np.zeros((1, 16, 16, 3)))
 
 
-def test_hash_is_of_the_decoding_parameters(run):
+def test_hash_covers_decoding_parameters(run):
     path = run[0]
     sha256 = trained.load(path, "vae").facts["sha256"]
     assert sha256 == trained.load(path, "vae", encoder=False).facts["sha256"]
@@ -189,7 +189,7 @@ def test_hash_is_of_the_decoding_parameters(run):
     assert sha256 not in [other.facts["sha256"] for other in others]
 
 
-def test_export_loads_to_the_same_bits(run, tmp_path):
+def test_export_round_trip_is_bit_identical(run, tmp_path):
     model = trained.load(run[0])
     card = {
         "config": json.loads((run[0] / "config.json").read_text()),

@@ -45,7 +45,7 @@ def latents(config, count=3):
     return jax.random.normal(jax.random.key(0), (count, config.model.latent_size))
 
 
-def test_initial_generator_equals_the_decoder_bit_for_bit(saved, config):
+def test_initial_generator_is_bit_identical_to_decoder(saved, config):
     directory, state = saved
     start = transfer.make_init(config, IMAGES, directory, 7)
     assert_trees_equal(start.generator, state.params["decoder"])
@@ -64,7 +64,7 @@ def test_initial_generator_equals_the_decoder_bit_for_bit(saved, config):
     )
 
 
-def test_everything_but_the_generator_equals_scratch(saved, config):
+def test_transfer_changes_only_the_generator(saved, config):
     directory, _ = saved
     warm = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
     alone = scratch(config)

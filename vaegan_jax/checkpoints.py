@@ -320,17 +320,17 @@ def _require_format(directory: pathlib.Path) -> None:
     """Checks the format of the checkpoints in a folder, if there are any."""
     path = directory / _FORMAT
     try:
-        found = json.loads(path.read_bytes())["format"]
+        version = json.loads(path.read_bytes())["format"]
     except FileNotFoundError:
-        found = 1 if manifest.folders(directory) else FORMAT
+        version = 1 if manifest.folders(directory) else FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it if '
             "these checkpoints were saved by this version."
         ) from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise UserError(
-            f"The checkpoints in {directory} have format {found}, and this version of vaegan_jax "
+            f"The checkpoints in {directory} have format {version}, and this version of vaegan_jax "
             f"reads format {FORMAT}: use the version that wrote them, or name another --workdir."
         )
 

@@ -53,7 +53,7 @@ FIELDS: dict[str, Field] = {
     ),
     "data.path": Field("", TEXT, "folder or zip of images, for data.name=folder", Resume.ALWAYS),
     "data.split": Field("train", NON_EMPTY, "split of a TFDS data set, in TFDS's notation"),
-    "data.feature": Field("", TEXT, "image feature of a TFDS data set; found by its type if empty"),
+    "data.feature": Field("", TEXT, "image feature of a TFDS data set; inferred by type if empty"),
     "data.directory": Field(
         "",
         TEXT,
@@ -165,7 +165,7 @@ FIELDS: dict[str, Field] = {
     "gan.penalty_every": Field(
         1,
         at_least(1),
-        "lazy regularisation: penalties every so many steps, scaled up accordingly",
+        "lazy regularisation: interval of the penalties in steps; they are scaled by it",
     ),
     "gan.augmentations": Field("", AUGMENTATIONS, "of the discriminator's inputs, comma-separated"),
     "gan.discriminator_steps": Field(

@@ -146,7 +146,7 @@ class Decoder(nn.Module):
             width // SIZE_MULTIPLE,
             self.base_width * 2 ** (LEVELS - 1),
         )
-        # With its own bias, so that it can absorb an affine map of the latents.
+        # The bias lets this layer absorb an affine map of the latents.
         x = nn.Dense(
             h * w * c,
             kernel_init=nn.initializers.he_normal(),

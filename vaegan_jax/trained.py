@@ -65,7 +65,7 @@ def parts_table(config: ConfigDict, image_shape: tuple[int, int, int]) -> dict[s
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained decoder or generator, with the encoder if there is one.
+    """A trained decoder or generator, with the encoder if available.
 
     The *encoder's latents* are those of the VAE. A VAE decodes these; a GAN decodes the
     *generator's latents*, which differ from them if the generator was matched to the aggregated
@@ -73,14 +73,14 @@ class Trained:
 
     Attributes:
       model: "vae" or "gan".
-      step: of the checkpoint.
-      config: of the run, with defaults for missing fields.
+      step: the checkpoint step.
+      config: the run's config, with defaults for missing fields.
       image_shape: (height, width, channels).
-      latent_size: L, of both kinds of latents.
+      latent_size: L, for both kinds of latents.
       facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
         stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
         `card` (of an export), None if they are not recorded.
-      parts: float32 parameters by the names of `parts_table`; None for missing ones.
+      parts: float32 parameters by name in `parts_table`; None if missing.
     """
 
     model: str
@@ -105,7 +105,7 @@ class Trained:
         """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
 
         Args:
-          latents: float32 [B, L]; the image of each does not depend on the others.
+          latents: float32 [B, L]; each image depends only on its latent.
 
         Returns:
           float32 [B, H, W, C] in [-1, 1].
@@ -182,7 +182,7 @@ def load(
       source: folder of a run, an export (``.safetensors``), or "pretrained" for the bundled model
         of comic faces.
       model: "gan" for the generator, "vae" for the decoder.
-      step: of the checkpoint; None for the newest undamaged one.
+      step: the checkpoint step; None for the newest undamaged checkpoint.
       encoder: whether to read the encoder as well, if there is one.
 
     Raises:
@@ -213,14 +213,14 @@ def read_parts(
     steps: dict[str, int | None],
     names: Iterable[str],
 ) -> dict[str, Any]:
-    """Reads the named parts of `parts_table` from a run's checkpoints, and nothing else.
+    """Reads only the named parts of `parts_table` from a run's checkpoints.
 
     Args:
       config: the run's config.
       image_shape: (height, width, channels).
       folder: the run's folder.
-      steps: of the checkpoint to read, by stage; None for a stage without one.
-      names: of the parts.
+      steps: the checkpoint step by stage; None for a stage without a checkpoint.
+      names: names of the parts.
 
     Returns:
       float32 arrays by name; None if there is no checkpoint or the likelihood is not learned.
@@ -241,10 +241,10 @@ def read_parts(
 
 
 def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
-    """Returns the config of a flattened one; drops unknown fields, sets missing ones to defaults.
+    """Unflattens a config; unknown fields are dropped and missing fields set to their defaults.
 
     Raises:
-      UserError: if a value is invalid; it names `source`.
+      UserError: if a value is invalid; the message includes `source`.
     """
     config = configuration.default_config()
     try:
@@ -294,11 +294,11 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
             parts = jax.device_get(read_parts(config, shape, folder, saved, names))
     except UserError:
         if step is None and chosen not in steps(path, model):
-            # A run in training has replaced that checkpoint by a newer one.
+            # A running training has replaced the checkpoint with a newer one.
             return _read_run(path, model, step, names)
         raise
     facts: dict[str, Any] = {name: folder.read_json(file) for name, file in _RECORDED.items()}
-    steps_read = {stage: at for stage, at in saved.items() if at is not None}
+    steps_read = {stage: step for stage, step in saved.items() if step is not None}
     return chosen, config, parts, facts | {"dtype": "float32", "steps": steps_read, "card": None}
 
 
@@ -339,7 +339,7 @@ def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
 
 
 def _map(function: Callable[[jax.Array], Any], rows: np.ndarray) -> Any:
-    """Applies a function to batches of one size; returns arrays with a row per input row."""
+    """Applies a function in batches of constant size; returns arrays with one row per input row."""
     batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
     result = map_batches(len(batch), lambda i: function(jnp.asarray(batch[i])), _BATCH)
     return jax.tree.map(lambda array: array[: len(rows)], result)

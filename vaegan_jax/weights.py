@@ -1,4 +1,4 @@
-"""Parameters as a safetensors file with the model card, JSON, in its header.
+"""Parameters as safetensors files with a JSON model card in the header.
 
 Tensors are named by their path in the tree, such as ``generator.dense.kernel``. The card is the
 metadata entry ``vaegan_jax``.
@@ -28,7 +28,7 @@ _KEY = "vaegan_jax"
 
 
 def digest(tree: Any) -> str:
-    """Returns the SHA-256 of a tree of arrays: of their names, shapes, dtypes and bytes."""
+    """Returns the SHA-256 of the names, shapes, dtypes and bytes of a tree of arrays."""
     sha256 = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
@@ -39,15 +39,15 @@ def digest(tree: Any) -> str:
 
 
 def rounded(tree: Any, dtype: str) -> Any:
-    """Returns a tree of float32 arrays, rounded to a dtype of `DTYPES`."""
+    """Rounds a tree of arrays to a dtype of `DTYPES` and returns it as float32."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(DTYPES[dtype]).astype("f4"), tree)
 
 
 def pack(tree: Mapping[str, Any], card: Mapping[str, Any], dtype: str = "float32") -> bytes:
-    """Returns the content of a file.
+    """Returns the serialized parameters and model card.
 
     Args:
-      tree: nested dictionaries of float32 arrays; their keys have no dots.
+      tree: nested dictionaries of float32 arrays; keys must not contain dots.
       card: JSON-compatible model card.
       dtype: one of `DTYPES`, to which the arrays are rounded.
     """
@@ -89,8 +89,8 @@ def read(path: pathlib.Path, name: str) -> Any:
     """Returns one top-level entry of the tree in a file, as float32; None if it is missing.
 
     Args:
-      path: of the file.
-      name: of the entry, such as "generator"; nothing else is read.
+      path: the file.
+      name: the entry, such as "generator"; no other entry is read.
 
     Raises:
       UserError: if the file is damaged.

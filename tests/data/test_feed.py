@@ -71,7 +71,7 @@ def served_batches(source, steps, max_steps, start=0):
 
 @pytest.mark.parametrize("max_steps", [1, 3, 10])
 @pytest.mark.parametrize("start", [0, 8, 13])
-def test_feeds_serve_the_epochs_permutations(max_steps, start):
+def test_feeds_follow_epoch_permutations(max_steps, start):
     batches = feed.Batches(3, STAGE, 4, len(IMAGES))  # five batches an epoch
     expected = np.stack([order(step // 5)[step % 5 * 4 :][:4] for step in range(start, 17)])
     sources = [

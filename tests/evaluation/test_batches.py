@@ -8,7 +8,7 @@ from vaegan_jax.evaluation.batches import map_batches
 
 
 @given(count=st.integers(1, 40), batch_size=st.integers(0, 50))
-def test_results_are_those_of_one_call_and_batches_have_one_size(count, batch_size):
+def test_batched_results_match_single_call_with_constant_batch_size(count, batch_size):
     def function(indices):
         seen.append(indices)
         square = jnp.asarray(indices, jnp.int32) ** 2
@@ -41,7 +41,7 @@ def test_progress_sees_batches_count_and_label():
     assert seen == [(5, "features"), [0, 1], [2, 3], [4, 4]]
 
 
-def test_an_exception_of_progress_stops_the_computation():
+def test_progress_exception_propagates():
     computed = []
 
     def progress(batches, count, label):

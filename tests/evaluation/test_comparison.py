@@ -163,7 +163,7 @@ def test_memorisation_depends_on_the_key(sets):
     assert shares[0] == shares[1] != shares[2]
 
 
-def test_memorisation_has_a_large_error_if_all_fakes_share_one_neighbour(sets):
+def test_memorisation_error_is_large_for_shared_neighbour(sets):
     train, held_out, fake = sets
     result = memorisation(fake * 0.01 + 100, train[:300], held_out)
     assert result.share in (0, 1)

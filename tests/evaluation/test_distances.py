@@ -59,7 +59,7 @@ def test_frechet_from_statistics_equals_the_libraries(case):
 
 
 @pytest.mark.parametrize("size", [(400, 32), (30, 100)])
-def test_frechet_of_an_affine_copy_has_a_closed_form(size):
+def test_frechet_of_affine_copy_matches_closed_form(size):
     # fake = a real + b on the same rows: |(1 - a) m - b|^2 + (1 - a)^2 tr(S).
     rng = np.random.default_rng(1)
     real = rng.normal(2, 1, size=size).astype(np.float32)
@@ -149,7 +149,7 @@ def test_vendi_equals_the_library(case):
     np.testing.assert_allclose(distances.vendi(fake), value, rtol=1e-5)
 
 
-def test_vendi_of_orthogonal_rows_is_their_number():
+def test_vendi_of_orthogonal_rows_is_row_count():
     basis = np.eye(8, dtype=np.float32)
     np.testing.assert_allclose(distances.vendi(basis), 8, rtol=1e-6)
     np.testing.assert_allclose(distances.vendi(np.repeat(basis[:3], 20, axis=0)), 3, rtol=1e-5)

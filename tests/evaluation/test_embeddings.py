@@ -94,7 +94,7 @@ def mean_colour(images):
     return jnp.mean(images.astype(jnp.float32), axis=(1, 2))
 
 
-def test_user_defined_embedding_is_found_by_name():
+def test_user_defined_embedding_is_loaded_by_path():
     images = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3)).astype(np.uint8)
     name = "tests.evaluation.test_embeddings:mean_colour"
     embedding = embeddings.make(name, 224)
@@ -109,7 +109,7 @@ def test_user_defined_embedding_is_found_by_name():
 
 
 @pytest.mark.parametrize("name", ["inseption", ":", "a:", "no_module:f", "tests.conftest:none"])
-def test_unknown_embeddings_are_refused_by_name(name):
+def test_unknown_embedding_raises(name):
     with pytest.raises(UserError, match=f"'{name}'"):
         embeddings.make(name, 224)
 

@@ -98,7 +98,7 @@ def frechet(real, fake):
 
 
 @pytest.mark.parametrize("noise", ["normal", "uniform"])
-def test_distances_floors_and_errors_equal_recomputed_ones(config, data, models, noise):
+def test_distances_floors_and_errors_match_recomputation(config, data, models, noise):
     config.gan.noise = noise
     _, numbers = run(config, data, models)
     train = data.train[random_subset(evaluation_key(0, 0, Purpose.SUBSET), 150, 100)]
@@ -152,7 +152,7 @@ def test_floors_require_enough_real_images(config, data, models):
     assert ("gan_samples", "", "vendi") not in numbers
 
 
-def test_default_number_of_samples_is_that_of_held_out_images(config, data, models):
+def test_samples_default_to_number_of_held_out_images(config, data, models):
     config.evaluation.samples = 0
     _, numbers = run(config, data, models._replace(encoder=None, decoder=None))
     assert {n.count for n in numbers.values() if n.against} == {90}
@@ -211,7 +211,7 @@ def test_statistics_file_and_classes_add_numbers(config, data, models):
     assert number.error > 0
 
 
-def test_vae_numbers_equal_recomputed_ones(config, data, models):
+def test_vae_numbers_match_recomputation(config, data, models):
     params = {"encoder": models.encoder, "decoder": models.decoder}
     result = vae_metrics.evaluate_vae(
         config, params, data.train, data.held_out, 50, batches.no_progress

@@ -32,7 +32,7 @@ def test_suggested_size(nats, active, enough, suggested):
     assert ("model.latent_size" in text) == (active > 0)
 
 
-def test_use_of_each_dimension_equals_recomputed_one(config):
+def test_latent_use_matches_recomputation(config):
     images = np.random.default_rng(0).integers(0, 256, (21, *SHAPE)).astype(np.uint8)
     encoder = networks.make_encoder(config.model, SHAPE)
     x = jnp.asarray(images / 127.5 - 1, jnp.float32)

@@ -50,7 +50,7 @@ def test_jackknife_error_of_a_mean_equals_the_standard_error():
     np.testing.assert_allclose(np.mean(np.square(errors)), 0.1**2, rtol=4 * np.sqrt(2 / 19 / 60))
 
 
-def test_jackknife_error_of_a_frechet_distance_equals_the_spread_of_fresh_draws():
+def test_jackknife_error_of_frechet_matches_resampling():
     rng = np.random.default_rng(1)
     real = rng.normal(0, 1, (500, 4)).astype(np.float32)
 

@@ -167,7 +167,7 @@ def test_bounds_of_images_equal_plain_numpy(config, params, images):
     assert np.std(rows["kl"]) > 0.01
 
 
-def test_bounds_of_an_image_depend_on_its_index_and_not_on_its_batch(config, params, images):
+def test_bounds_are_independent_of_batch(config, params, images):
     bounds = vae_bounds.make_bounds(config, SHAPE, DRAWS)
     rows = bounds(params, images, INDICES, KEY, VARIANCES)
     others = 255 - images

@@ -200,7 +200,7 @@ def test_samples_are_side_by_side_after_the_evaluation(run):
     assert page.as_uri(path / "images/gan/samples_000060.png") not in evaluated
 
 
-def test_numbers_have_errors_floors_and_their_origin(run):
+def test_numbers_show_errors_floors_and_provenance(run):
     text, _ = run(3)
     words = " ".join(" ".join(parsed(text).text).split())
     for expected in (
@@ -269,7 +269,7 @@ def in_browser(text, tmp_path, width, dark):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1200, 500])
-def test_page_in_a_browser_fits_light_and_dark_wide_and_narrow_windows(run, tmp_path, dark, width):
+def test_page_layout_in_browser(run, tmp_path, dark, width):
     _, path = run(3)
     seen = in_browser((path / "report.html").read_text(), tmp_path, width, dark)
     assert seen["images"] >= 4

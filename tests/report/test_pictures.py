@@ -31,7 +31,7 @@ def cell(picture, row, column):
     return picture[top : top + height, left : left + width].astype(float)
 
 
-def test_grid_has_every_image_in_its_place():
+def test_grid_layout():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 3), np.uint8)
     picture = pictures.grid(images, 2)
     expected = np.full((3 * 3 + 2 * 2, 4 * 2 + 2, 3), 255, np.uint8)

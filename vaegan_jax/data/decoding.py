@@ -32,7 +32,7 @@ HEAD_BYTES = 32
 
 # Suffixes of backups and of incomplete downloads.
 _TEMPORARY = (".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload")
-_MIME_TYPES = mimetypes.MimeTypes().types_map[True]  # Python's own, the same on every machine
+_MIME_TYPES = mimetypes.MimeTypes().types_map[True]  # independent of system files
 _HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]"
     rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}",

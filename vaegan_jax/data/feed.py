@@ -1,6 +1,6 @@
-"""Feeds the images of each train step from device memory, or streamed; both give the same bits.
+"""Feeds batches from device memory or as a stream, with bit-identical results.
 
-Both kinds take the order from `Batches`, so any step of any epoch can be served directly.
+Both feeds take the order from `Batches`, so any step can be served directly.
 """
 
 import functools
@@ -39,7 +39,7 @@ class ImageArray(Protocol):
 class Batches:
     """Image indices of each step: a new permutation per epoch, in full batches.
 
-    The remainder of an epoch is dropped; it differs between epochs, as the permutation does.
+    The remainder of an epoch is dropped; it differs between epochs.
     """
 
     def __init__(self, seed: int, stage: randomness.Stage, batch_size: int, size: int) -> None:
@@ -76,7 +76,7 @@ class Served(NamedTuple):
 
 
 class Resident:
-    """Serves from a data set in device memory."""
+    """Serves batches from a data set in device memory."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class Resident:
 
 
 class Stream:
-    """Serves blocks of steps, which Grain's threads read while the devices compute.
+    """Serves blocks of steps, read by Grain's threads while the devices compute.
 
-    The images of a block are laid out as its batches: each device holds its shard of every batch,
-    and each process reads only the shards of its own devices. At any time one block is in use on
-    the devices, the next one is there too, and about one more is being read.
+    Each device holds its shard of every batch of a block, and each process reads only the shards of
+    its local devices. The devices hold the current and the next block, while about one more is
+    being read.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ def _look_up(path: pathlib.Path, known: dict[str, Entry]) -> Entry | None:
 
 
 def _hash(path: pathlib.Path) -> Entry | OSError:
-    """Returns a file's entry, without the version if that may not change with the file."""
+    """Returns a file's entry, without the version if the version is unreliable."""
     try:
         status = path.stat()
         settled = time.time_ns() - status.st_ctime_ns > _RECENT_NS

@@ -1,4 +1,4 @@
-"""Prepares a source once: decodes and preprocesses every image and writes array_record files.
+"""Prepares a source once: decodes and preprocesses all images and writes array_record files.
 
 Prepared images are stored in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``. The key is a hash of
 the source's identity, the settings, the builder's version and Pillow's version. ``skipped.csv``
@@ -60,7 +60,7 @@ class Prepared(NamedTuple):
 class PreparedImages(tfds.core.DatasetBuilder):
     """TFDS builder of prepared images, used by `prepare`."""
 
-    # Increase it with every change of the pixels of a file or of the selection of files.
+    # Increase with every change that affects pixels or the selection of files.
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "16-bit files of fewer bits."}  # noqa: RUF012 - TFDS reads it
 
@@ -89,7 +89,7 @@ class PreparedImages(tfds.core.DatasetBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         del dl_manager, download_config
-        # The writer of TFDS's generators would hold a gigabyte in memory and need TensorFlow.
+        # TFDS's generator-based writer would use 1 GB of memory and require TensorFlow.
         per_shard = max(1, _SHARD_BYTES // math.prod(self._settings.image_shape))
         info = self._info()  # of the temporary folder
         writer = tfds.core.SequentialWriter(info, per_shard, file_format=_FORMAT)
@@ -124,9 +124,9 @@ class PreparedImages(tfds.core.DatasetBuilder):
         raise NotImplementedError("Use as_data_source: a tf.data.Dataset would need TensorFlow.")
 
     def _results(self) -> Iterator[np.ndarray | Skipped]:
-        """Yields the preprocessed image of each file, or why it is skipped, in order.
+        """Yields the preprocessed image of each file, in order, or a `Skipped`.
 
-        Threads suffice, since Pillow releases the GIL to decode and resize.
+        Threads suffice, since Pillow releases the GIL while decoding and resizing.
         """
         names = self._source.names
 
@@ -135,7 +135,7 @@ class PreparedImages(tfds.core.DatasetBuilder):
                 image = decoding.decode(self._source.read(position))
                 return preprocessing.prepare(image, self._settings)
             except decoding.Unreadable as reason:
-                # It may be a good image: a preparation without it must not be kept.
+                # The image may be valid: do not save a preparation without it.
                 raise decoding.Unreadable(f"{names[position]} {reason}") from None
             except (decoding.BadImage, ValueError) as reason:
                 return Skipped(names[position], str(reason))
@@ -158,9 +158,9 @@ def prepare(
 
     Args:
       source: the files.
-      settings: of the preprocessing.
+      settings: preprocessing settings.
       directory: folder of prepared data; TFDS's default if empty.
-      workers: threads that decode.
+      workers: number of decoding threads.
       max_bad_fraction: maximum fraction of unusable files.
 
     Raises:
@@ -182,7 +182,7 @@ def prepare(
 
     builder = make_builder()
     if not builder.is_prepared():
-        with _alone(folder):
+        with _locked(folder):
             builder = make_builder()
             if not builder.is_prepared():
                 _prepare(builder, source, settings, folder)
@@ -231,13 +231,13 @@ def data_directory(directory: str) -> pathlib.Path:
 
 
 def digest(digests: np.ndarray) -> str:
-    """Returns the hex digest of all images, in order, from the digests of each."""
+    """Returns the hex digest of all images from the digests of each, in order."""
     return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 @contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process prepares the same images."""
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a folder, so that only one process prepares its images."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:

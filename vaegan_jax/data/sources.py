@@ -1,7 +1,6 @@
-"""Sources of images: a folder, a zip or a TFDS data set, each as a list of files.
+"""Image sources: a folder, a zip file or a TFDS data set, each as a list of files.
 
-A source is listed and hashed first, without decoding, and then read file by file from several
-threads.
+A source is first listed and hashed without decoding, then read by several threads.
 """
 
 import functools
@@ -31,7 +30,7 @@ _SYSTEM_FILE = re.compile(r"synophoto_|synofile_thumb_|.*@syno(resource|eastream
 
 
 class Skipped(NamedTuple):
-    """A file that is not used, and the reason."""
+    """A skipped file and the reason."""
 
     name: str
     reason: str
@@ -42,7 +41,7 @@ class Source(NamedTuple):
 
     Attributes:
       label: name for messages.
-      names: of the images, in the order of use.
+      names: names of the images, in order.
       identity: hex digest of the names, the contents and `skipped`.
       read: (index into `names`) -> content of the file. Raises `BadImage`, or `Unreadable` if the
         file can no longer be read or changed since it was listed.
@@ -57,10 +56,10 @@ class Source(NamedTuple):
 
 
 def open_path(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
-    """Returns the images of a folder, including its subfolders, or of a zip.
+    """Returns the images of a folder, including its subfolders, or of a zip file.
 
     Args:
-      path: of the folder or the zip.
+      path: the folder or zip file.
       cache: file that caches hashes; see `hash_files`.
 
     Raises:
@@ -79,7 +78,7 @@ def open_path(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
 def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
     """Returns the images of a folder and its subfolders, without hidden and system files.
 
-    Links are followed, but no folder is entered twice.
+    Links are followed; each folder is listed only once.
     """
     images: list[str] = []
     skipped: list[Skipped] = []
@@ -127,7 +126,7 @@ def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
 
 
 def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -> Source:
-    """Returns the images of a zip, without hidden and system files; reads them without unpacking.
+    """Returns the images of a zip file, without hidden and system files, read without unpacking.
 
     Raises:
       UserError: if the file is not a zip, is truncated or cannot be read.
@@ -211,7 +210,7 @@ def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> 
 def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterable[str]:
     """Yields the names of all files below a folder, relative to it, with forward slashes.
 
-    Links to folders are followed last, so that a folder is listed by its path without links.
+    Links to folders are followed last, so folders are listed by their paths without links.
     """
     entered: set[tuple[int, int]] = set()
     pending, links = [root], list[pathlib.Path]()
@@ -251,7 +250,7 @@ def _source(
     skipped: list[Skipped],
     other: Counter[str],
 ) -> Source:
-    """Returns a source whose identity follows from `content` and `skipped`."""
+    """Returns a source whose identity is the hash of `content` and `skipped`."""
     if not names:
         files = [
             f"{count} {suffix or 'without a suffix'}" for suffix, count in other.most_common(5)

@@ -137,7 +137,7 @@ _PROGRAM = f"import sys; from {__name__} import prepare_here; prepare_here(*sys.
 
 
 def _prepare_in_subprocess(name: str, directory: str) -> None:
-    """Prepares a set in a process of its own, so that TensorFlow is not imported in this one."""
+    """Prepares a data set in a subprocess, so TensorFlow is not imported in this process."""
     command = [sys.executable, "-c", _PROGRAM, name, directory]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode:

@@ -1,4 +1,4 @@
-"""Batched application of functions: all batches have one size, so each function compiles once."""
+"""Batched application of functions, with a constant batch size so each function compiles once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 Progress = Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]
-"""``progress(batches, item count, label)`` yields the batches; it may show progress or raise."""
+"""``progress(batches, item count, label)`` yields the batches; may show progress or raise."""
 
 
 def no_progress(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
-    """Yields the batches without display."""
+    """Yields the batches without displaying progress."""
     del count, label
     return iter(batches)
 
@@ -25,18 +25,18 @@ def map_batches(
 ) -> Any:
     """Applies a function to `count` items in batches of equal size.
 
-    An item's result therefore does not depend on the number of items.
+    The result for an item does not depend on the number of items.
 
     Args:
       count: the number of items, at least 1.
       function: item indices, int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last
-        batch is padded with the last item.
+        batch is padded by repeating the last item.
       batch_size: items per batch; 0 selects 8 on CPU and 128 elsewhere.
       progress: see `Progress`.
-      label: for the progress display.
+      label: description for the progress display.
 
     Returns:
-      The tree of NumPy arrays [count, ...].
+      A tree of NumPy arrays [count, ...].
     """
     # On CPU, small batches are fastest because activations stay in the cache.
     batch_size = batch_size or (8 if jax.default_backend() == "cpu" else 128)

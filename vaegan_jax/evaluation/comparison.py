@@ -1,8 +1,8 @@
-"""Samples compared with real images in feature space: fidelity, diversity and memorisation.
+"""Metrics of samples against real images in feature space: fidelity, diversity, memorisation.
 
-Nearest-neighbour distances are squared. `nearest` always denotes distances within a set, from
-`distances.nearest_others`, and `neighbours` the nearest real image of each fake, from
-`distances.neighbours`: float32 [n, 1 or more] and `distances.Neighbours`.
+Nearest-neighbour distances are squared. `nearest` denotes distances within a set, float32
+[n, k >= 1], from `distances.nearest_others`; `neighbours` denotes the nearest real image of each
+fake, from `distances.neighbours`.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from vaegan_jax.evaluation import distances
 from vaegan_jax.evaluation.distances import Neighbours
 
 NEIGHBOURS = 5
-"""Nearest neighbours that are kept for each image of a reference."""
+"""Number of nearest neighbours stored per reference image."""
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage",
            "authenticity", "completeness")  # fmt: skip
@@ -22,13 +22,13 @@ METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage",
 
 
 class Reference(NamedTuple):
-    """Real images and everything about them that comparisons reuse.
+    """Features of real images and precomputed statistics.
 
     Attributes:
       features: float32 [n, d].
-      gaussian: fitted to the features.
+      gaussian: the Gaussian fitted to the features.
       nearest: squared distances to the nearest other real images, float32 [n, NEIGHBOURS].
-      kernel: the mean of the cubic kernel over pairs of different images.
+      kernel: the mean of the cubic kernel over pairs of distinct images.
     """
 
     features: jax.Array
@@ -68,14 +68,14 @@ def compare(real: Reference, fake: jax.Array) -> dict[str, jax.Array]:
 def diversity(nearest: jax.Array, fake: jax.Array) -> dict[str, jax.Array]:
     """Returns `vendi` and `duplicates` of fake features, float32 [m, d], as float32 scalars.
 
-    `nearest` is that of the same number of real images, float32 [m, 1].
+    `nearest`, float32 [m, 1], must come from the same number of real images.
     """
     nearest_fakes = distances.nearest_others(fake, 1)
     return {"vendi": distances.vendi(fake), "duplicates": duplicate_rate(nearest, nearest_fakes)}
 
 
 def authenticity(nearest: jax.Array, neighbours: Neighbours) -> jax.Array:
-    """Returns the share of fakes that are not copies of training images.
+    """Returns the fraction of fakes that are not copies of training images.
 
     Alaa et al. 2022, arXiv 2102.08921, section 3.3: a fake is authentic if it is further from its
     nearest real image than that image is from its own nearest neighbour. In low dimensions about
@@ -85,11 +85,11 @@ def authenticity(nearest: jax.Array, neighbours: Neighbours) -> jax.Array:
 
 
 def completeness(nearest: jax.Array, neighbours: Neighbours, quantile: float = 0.95) -> jax.Array:
-    """Returns the share of fakes within the usual nearest-neighbour distance of a real image.
+    """Returns the fraction of fakes close to a real image.
 
-    The usual distance is the given quantile of the nearest-neighbour distances among real images,
-    so fresh real images score about 0.95. A low value means that parts of the latent space decode
-    to images unlike the data.
+    The threshold is the given quantile of the nearest-neighbour distances among real images, so
+    unseen real images score about 0.95. Low values mean that parts of the latent space decode to
+    images unlike the data.
     """
     return jnp.mean(neighbours.nearest <= jnp.quantile(nearest[:, 0], quantile))
 
@@ -97,11 +97,11 @@ def completeness(nearest: jax.Array, neighbours: Neighbours, quantile: float = 0
 def duplicate_rate(
     nearest: jax.Array, nearest_fakes: jax.Array, quantile: float = 0.01
 ) -> jax.Array:
-    """Returns the share of fakes that nearly equal another fake.
+    """Returns the fraction of fakes that are near duplicates of another fake.
 
-    Two images nearly equal each other if their distance is below the given quantile of the
-    nearest-neighbour distances among real images. Fresh real images score about 0.01, a collapsed
-    generator up to 1. Both sets must have the same size, since larger sets are denser.
+    Near duplicates are closer than the given quantile of the nearest-neighbour distances among
+    real images. Unseen real images score about 0.01, a collapsed generator up to 1. Both sets must
+    have the same size, since larger sets are denser.
     """
     return jnp.mean(nearest_fakes[:, 0] < jnp.quantile(nearest[:, 0], quantile))
 
@@ -110,8 +110,9 @@ class Memorisation(NamedTuple):
     """A test for memorisation of the training images.
 
     Attributes:
-      share: of fakes whose nearest real image is a training image; 0.5 without memorisation.
-      error: its standard error over other fakes and other real images.
+      share: the fraction of fakes whose nearest real image is a training image; 0.5 without
+        memorisation.
+      error: the standard error of `share`, over resampled fakes and real images.
     """
 
     share: jax.Array
@@ -127,13 +128,13 @@ def _nearest_by_group(fake: jax.Array, groups: jax.Array) -> jax.Array:
 def memorisation(
     key: jax.Array, fake: jax.Array, train: jax.Array, held_out: jax.Array, groups: int = 10
 ) -> Memorisation:
-    """Returns the share of fakes that are nearer to training than to held-out images.
+    """Returns the fraction of fakes that are nearer to training than to held-out images.
 
-    The test of Meehan et al. 2020, arXiv 2004.05675, section 3, as a share. Equal numbers of
-    training and held-out images are drawn, because the nearest of more images is nearer. Fakes
-    unlike all real images may share one nearest image, whose side is random; the error therefore
-    includes a jackknife over real images (see `number.jackknife_error`). All sets are float32
-    [.., d], and the real ones have at least as many rows as there are groups.
+    The test of Meehan et al. 2020, arXiv 2004.05675, section 3, as a fraction. Equal numbers of
+    training and held-out images are drawn, because distances shrink with the size of the set. Fakes
+    unlike all real images may share one nearest image, from a random split; the error therefore
+    includes a jackknife over real images (see `number.jackknife_error`). All inputs are float32
+    [n, d]; the real sets need n >= groups.
     """
     size = min(len(train), len(held_out)) // groups * groups
 

@@ -1,8 +1,8 @@
 """Distances between sets of features and related metrics, as pure functions.
 
 Features are float32 [n, d], one row per image; `real` and `fake` may have different n. Matrix
-products use the highest precision, because the default one of GPUs and TPUs rounds features to 10
-or 8 bits. Pairwise distances are computed in blocks of rows, so that no n x m matrix is stored.
+products use the highest precision, because GPUs and TPUs round to 10 or 8 bits by default. Pairwise
+distances are computed in blocks of rows to avoid storing an n x m matrix.
 """
 
 import functools
@@ -21,7 +21,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Statistics(NamedTuple):
-    """Mean [d] and covariance [d, d], normalised by n - 1, of features; float64 on the host."""
+    """Mean [d] and covariance [d, d] (normalised by n - 1) of features; float64 on the host."""
 
     mu: np.ndarray
     sigma: np.ndarray
@@ -54,8 +54,8 @@ def frechet(real: Gaussian, fake: Gaussian) -> jax.Array:
 
     Heusel et al. 2017, arXiv 1706.08500, equation 6:
     ``|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))``. With ``S = F^T F`` the eigenvalues of
-    S1 S2 are the squared singular values of ``F1 F2^T``, whose sum is the last trace. No matrix
-    square root is needed and no precision is lost to squaring, so float32 suffices.
+    S1 S2 are the squared singular values of ``F1 F2^T``, and the sum of the singular values is the
+    last trace. This needs no matrix square root and avoids squaring, so float32 suffices.
     """
     product = jnp.matmul(real.factor, fake.factor.T, precision=_HIGHEST)
     nuclear_norm = jnp.sum(jnp.linalg.svd(product, compute_uv=False))
@@ -84,7 +84,7 @@ def frechet_from_statistics(real: Statistics, fake: Statistics) -> float:
 
 
 def load_statistics(path: pathlib.Path) -> Statistics:
-    """Reads an ``.npz`` of ``mu`` [d] and ``sigma`` [d, d], as other libraries write it.
+    """Reads an ``.npz`` file with ``mu`` [d] and ``sigma`` [d, d], the format of pytorch-fid.
 
     Raises:
       UserError: if the file cannot be read or has other contents.
@@ -138,7 +138,7 @@ def mmd(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def mean_within(kernel: Kernel, x: jax.Array) -> jax.Array:
-    """Returns the mean of a kernel over all pairs of different rows of x, float32 [n, d]."""
+    """Returns the mean of a kernel over all pairs of distinct rows of x, float32 [n, d]."""
 
     def block(rows: jax.Array) -> jax.Array:
         same = rows[:, None] == jnp.arange(len(x))[None]
@@ -149,7 +149,7 @@ def mean_within(kernel: Kernel, x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def mean_between(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns the mean of a kernel over all pairs of a row of x and one of y."""
+    """Returns the mean of a kernel over all pairs (row of x, row of y)."""
 
     def block(rows: jax.Array) -> jax.Array:
         return jnp.mean(kernel(x[jnp.minimum(rows, len(x) - 1)], y), axis=1)
@@ -161,8 +161,8 @@ class Neighbours(NamedTuple):
     """The nearest neighbours of n rows in another set.
 
     Attributes:
-      nearest: squared distances to them, float32 [n].
-      row: their row indices, int32 [n].
+      nearest: squared distances, float32 [n].
+      row: row indices, int32 [n].
     """
 
     nearest: jax.Array
@@ -183,7 +183,7 @@ def neighbours(x: jax.Array, y: jax.Array) -> Neighbours:
 
 @functools.partial(jax.jit, static_argnames="k")
 def nearest_others(x: jax.Array, k: int) -> jax.Array:
-    """Returns each row's squared distances to its k < n nearest other rows, ascending: [n, k]."""
+    """Returns squared distances from each row to its k < n nearest others, ascending: [n, k]."""
 
     def nearest(distances: jax.Array, rows: jax.Array) -> jax.Array:
         same = rows[:, None] == jnp.arange(len(x))[None]
@@ -208,14 +208,14 @@ def manifold(
 ) -> Manifold:
     """Returns precision, recall, density and coverage.
 
-    Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2): the share
-    of fakes within the k-th neighbour's distance of some real image, and vice versa. Density and
-    coverage (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4): the mean number of such balls
-    around real images that contain a fake, over k, and the share of real images whose ball
-    contains a fake; the balls are open.
+    Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2): the
+    fraction of fakes inside the k-nearest-neighbour ball of some real image, and vice versa.
+    Density and coverage (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4): the mean number
+    of real balls that contain a fake, divided by k, and the fraction of real balls that contain a
+    fake; these balls are open.
 
     `nearest` is `nearest_others` of the real images with at least ``max(k, k_density)`` neighbours,
-    and m > k. All values are from 0 to 1, except that density may exceed 1.
+    and m > k. All values are in [0, 1], except that density may exceed 1.
     """
     radii_real, balls = nearest[:, k - 1], nearest[:, k_density - 1]
     radii_fake = nearest_others(fake, k)[:, -1]
@@ -239,7 +239,7 @@ def manifold(
 
 @jax.jit
 def vendi(features: jax.Array) -> jax.Array:
-    """Returns the Vendi score, the effective number of different images: from 1 to min(n, d).
+    """Returns the Vendi score, the effective number of distinct images, in [1, min(n, d)].
 
     Friedman and Dieng 2022, arXiv 2210.02410, definition 3.1, with the cosine kernel K: the
     exponential of the entropy of the eigenvalues of K / n, which are the squared singular values
@@ -256,8 +256,8 @@ def vendi(features: jax.Array) -> jax.Array:
 def inception_score(logits: jax.Array) -> jax.Array:
     """Returns the Inception Score of logits, float32 [n, classes]: a float32 scalar.
 
-    Salimans et al. 2016, arXiv 1606.03498, section 4: the exponential of the mean divergence of
-    p(y|x) from p(y).
+    Salimans et al. 2016, arXiv 1606.03498, section 4: exp of the mean KL divergence of p(y|x) from
+    p(y).
     """
     log_p = jax.nn.log_softmax(logits, axis=-1)
     log_marginal = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - jnp.log(1.0 * len(logits))
@@ -268,7 +268,7 @@ def inception_score(logits: jax.Array) -> jax.Array:
 def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:
     """Applies ``reduce(squared distances [block, m], rows [block])`` to blocks of rows of x.
 
-    Both sets are centred first, which avoids cancellation between large numbers.
+    Both sets are centred first to avoid catastrophic cancellation.
     """
     centre = jnp.mean(y, axis=0, keepdims=True)
     x, y = x - centre, y - centre
@@ -284,7 +284,7 @@ def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Arra
 
 
 def _by_rows(n: int, block: Callable[[jax.Array], Any]) -> Any:
-    """Applies ``block(rows)`` to blocks of the rows 0 to n; the last one may contain rows >= n."""
+    """Applies ``block(rows)`` to blocks of range(n); the last block may contain rows >= n."""
     size = min(_BLOCK_ROWS, n)
     blocks = -(-n // size)
     results = jax.lax.map(block, jnp.arange(blocks * size).reshape(blocks, size))

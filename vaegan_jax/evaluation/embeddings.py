@@ -26,14 +26,14 @@ class Embedding(NamedTuple):
     """A function from images to features.
 
     Attributes:
-      name: of the embedding with its image size or resize mode, as in reports.
-      distance: the name of the Frechet distance of its features, such as "fid_clean"; only
-        Inception's is called FID.
-      kernel: the name of the kernel distance of its features, such as "kid_clean".
+      name: the name in reports, with the image size or resize mode.
+      distance: the name of the Frechet distance, such as "fid_clean"; only Inception's is called
+        FID.
+      kernel: the name of the kernel distance, such as "kid_clean".
       embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure.
-      params: of the network.
+      params: parameters of the network.
       classify: (params, images) -> logits for the Inception Score, or None.
-      facts: what identifies the embedding, such as the hash of its weights.
+      facts: identifying metadata, such as the hash of the weights.
     """
 
     name: str
@@ -51,10 +51,10 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
     Args:
       name: a key of `EMBEDDINGS`, or ``"package.module:function"`` for a user's pure function
         from images [B, H, W, C] in [0, 255], uint8 or float32, to float32 [B, d].
-      size: the side to which efflite0 resizes images.
-      resize: a key of `inception.RESIZES`, for inception.
-      weights: the path of inception's weights, which are downloaded if it does not exist; if
-        empty, a file in ~/.cache/vaegan_jax.
+      size: the input size of efflite0, in pixels.
+      resize: the resize mode of inception, a key of `inception.RESIZES`.
+      weights: the path of inception's weights, downloaded if missing; defaults to a file in
+        ~/.cache/vaegan_jax.
 
     Raises:
       UserError: if the name is unknown or the weights are missing.
@@ -73,7 +73,7 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
 
 
 def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:
-    """Returns the number of features for images of a shape, without computing them.
+    """Returns the number of features for an image shape, by abstract evaluation.
 
     Raises:
       UserError: if the embedding fails, or its features are not float32 [B, d].
@@ -114,7 +114,7 @@ def extract(
 
 
 def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
-    """Returns EfficientNet-Lite0, see `make`."""
+    """Returns the EfficientNet-Lite0 embedding; see `make`."""
     del resize, weights
     return Embedding(
         name=f"efflite0_{size}",
@@ -127,7 +127,7 @@ def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
 
 
 def make_inception(size: int, resize: str, weights: str) -> Embedding:
-    """Returns the Inception network of the FID, see `make`."""
+    """Returns the Inception embedding of the FID; see `make`."""
     del size
     embed, classify = _apply_inception(resize)
     return Embedding(
@@ -142,7 +142,7 @@ def make_inception(size: int, resize: str, weights: str) -> Embedding:
 
 
 def make_pixels(size: int, resize: str, weights: str) -> Embedding:
-    """Returns average colours over a grid, see `make`."""
+    """Returns an embedding by average colours over a grid; see `make`."""
     del size, resize, weights
     return Embedding(
         name="pixels",

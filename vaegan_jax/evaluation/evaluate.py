@@ -1,8 +1,8 @@
-"""The evaluation of a run: samples and reconstructions compared with real images.
+"""Evaluates a run: compares samples and reconstructions with real images.
 
-Samples of the VAE's decoder, reconstructions of held-out images and samples of the GAN's generator
-are each compared with training and with held-out images. Every number has a standard error and,
-where possible, a floor: its value for the same number of real images.
+Decoder samples, reconstructions of held-out images and generator samples are each compared with
+training and held-out images. Every metric has a standard error and, where possible, a floor: its
+value for the same number of real images.
 """
 
 import functools
@@ -42,11 +42,11 @@ Measure = Callable[[optax.Params, str], dict[str, float]]
 """``measure(params of a decoder or generator, latent distribution) -> distances by name``."""
 
 _Values = dict[str, dict[str, Any]]
-"""Values of metrics by reference set ("" for none) and by name."""
+"""Metric values by reference set ("" for none) and name."""
 
 
 class Models(NamedTuple):
-    """Parameters of the evaluated networks (the EMA of the generator's); None for missing ones."""
+    """Parameters of the evaluated networks (EMA for the generator); None for missing networks."""
 
     encoder: optax.Params | None
     decoder: optax.Params | None
@@ -55,10 +55,10 @@ class Models(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples and the real images nearest to them: uint8 [n, H, W, C] each.
+    """Samples and their nearest real images: uint8 [n, H, W, C] each.
 
     The first half are the samples nearest to a training image, relative to the distance between
-    that image and its own nearest neighbour; the second half are the first of the others.
+    that image and its nearest neighbour; the second half are the first remaining samples.
     """
 
     samples: np.ndarray
@@ -69,7 +69,7 @@ class Pairs(NamedTuple):
 class Evaluation(NamedTuple):
     """The results of an evaluation.
 
-    The pairs are those of the generator's samples, or of the decoder's without a generator.
+    `pairs` are for the generator, or for the decoder if there is no generator.
     """
 
     numbers: list[Number]
@@ -78,7 +78,7 @@ class Evaluation(NamedTuple):
 
 
 class _RealSet(NamedTuple):
-    """Real images, their features, and the reference made of these."""
+    """Real images, their features, and the reference computed from the features."""
 
     images: Split
     features: np.ndarray
@@ -86,7 +86,7 @@ class _RealSet(NamedTuple):
 
 
 class _Context(NamedTuple):
-    """What all parts of an evaluation share; `real` has the keys "train" and "held_out"."""
+    """Shared inputs of an evaluation; `real` has the keys "train" and "held_out"."""
 
     config: ConfigDict
     real: dict[str, _RealSet]
@@ -96,7 +96,7 @@ class _Context(NamedTuple):
 
 
 def require_enough(data: Images) -> None:
-    """Raises a `UserError` if there are too few training or held-out images for a comparison."""
+    """Raises a `UserError` if there are too few training or held-out images to evaluate."""
     if min(len(data.held_out), len(data.train)) < MIN_SAMPLES:
         raise UserError(
             f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
@@ -113,10 +113,10 @@ def evaluate(
     statistics: distances.Statistics | None,
     progress: Progress,
 ) -> Evaluation:
-    """Evaluates the networks of a run; the same networks give bit-identical numbers.
+    """Evaluates the networks of a run; results are bit-identical for identical networks.
 
-    `models` must have a decoder or a generator. `statistics` of other real images give an
-    additional Frechet distance.
+    `models` must have a decoder or a generator. If `statistics` are given, the Frechet distance to
+    them is computed too.
     """
     context = _Context(
         config, _real_sets(config, data, embedding, progress), embedding, statistics, progress
@@ -133,7 +133,7 @@ def evaluate(
     }
     images = {}
     for name, (params, noise) in sources.items():
-        # The same key for both, so decoder and generator are compared at the same latents.
+        # Decoder and generator share the key, so they are compared at the same latents.
         key = evaluation_key(config.seed, 0, Purpose.LATENT)
         z = randomness.latents(key, (count, config.model.latent_size), noise)
         images[name] = latents.decode_images(decode, params, z, progress, SUBJECTS[name])
@@ -179,7 +179,7 @@ def _real_sets(
 def _set_numbers(
     context: _Context, index: int, name: str, images: np.ndarray, features: np.ndarray
 ) -> list[Number]:
-    """Returns the numbers of one set of images; `index` distinguishes the keys of the sets."""
+    """Returns the metrics of a set of images; `index` gives each set its own PRNG keys."""
     floor = float(_sharpness(context.real["held_out"].images).mean())
     numbers = [
         *_comparison_numbers(context, index, name, features),
@@ -196,9 +196,9 @@ def _set_numbers(
 def _comparison_numbers(
     context: _Context, index: int, name: str, features: np.ndarray
 ) -> list[Number]:
-    """Returns the metrics of features against both real sets, and their diversity."""
+    """Returns the metrics of features against both real sets, and the diversity metrics."""
     real, count, seed = context.real, len(features), context.config.seed
-    # Real images for the floors; the same ones for all evaluated sets of this size.
+    # Real images for the floors, shared by all evaluated sets of this size.
     equal = {
         key: real_set.features[
             random_subset(
@@ -213,7 +213,7 @@ def _comparison_numbers(
 
     def measure(rows: np.ndarray) -> _Values:
         fake = jnp.asarray(rows)
-        values = {key: comparison.compare(of.reference, fake) for key, of in real.items()}
+        values = {key: comparison.compare(part.reference, fake) for key, part in real.items()}
         if nearest is not None:
             values[""] = comparison.diversity(nearest, fake)
         return values
@@ -290,7 +290,7 @@ def _inception_score(context: _Context, index: int, name: str, images: np.ndarra
 
 
 def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _RealSet]) -> Pairs:
-    """Returns nearest real images of the likeliest copies among samples, and of some others."""
+    """Returns the most likely copies among the samples and some others, with nearest images."""
     train, held_out = real["train"], real["held_out"]
     to_train = jax.device_get(
         distances.neighbours(jnp.asarray(features), jnp.asarray(train.features))
@@ -342,11 +342,11 @@ def _make_lengths(decode: Callable[..., jax.Array], embed: Embed) -> Callable[..
 
 
 def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Measure:
-    """Returns the function that measures distances during training.
+    """Returns a function that measures distances during training.
 
-    It computes the embedding's Frechet and kernel distances of a few samples, always from the same
-    latents, to held-out images, and as a floor the Frechet distance of the same number of training
-    images. Values that are not finite are omitted.
+    It computes the Frechet and kernel distances from `evaluation.curve_samples` samples at fixed
+    latents to held-out images, and as a floor the Frechet distance of the same number of training
+    images. Non-finite values are omitted.
     """
     count = config.evaluation.curve_samples
     decode = jax.jit(networks.make_decode(config.model, data.shape))

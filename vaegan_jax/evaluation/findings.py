@@ -1,7 +1,4 @@
-"""Common failures that an evaluation's numbers show, and the comparison of the two stages.
-
-Each rule is a threshold; its text gives the numbers.
-"""
+"""Threshold rules that detect common failures from an evaluation and compare the two stages."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,17 +7,17 @@ from typing import NamedTuple
 from vaegan_jax.evaluation.number import Number, format_value
 from vaegan_jax.losses import symptoms
 
-# Standard errors of a significant difference.
+# In standard errors.
 _SIGNIFICANT = 3.0
-# Relative to the value of the same number of real images.
+# Relative to the floor.
 _LOW_PRECISION = 0.1
 _LOW_RECALL = 0.5
 _LOW_VENDI = 0.9
 _HIGH_DUPLICATES = 5.0
-# Shares of the samples.
+# Fractions of the samples.
 _MANY_DUPLICATES = 0.1
 _MEMORISED = 0.6
-# Share of the latent dimensions.
+# Fraction of the latent dimensions.
 _FEW_ACTIVE = 0.02
 
 
@@ -28,8 +25,8 @@ class Finding(NamedTuple):
     """A detected failure, or the comparison of the stages.
 
     Attributes:
-      name: such as "Mode collapse".
-      text: one or more sentences with the numbers.
+      name: for example "Mode collapse".
+      text: a description with the metric values.
     """
 
     name: str
@@ -37,7 +34,7 @@ class Finding(NamedTuple):
 
 
 class _Values(NamedTuple):
-    """A number's values; a missing one is NaN, for which every comparison is false."""
+    """The values of a number; NaN if missing, so every comparison is false."""
 
     value: float = math.nan
     error: float = math.nan
@@ -51,8 +48,8 @@ def find(numbers: Sequence[Number], distance: str, latent_size: int) -> list[Fin
     """Returns the findings of an evaluation.
 
     Args:
-      numbers: of the evaluation.
-      distance: the name of its Frechet distance.
+      numbers: the numbers of the evaluation.
+      distance: the name of the Frechet distance.
       latent_size: the number of latent dimensions.
     """
     values = {
@@ -111,7 +108,7 @@ def _blur(get: _Get, subject: str, label: str) -> Finding | None:
     if not sharpness.value < symptoms.MIN_SHARPNESS_IN_EVALUATION * sharpness.floor:
         return None
     ratio = sharpness.value / sharpness.floor
-    return Finding("Blur", f"The sharpness of the {label} is {ratio:.0%} of that of real images.")
+    return Finding("Blur", f"The {label} have {ratio:.0%} of the sharpness of real images.")
 
 
 def _low_precision(get: _Get, subject: str, label: str) -> Finding | None:
@@ -120,8 +117,8 @@ def _low_precision(get: _Get, subject: str, label: str) -> Finding | None:
         return None
     return Finding(
         "Low precision",
-        f"The precision of the {label} is {precision.value:.1%}, and {precision.floor:.0%} for "
-        "real images: they are unlike the data, and their recall is not informative.",
+        f"The precision of the {label} is {precision.value:.1%} (real images: "
+        f"{precision.floor:.0%}): they are unlike the data, and their recall is not informative.",
     )
 
 
@@ -129,34 +126,34 @@ def _collapse(get: _Get, subject: str, label: str) -> Finding | None:
     precision, recall = (get(subject, "held_out", name) for name in ("precision", "recall"))
     duplicates, vendi = (get(subject, "", name) for name in ("duplicates", "vendi"))
     reasons = []
-    # Recall is not informative for images unlike all real ones.
+    # Recall is not informative for samples unlike the data.
     similar = precision.value >= _LOW_PRECISION * precision.floor
     if similar and recall.value < _LOW_RECALL * recall.floor:
-        reasons.append(f"recall is {recall.value:.2f}, and {recall.floor:.2f} for real images")
+        reasons.append(f"recall is {recall.value:.2f} (real images: {recall.floor:.2f})")
     # Blurred images have small distances too, but their Vendi score stays high.
     fewer = vendi.value < _LOW_VENDI * vendi.floor
     above_floor = duplicates.value > _HIGH_DUPLICATES * duplicates.floor
     if fewer and above_floor and duplicates.value > _MANY_DUPLICATES:
         reasons.append(
-            f"{duplicates.value:.0%} are near duplicates, and {duplicates.floor:.0%} of real images"
+            f"{duplicates.value:.0%} are near duplicates (real images: {duplicates.floor:.0%})"
         )
     if not reasons:
         return None
     name = "Mode collapse" if len(reasons) == 2 else "Low diversity"
-    return Finding(name, f"The {label} cover a part of the data only: {'; '.join(reasons)}.")
+    return Finding(name, f"The {label} cover only part of the data: {'; '.join(reasons)}.")
 
 
 def _memorisation(get: _Get, subject: str, label: str) -> Finding | None:
     nearer = get(subject, "", "nearer_to_training")
     authenticity = get(subject, "train", "authenticity")
-    # Images unlike all real ones may share a few nearest neighbours, so both are required.
+    # Samples unlike the data may share a few nearest neighbours, so both are required.
     copies = authenticity.value < authenticity.floor
     significant = nearer.value > 0.5 + _SIGNIFICANT * nearer.error
     if not (copies and significant and nearer.value > _MEMORISED):
         return None
     return Finding(
         "Memorisation",
-        f"{nearer.value:.0%} of the {label} are nearer to a training than to a held-out image, and "
-        f"50% are expected; {authenticity.value:.0%} are authentic, and {authenticity.floor:.0%} "
-        "of real images. Check the nearest images in the report.",
+        f"{nearer.value:.0%} of the {label} are nearer to a training than to a held-out image "
+        f"(expected: 50%); {authenticity.value:.0%} are authentic (real images: "
+        f"{authenticity.floor:.0%}). Check the nearest images in the report.",
     )

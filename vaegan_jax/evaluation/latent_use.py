@@ -24,7 +24,7 @@ class LatentUse(NamedTuple):
 
     Attributes:
       kl: the mean KL divergence from the prior over the images, nats.
-      variance: of the posterior mean over the images.
+      variance: the variance of the posterior mean over the images.
     """
 
     kl: np.ndarray
@@ -32,7 +32,7 @@ class LatentUse(NamedTuple):
 
 
 def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray) -> LatentUse:
-    """Encodes up to 1,000 images, uint8 [N, H, W, C], and returns the use of each dimension."""
+    """Measures the latent use on up to 1,000 images, uint8 [N, H, W, C]."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
     posterior = latents.make_posterior(config.model, shape)
 
@@ -45,11 +45,12 @@ def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray
 
 
 def facts(use: LatentUse) -> dict[str, Any]:
-    """Returns the record of a run's latent use, with a suggested latent size.
+    """Returns the latent use as a JSON-compatible dict, with a suggested latent size.
 
     `active_units` follows Burda et al. 2015, arXiv 1509.00519, section 5.2. `enough_units` is the
     minimum number of dimensions that carry 95 % of the KL divergence. `suggested_size` is 1.25
-    times that, rounded up to a multiple of 8, or twice the size if over 90 % of it is needed.
+    times `enough_units`, rounded up to a multiple of 8, or twice the latent size if `enough_units`
+    exceeds 90 % of it.
     """
     size = len(use.kl)
     descending = np.sort(use.kl)[::-1]
@@ -76,7 +77,7 @@ def facts(use: LatentUse) -> dict[str, Any]:
 
 
 def advice(facts: dict[str, Any]) -> str:
-    """Returns a short text on what `facts` returned."""
+    """Returns a one-paragraph summary of `facts`."""
     size = facts["latent_size"]
     nats = sorted(facts["kl_nats_by_unit"], reverse=True)
     text = (

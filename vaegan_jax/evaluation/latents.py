@@ -1,4 +1,4 @@
-"""Latents: decoding in batches, spherical interpolation, perceptual path length."""
+"""Batched decoding, spherical interpolation and perceptual path length."""
 
 from collections.abc import Callable
 
@@ -48,8 +48,8 @@ def decode_images(
 def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     """Spherical interpolation between latents: [L], [L], [T] -> [T, L].
 
-    White 2016, arXiv 1609.04468, section 2.1. It preserves the norm that is typical of Gaussian
-    draws, which linear interpolation does not.
+    White 2016, arXiv 1609.04468, section 2.1. Unlike linear interpolation, it preserves the typical
+    norm of Gaussian samples.
     """
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
@@ -71,13 +71,13 @@ def path_lengths(
 ) -> jax.Array:
     """Returns perceptual path lengths between pairs of latents.
 
-    Karras et al. 2018, arXiv 1812.04948, section 4.1, in the features of an embedding:
-    ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2`` at random t. A few very large values
-    indicate discontinuities of the latent space.
+    Karras et al. 2018, arXiv 1812.04948, section 4.1, with embedding features as f:
+    ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2``. A few very large values indicate
+    discontinuities of the latent space.
 
-    Start and end are float32 [n, L], t and the result float32 [n], t in [0, 1 - step]. `embed` maps
-    latents [n, L] to features [n, d] of the decoded images, which must not be rounded to uint8
-    because a small step would vanish.
+    `start` and `end` are float32 [n, L]; `t`, in [0, 1 - step], and the result are float32 [n].
+    `embed` maps latents [n, L] to features [n, d] of the decoded images, which must not be rounded
+    to uint8: rounding would hide a small step.
     """
     positions = jnp.stack([t, t + step], axis=1)
     latents = jax.vmap(slerp)(start, end, positions)

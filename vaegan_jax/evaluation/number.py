@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: values with standard errors and floors, and the keys of draws."""
+"""Metric values with standard errors and floors, and PRNG keys for evaluations."""
 
 import dataclasses
 import math
@@ -17,10 +17,10 @@ SUBJECTS = {
     "vae_reconstructions": "VAE reconstructions",
     "gan_samples": "GAN samples",
 }
-"""The evaluated sets of images and their labels, in the order of the reports."""
+"""Labels of the evaluated image sets, in report order."""
 
 GROUPS = 10
-"""Groups of the jackknife."""
+"""Number of jackknife groups."""
 
 MIN_SAMPLES = 4 * GROUPS
 """Minimum number of images for meaningful errors and nearest neighbours."""
@@ -37,9 +37,9 @@ class Number:
       against: the reference set: "train", "held_out", "statistics", or "" for none.
       metric: the metric's name.
       value: None if not finite.
-      error: the standard error over other samples of the same model, or None.
-      floor: the value for the same number of real images; None if there are too few of them or
-        the metric has no floor.
+      error: the standard error over repeated sampling from the same model, or None.
+      floor: the value for the same number of real images; None if there are too few real images
+        or the metric has no floor.
       count: the number of evaluated images, draws or pairs.
       reference_count: the number of real images in the reference set, or 0.
     """
@@ -64,7 +64,7 @@ def number(
     count: int,
     reference_count: int = 0,
 ) -> Number:
-    """Returns a `Number` of scalars or scalar arrays; None replaces non-finite values."""
+    """Returns a `Number` from scalars or scalar arrays; non-finite values become None."""
 
     def finite(x: Any) -> float | None:
         return float(x) if x is not None and math.isfinite(x) else None
@@ -74,7 +74,7 @@ def number(
 
 
 def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = None) -> Number:
-    """Returns the mean of independent values, [n], with its standard error."""
+    """Returns the mean of n independent values with its standard error."""
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values))
     return number(subject, "", metric, values.mean(), error, floor, len(values))
@@ -93,11 +93,11 @@ def jackknife_error(
     Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3: the rows are split at random into
     equal groups, the statistic is computed without each group, and the variance is ``(g - 1) / g``
     times the sum of squared deviations of these values from their mean. Unlike the bootstrap, it
-    repeats no row, which would bias nearest-neighbour distances and covariances.
+    does not repeat rows, which would bias nearest-neighbour distances and covariances.
 
     `rows` is [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group. `statistic` maps
-    rows to a scalar that depends smoothly on them, or to a tree of scalars; the standard errors are
-    floats in the same tree.
+    rows to a smooth scalar or a tree of such scalars; the standard errors have the same tree
+    structure.
     """
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
     size = len(rows) // groups
@@ -117,19 +117,19 @@ def jackknife_error(
 
 
 def format_value(value: float | None) -> str:
-    """Returns a value to three digits, or rounded to an integer from 1,000 on; "" for None."""
+    """Formats a value with three significant digits, or as an integer from 1,000; "" for None."""
     if value is None:
         return ""
     return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def evaluation_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
-    """Returns the key of a draw; `index` distinguishes draws with the same purpose."""
+    """Returns a PRNG key for an evaluation; `index` separates keys with the same purpose."""
     return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, index), purpose)
 
 
 def random_subset(key: jax.Array, size: int, count: int) -> np.ndarray:
-    """Returns min(count, size) distinct indices below `size` in ascending order, an int array."""
+    """Returns min(count, size) distinct random indices below `size`, in ascending order."""
     if count >= size:
         return np.arange(size)
     drawn = jax.random.choice(key, size, (count,), replace=False)

@@ -1,6 +1,7 @@
-"""Image resizing as in other libraries: uint8 or float [B, H, W, C] to float32 [B, size, size, 3].
+"""Image resizing compatible with other libraries.
 
-Values stay in [0, 255]; a single channel is repeated.
+All functions map uint8 or float [B, H, W, C] to float32 [B, size, size, 3] with values in [0, 255];
+a single channel is repeated.
 """
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 
 def cubic(images: jax.Array, size: int) -> jax.Array:
-    """Resizes as clean-fid does: Pillow's bicubic (a = -0.5) on floats, antialiased and clipped.
+    """Resizes like clean-fid: Pillow's bicubic (a = -0.5) on floats, antialiased and clipped.
 
     Parmar et al. 2022, arXiv 2104.11222, section 4.
     """
@@ -16,12 +17,12 @@ def cubic(images: jax.Array, size: int) -> jax.Array:
 
 
 def linear(images: jax.Array, size: int) -> jax.Array:
-    """Resizes as pytorch-fid does: bilinear, with half-pixel centres and without antialiasing."""
+    """Resizes like pytorch-fid: bilinear, with half-pixel centres and without antialiasing."""
     return _resize(images, size, "linear", antialias=False)
 
 
 def tf1_linear(images: jax.Array, size: int) -> jax.Array:
-    """Resizes as TensorFlow 1 did: bilinear at ``source = target * in / out``, edges repeated."""
+    """Resizes like TensorFlow 1: bilinear at ``source = target * in / out``, edges repeated."""
 
     def along(x: jax.Array, axis: int) -> jax.Array:
         length = x.shape[axis]

@@ -1,6 +1,7 @@
-"""A VAE as a density: evidence lower bounds and importance-weighted bounds on the likelihood.
+"""Likelihood bounds of a VAE: evidence lower bound (ELBO) and importance-weighted bound (IWAE).
 
-All bounds are in nats per image before `bits_per_dim`; arrays of K draws have shape [K, B, ...].
+Bounds are in nats per image until converted by `bits_per_dim`; arrays of K samples have shape
+[K, B, ...].
 """
 
 import math
@@ -32,8 +33,8 @@ Rows = dict[str, jax.Array]
 def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
     """Adds uniform noise of one bin's width to images in [-1, 1].
 
-    Theis et al. 2015, arXiv 1511.01844, section 3.1: a density of the discrete grey values has no
-    upper bound; a bound for dequantised images is one on the probability of the grey values.
+    Theis et al. 2015, arXiv 1511.01844, section 3.1: densities of discrete values are unbounded; a
+    likelihood bound on dequantised images also bounds the probability of the discrete values.
     """
     return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
 
@@ -43,8 +44,8 @@ def gaussian_log_likelihood(
 ) -> jax.Array:
     """Returns log N(x; x', variance I) in nats from ``|x - x'|^2`` [...], summed over each image.
 
-    The variance of maximum likelihood is the mean squared error per dimension (Rybkin et al.
-    2020, arXiv 2006.13202, equation 4).
+    The maximum-likelihood variance is the mean squared error per dimension (Rybkin et al. 2020,
+    arXiv 2006.13202, equation 4).
     """
     return -0.5 * (squared_error / variance + dimensions * jnp.log(2 * math.pi * variance))
 
@@ -58,8 +59,9 @@ def log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Ar
 def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """Returns the evidence lower bound of each image: float32 [B].
 
-    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form, from
-    log p(x|z) of K posterior draws [K, B] and the posterior's mean and log variance [B, L].
+    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form.
+    `log_likelihood` is log p(x|z) of K posterior samples, [K, B]; `mean` and `log_variance` are the
+    posterior's, [B, L].
     """
     return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
 
@@ -69,8 +71,8 @@ def iwae(
 ) -> jax.Array:
     """Returns the importance-weighted bound of each image, float32 [B]; it tightens with K.
 
-    Burda et al. 2015, arXiv 1509.00519, equation 8. Arguments as for `elbo`; `z` are the draws,
-    float32 [K, B, L].
+    Burda et al. 2015, arXiv 1509.00519, equation 8. Arguments as for `elbo`; `z` are the posterior
+    samples, float32 [K, B, L].
     """
     prior = log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z))
     posterior = log_normal(z, mean[None], log_variance[None])
@@ -79,15 +81,15 @@ def iwae(
 
 
 def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
-    """Converts a bound in nats on dequantised images in [-1, 1] to bits per pixel and channel."""
+    """Converts a bound in nats for dequantised images in [-1, 1] to bits/dim."""
     return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
 
 
 def decoder_variance(config: ConfigDict, params: Params) -> float | None:
-    """Returns the variance of the Gaussian decoder that the training loss implies, or None.
+    """Returns the Gaussian decoder variance implied by the training loss, or None.
 
-    The squared error with KL weight b corresponds to the variance b / 2 (`losses.vae`), `gaussian`
-    may have learned one, and the cross entropy is not a density of grey values.
+    Squared error with KL weight b corresponds to variance b / 2 (see `losses.vae`); `gaussian` may
+    learn the variance; cross entropy is not a density of grey values and implies none.
     """
     if "likelihood" in params:
         return float(jnp.exp(params["likelihood"]["log_variance"]))
@@ -102,10 +104,11 @@ def make_bounds(
 ) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Rows]:
     """Returns the jitted ``bounds(params, images, indices, key, variances) -> rows``.
 
-    Its arguments are ``{"encoder", "decoder"}``, images uint8 [B, H, W, C], their int32 indices [B]
-    in the data set, which key all draws, a key, and V variances of a Gaussian decoder. For each
-    dequantised image it returns `squared_error` [B], the mean squared distance to the decoded
-    draws; `kl` [B], nats; `elbo` and `iwae` [B, V], bits/dim. `draws` is the K of IWAE-K.
+    `params` is ``{"encoder", "decoder"}``; `images` are uint8 [B, H, W, C]; `indices`, int32 [B],
+    are their positions in the data set, folded into `key`; `variances` are V Gaussian decoder
+    variances. For each dequantised image, `rows` has `squared_error` [B], the mean squared distance
+    to the decoded samples; `kl` [B] in nats; `elbo` and `iwae` [B, V] in bits/dim. `draws` is K in
+    IWAE-K.
     """
     encode = networks.make_encode(config.model, image_shape)
     decode = networks.make_decode(config.model, image_shape)
@@ -116,8 +119,8 @@ def make_bounds(
         params: Params, images: jax.Array, indices: jax.Array, key: jax.Array, variances: jax.Array
     ) -> Rows:
         def keys(purpose: Purpose) -> Any:
-            of_all = randomness.draw_key(key, purpose)
-            return jax.vmap(jax.random.fold_in, (None, 0))(of_all, indices)
+            purpose_key = randomness.draw_key(key, purpose)
+            return jax.vmap(jax.random.fold_in, (None, 0))(purpose_key, indices)
 
         scaled = preprocessing.to_network(images)
         dequantised = jax.vmap(dequantise)(keys(Purpose.DEQUANTISATION), scaled)
@@ -150,10 +153,10 @@ def make_bounds(
 def likelihood_numbers(
     config: ConfigDict, params: Params, train: Split, held_out: Split, progress: Progress
 ) -> list[Number]:
-    """Returns bounds on the likelihood of held-out images in bits/dim.
+    """Returns likelihood bounds of held-out images in bits/dim.
 
-    The decoder's variance is the one implied by the training loss, if any, and one calibrated to
-    reconstructions of training images by maximum likelihood.
+    The bounds are computed with the decoder variance implied by the training loss, if any, and with
+    the maximum-likelihood variance of reconstructed training images (`calibrated_`).
     """
 
     def compute(

@@ -1,4 +1,4 @@
-"""Metrics of a VAE: reconstructions, use of the latent space, and bounds on the likelihood."""
+"""VAE metrics: reconstruction fidelity, latent use and likelihood bounds."""
 
 import math
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class Units(NamedTuple):
 class VAEEvaluation(NamedTuple):
     """The evaluation of a VAE.
 
-    The reconstructions are of held-out images from their posterior means, uint8 [N, H, W, C].
+    `reconstructions` are decoded posterior means of held-out images, uint8 [N, H, W, C].
     """
 
     reconstructions: np.ndarray
@@ -56,8 +56,8 @@ def evaluate_vae(
 ) -> VAEEvaluation:
     """Evaluates a VAE on up to `count` held-out images.
 
-    `params` is ``{"encoder", "decoder"}``, and `likelihood` if it was learned. Training images
-    calibrate the decoder's variance.
+    `params` is ``{"encoder", "decoder"}``, plus `likelihood` if it was learned. Training images are
+    used to calibrate the decoder variance.
     """
     image_shape, seed = held_out.image_shape, config.seed
     rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(held_out), count)
@@ -117,7 +117,7 @@ def _ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @jax.jit
 def sharpness(images: jax.Array) -> jax.Array:
-    """Returns `symptoms.sharpness` of images on [0, 1]: uint8 [B, H, W, C] -> float32 [B]."""
+    """Returns `symptoms.sharpness` on [0, 1] images: uint8 [B, H, W, C] -> float32 [B]."""
     return symptoms.sharpness(images.astype(jnp.float32) / 255)
 
 
@@ -143,7 +143,7 @@ def _lpips(params: Any, originals: jax.Array, reconstructions: jax.Array) -> jax
 
 
 def _latent_numbers(seed: int, means: np.ndarray, log_variances: np.ndarray) -> list[Number]:
-    """Returns the active units and the distance of the aggregated posterior from the prior."""
+    """Returns the active units and the MMD between the aggregate posterior and the prior."""
 
     def active_units(rows: np.ndarray) -> jax.Array:
         return symptoms.active_units(jnp.asarray(rows))
@@ -152,7 +152,7 @@ def _latent_numbers(seed: int, means: np.ndarray, log_variances: np.ndarray) -> 
     z = np.asarray(means + np.exp(0.5 * log_variances) * eps)
     key = evaluation_key(seed, 3, Purpose.LATENT)
     prior, other_prior = randomness.latents(key, (2, *means.shape))
-    # The deviation is of the order of the distances between draws.
+    # The bandwidth is of the order of the distances between samples.
     kernel = distances.gaussian_kernel(math.sqrt(means.shape[1]))
 
     def prior_mmd(rows: np.ndarray | jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""HTTP server of the explorer: validated requests to one session, few of which run at a time."""
+"""HTTP server of the explorer: validates requests to one session and limits concurrency."""
 
 import base64
 import functools

@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
     """Encoded training images.
 
     Attributes:
-      total: number of training images, of which N are encoded.
+      total: total number of training images; N of them are encoded.
       pictures: uint8 [N, H, W, C].
       means: posterior means, float32 [N, L].
       space: measured from the means.
@@ -177,7 +177,7 @@ class Session:
 
         Args:
           data: content of the file.
-          crop: None for the run's own preprocessing.
+          crop: None for the run's preprocessing.
 
         Returns:
           The posterior mean, float32 [L], and the encoder's input, uint8 [H, W, C].

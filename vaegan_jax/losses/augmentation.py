@@ -37,7 +37,7 @@ def colour(images: jax.Array, key: jax.Array) -> jax.Array:
 def translation(images: jax.Array, key: jax.Array, share: float = 1 / 8) -> jax.Array:
     """Shifts each image by whole pixels, padding with grey (0).
 
-    Zhao et al. 2020, arXiv 2006.10738: by up to an eighth of the side in both directions and axes.
+    Zhao et al. 2020, arXiv 2006.10738: shifts of up to 1/8 of the side along both axes.
     """
     batch, *shape = images.shape
     margins = [round(side * share) for side in shape[:2]]
@@ -55,9 +55,10 @@ def translation(images: jax.Array, key: jax.Array, share: float = 1 / 8) -> jax.
 
 
 def cutout(images: jax.Array, key: jax.Array, share: float = 1 / 2) -> jax.Array:
-    """Sets a rectangle of half of each image's sides to grey (0), at a random position.
+    """Sets a randomly placed rectangle, half the image's height and width, to grey (0).
 
-    Zhao et al. 2020, arXiv 2006.10738: its centre is anywhere in the image, so it may be cut off.
+    Zhao et al. 2020, arXiv 2006.10738: the centre is anywhere in the image, so the rectangle may
+    extend beyond the border.
     """
     rows, columns = (
         _span(key_of_axis, len(images), side, round(side * share))
@@ -74,11 +75,11 @@ def _span(key: jax.Array, batch: int, side: int, size: int) -> jax.Array:
 
 
 def chain(augmentations: Sequence[Augment]) -> Augment:
-    """Returns the composition of augmentations; each has a separate key."""
+    """Returns the composition of augmentations; each uses a separate key."""
 
     def augment(images: jax.Array, key: jax.Array) -> jax.Array:
-        for number, each in enumerate(augmentations):
-            images = each(images, jax.random.fold_in(key, number))
+        for index, augmentation in enumerate(augmentations):
+            images = augmentation(images, jax.random.fold_in(key, index))
         return images
 
     return augment

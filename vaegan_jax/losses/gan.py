@@ -65,7 +65,7 @@ def hinge_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 
 
 def linear_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """-E D(G(z)), with D the logit; the generator's side of hinge and Wasserstein.
+    """-E D(G(z)), with D the logit; the generator loss of hinge and Wasserstein GANs.
 
     Miyato et al. 2018, arXiv 1802.05957, equation 17; Arjovsky et al. 2017, arXiv 1701.07875,
     algorithm 1.
@@ -108,7 +108,7 @@ def relativistic_discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Arr
 
 
 def relativistic_generator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """E softplus(D(x) - D(G(z))) over pairs, in nats: the discriminator's with roles exchanged."""
+    """E softplus(D(x) - D(G(z))) over pairs, in nats: the discriminator loss, roles exchanged."""
     return jnp.mean(jax.nn.softplus(real - fake))
 
 

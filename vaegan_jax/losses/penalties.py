@@ -38,7 +38,7 @@ def r2(discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Ar
 def gradient_penalty(
     discriminate: Discriminate, real: jax.Array, fake: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """The squared distance from 1 of the gradient's norm, between real and fake: float32 [B].
+    """Returns (|gradient| - 1)^2 between real and fake images: float32 [B].
 
     Gulrajani et al. 2017, arXiv 1704.00028, equation 3, at a random point on the line between the
     images of each pair.
@@ -67,8 +67,8 @@ class Term(NamedTuple):
     """A penalty in the discriminator's loss.
 
     Attributes:
-      name: of its scalar.
-      weight: of its mean over the batch.
+      name: the name of the logged scalar.
+      weight: the weight of the batch mean.
       penalty: the function.
     """
 

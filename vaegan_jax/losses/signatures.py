@@ -46,11 +46,11 @@ def check_signature(
     """Checks with `jax.eval_shape` that a function accepts its arguments and returns float32.
 
     Args:
-      kind: such as "penalty", for messages.
-      name: of the function in the config.
+      kind: the kind of function in error messages, such as "penalty".
+      name: the name of the function in the config.
       function: the function.
       arguments: `jax.ShapeDtypeStruct`s or other arguments.
-      shape: of the array that the function must return.
+      shape: the expected output shape.
 
     Raises:
       UserError: if the function raises, or returns another shape or dtype.

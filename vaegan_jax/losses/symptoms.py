@@ -1,6 +1,6 @@
-"""Signs by which trouble is known, taken from one batch within a train step; pure functions.
+"""Per-batch diagnostics of training failures, computed in the train step; pure functions.
 
-What is made of them, over many steps, is decided in `monitor`.
+`training/monitor.py` applies rules to them over many steps.
 """
 
 import jax
@@ -16,12 +16,12 @@ _NEAR = 0.25
 
 # Thresholds of the rules in training/monitor.py: rules of thumb, see docs/troubles.md.
 MAX_ACCURACY = 0.98  # of the discriminator
-MIN_GENERATOR_SLOPE = 0.02  # mean size of the derivative of the generator's loss by a logit
-MIN_SWING = 1.0  # an oscillation has a margin of the logits of at least this mean size,
-MAX_STEADINESS = 0.3  # and a mean margin of at most this fraction of that size
-MAX_LOGIT = 100.0  # size of a mean logit
-MIN_DIVERSITY = 0.3  # of that of real images
-MAX_DUPLICATES = 0.5  # fraction of a batch that nearly equals another of its images
+MIN_GENERATOR_SLOPE = 0.02  # mean |d generator loss / d logit|
+MIN_SWING = 1.0  # oscillation: the mean |logit margin| is at least this,
+MAX_STEADINESS = 0.3  # and |mean logit margin| is at most this fraction of it
+MAX_LOGIT = 100.0  # |mean logit|
+MIN_DIVERSITY = 0.3  # relative to real images
+MAX_DUPLICATES = 0.5  # fraction of near duplicates in a batch
 MIN_KL = 1.0  # nats per image
 MIN_ACTIVE = 0.05  # fraction of the latent dimensions
 # Blur has two thresholds, as fractions of the sharpness of real images. During training only
@@ -41,11 +41,10 @@ def active_units(mean: jax.Array) -> jax.Array:
 
 
 def sharpness(images: jax.Array) -> jax.Array:
-    """Returns how much fine detail images have: float [B, H, W, C] -> float32 [B].
+    """Returns the mean square of the discrete Laplacian: float [B, H, W, C] -> float32 [B].
 
-    It is the mean square of the discrete Laplacian (four neighbours less four times the centre),
-    in squared units of the images; blur takes it away first. Noise raises it, so hold it against
-    that of real images.
+    The Laplacian is the sum of four neighbours minus four times the centre; the result has squared
+    pixel units. Blur lowers it and noise raises it, so compare it with that of real images.
     """
     centre = images[:, 1:-1, 1:-1]
     around = images[:, :-2, 1:-1] + images[:, 2:, 1:-1] + images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
@@ -53,15 +52,15 @@ def sharpness(images: jax.Array) -> jax.Array:
 
 
 def relative_sharpness(fake: jax.Array, real: jax.Array) -> jax.Array:
-    """Returns the mean `sharpness` of fake images in units of that of real ones: a scalar."""
+    """Returns the mean `sharpness` of fake images relative to real images: a scalar."""
     return jnp.mean(sharpness(fake)) / _above_zero(jnp.mean(sharpness(real)))
 
 
 def distances(x: jax.Array) -> jax.Array:
-    """Returns the Euclidean distances within a batch: [B, ...] -> float32 [B, B], infinite to self.
+    """Returns pairwise Euclidean distances: [B, ...] -> float32 [B, B] with an infinite diagonal.
 
-    Taken as |x|^2 + |y|^2 - 2 xy around the batch's mean; what is nearer than about a thousandth
-    of the norms is rounding error.
+    Computed as |x|^2 + |y|^2 - 2 xy after centring the batch; distances below about 1/1000 of the
+    norms are dominated by rounding errors.
     """
     flat = x.reshape(len(x), -1).astype(jnp.float32)
     flat -= jnp.mean(flat, axis=0, keepdims=True)
@@ -72,28 +71,27 @@ def distances(x: jax.Array) -> jax.Array:
 
 
 def diversity(fake: jax.Array, real: jax.Array) -> jax.Array:
-    """Returns how far fakes lie apart in units of how far real ones do: a float32 scalar.
+    """Returns the mean pairwise distance of fakes relative to real images: a float32 scalar.
 
-    It is the mean distance between two different ones of the batch, both [B, ...]; about 1 is as
-    it should be, 0 is mode collapse.
+    Inputs are [B, ...]. About 1 is expected; values near 0 indicate mode collapse.
     """
     return _mean_distance(fake) / _above_zero(_mean_distance(real))
 
 
 def near_duplicates(fake: jax.Array, real: jax.Array) -> jax.Array:
-    """Returns the share of fakes that nearly equal another one of their batch: a float32 scalar.
+    """Returns the fraction of fakes with a near duplicate in the batch: a float32 scalar.
 
-    Nearly means within a quarter of what real ones are from their nearest, on average, where all
-    distances are in units of the mean distance within their batch: a few modes are seen so,
-    however blurred, and `diversity` sees a single one. Both are [B, ...].
+    Near duplicates are closer than 1/4 of the mean nearest-neighbour distance of real images, with
+    distances normalised by the mean pairwise distance of each batch. This detects collapse to a few
+    modes even with blur; `diversity` detects collapse to a single mode. Inputs are [B, ...].
     """
     usual = jnp.mean(jnp.min(distances(real), axis=0)) / _above_zero(_mean_distance(real))
     return jnp.mean(jnp.min(distances(fake), axis=0) < _NEAR * usual * _mean_distance(fake))
 
 
 def _mean_distance(x: jax.Array) -> jax.Array:
-    apart = distances(x)
-    total = jnp.sum(jnp.where(jnp.isinf(apart), 0, apart))
+    pairwise = distances(x)
+    total = jnp.sum(jnp.where(jnp.isinf(pairwise), 0, pairwise))
     return total / max(len(x) * (len(x) - 1), 1)
 
 

@@ -73,7 +73,7 @@ def gaussian(images: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def gaussian_given(log_variance: jax.Array) -> Reconstruction:
-    """Returns `gaussian` with a given variance, such as a learned one.
+    """Returns `gaussian` with a specified variance, for example a learned one.
 
     Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for all.
 

@@ -1,4 +1,4 @@
-"""The evaluation stage of a run: from checkpoints to the files of its evaluation folder."""
+"""The evaluation stage: reads checkpoints and writes the evaluation folder."""
 
 import dataclasses
 import functools
@@ -23,15 +23,15 @@ from vaegan_jax.runtime import environment
 from vaegan_jax.runtime.signals import StopRequest
 
 Steps = dict[str, int | None]
-"""The step of the checkpoint by stage; None for a stage that is omitted."""
+"""Checkpoint step by stage; None for omitted stages."""
 
 
 class Evaluators(NamedTuple):
-    """What an evaluation needs besides data and networks; all None without an evaluation.
+    """Resources of an evaluation besides data and networks; all None if it is disabled.
 
     Attributes:
-      embedding: whose features are compared.
-      statistics: of other real images, or None.
+      embedding: the feature extractor.
+      statistics: feature statistics of other real images, or None.
       measure: measures distances during training, or None.
     """
 
@@ -41,7 +41,7 @@ class Evaluators(NamedTuple):
 
 
 def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
-    """Loads what the evaluation needs, so that missing files are reported before any training.
+    """Loads the resources of the evaluation, so missing files are reported before training.
 
     Raises:
       UserError: if the embedding or the statistics cannot be loaded, or if an evaluation is
@@ -57,7 +57,7 @@ def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> 
     except UserError as error:
         if required:
             raise
-        print(f"There will be no evaluation. {error}")
+        print(f"The evaluation is disabled. {error}")
         return Evaluators(None, None, None)
     embedding = embeddings.make(
         settings.embedding, settings.size, settings.resize, settings.weights
@@ -84,10 +84,10 @@ def evaluate_run(
     stop: StopRequest,
     force: bool,
 ) -> bool:
-    """Evaluates the latest checkpoints of a run and returns whether it did.
+    """Evaluates the latest checkpoints of a run unless the saved evaluation is up to date.
 
-    It does so if the saved evaluation is not up to date or `force` is set. `evaluators` must have
-    an embedding, and `stop` is checked after every batch.
+    `force` always evaluates. `evaluators` must have an embedding; `stop` is checked after every
+    batch. Returns True if an evaluation was run.
 
     Raises:
       UserError: if no checkpoint is saved.
@@ -95,9 +95,7 @@ def evaluate_run(
     """
     steps = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in ("vae", "gan")}
     if not any(steps.values()):
-        raise UserError(
-            f"There is nothing to evaluate yet: no checkpoint is saved in {folder.path}."
-        )
+        raise UserError(f"There is nothing to evaluate yet: {folder.path} has no checkpoint.")
     inputs = _inputs(config, data, evaluators, steps)
     saved = folder.evaluation()
     if saved and not force and all(saved.get(name) == value for name, value in inputs.items()):
@@ -118,7 +116,7 @@ def evaluate_checkpoints(
     steps: Steps,
     stop: StopRequest,
 ) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
-    """Evaluates checkpoints of a run as `evaluate_run` does, without writing anything.
+    """Evaluates checkpoints of a run like `evaluate_run`, without writing files.
 
     Returns:
       The contents of `evaluation/numbers.json`, the networks, and their evaluation.
@@ -133,11 +131,11 @@ def evaluate_checkpoints(
     models = evaluate.Models(**parts)
     embedding, statistics = evaluators.embedding, evaluators.statistics
     result = evaluate.evaluate(config, data, models, embedding, statistics, _make_progress(stop))
-    found = findings.find(result.numbers, embedding.distance, config.model.latent_size)
+    failures = findings.find(result.numbers, embedding.distance, config.model.latent_size)
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
         "numbers": [dataclasses.asdict(number) for number in result.numbers],
-        "findings": [finding._asdict() for finding in found],
+        "findings": [finding._asdict() for finding in failures],
         "seconds": time.perf_counter() - start,
     }
     return record, models, result

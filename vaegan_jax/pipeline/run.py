@@ -31,18 +31,18 @@ def train_and_evaluate(
     stages: Sequence[str] = STAGES,
     profile: bool = False,
 ) -> None:
-    """Runs a config in a workdir and skips what is already finished there.
+    """Runs a config in a workdir, skipping finished stages.
 
     Args:
-      config: from `default_config`, with any overrides.
+      config: a config from `default_config`, possibly with overrides.
       path: the workdir.
-      stages: of `STAGES`. "evaluate" or "report" alone is repeated even if it is up to date. The
-        report is rewritten after any other stage.
+      stages: a subset of `STAGES`. "evaluate" or "report" alone always runs, even if up to date.
+        The report is rewritten after any other stage.
       profile: whether to save a profile of some steps of each stage in the workdir.
 
     Raises:
-      UserError: for any error that the user can correct.
-      Stopped: after a signal, with everything saved.
+      UserError: for errors that the user can correct.
+      Stopped: after a signal; all progress is saved.
     """
     configuration.check(config)
     workdir.require_usable(path, config)
@@ -72,7 +72,7 @@ def train_and_evaluate(
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
         if "evaluate" in stages and evaluators.embedding is not None:
             worked |= evaluate.evaluate_run(config, data, folder, evaluators, stop, force)
-        if parallel.is_primary():  # which alone writes the files that the report reads
+        if parallel.is_primary():  # only this process writes the files that the report reads
             _report(config, folder, worked)
 
 
@@ -121,7 +121,7 @@ def _load_data(config: ConfigDict) -> images.Images:
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
-    """Returns what determines a result besides the environment: config hash, seed and data."""
+    """Returns the config hash, seed and data hash, which identify a result."""
     fields = {
         name: value
         for name, value in configuration.flatten(config).items()
@@ -136,7 +136,7 @@ def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
 
 
 def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
-    """Records the use of the latent dimensions of the finished VAE, once."""
+    """Records the latent use of the finished VAE, if not recorded yet."""
     if (folder.read_json(workdir.LATENT) or {}).get("step") == config.vae.steps:
         return
     template = jax.eval_shape(functools.partial(vae.init, config, data.shape)).params["encoder"]
@@ -176,14 +176,14 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
 
 
 def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
-    """Returns a text for each training failure of a stage: steps, evidence, suggested changes."""
+    """Describes each training failure of a stage: steps, evidence, suggested changes."""
     metrics = folder.metrics(stage)
-    held = monitor.steps_by_trouble(stage, metrics, config)
+    steps_by_trouble = monitor.steps_by_trouble(stage, metrics, config)
     texts = []
     for line in folder.troubles():
         if line["stage"] != stage:
             continue
-        steps = held.get(line["trouble"], [])
+        steps = steps_by_trouble.get(line["trouble"], [])
         until = ""
         if steps:
             until = " to the end" if steps[-1] == metrics[-1]["step"] else f" to step {steps[-1]}"

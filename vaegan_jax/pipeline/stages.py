@@ -23,7 +23,7 @@ State = TypeVar("State")
 def make_vae_stage(
     config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
 ) -> loop.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run; it has the signature of `make_gan_stage`."""
+    """Returns the VAE stage of a run; same signature as `make_gan_stage`."""
     del folder
     init, seed = _compiled_init(config, vae.init, data.shape), np.uint32(config.seed)
     reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
@@ -63,7 +63,7 @@ def make_gan_stage(
             start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
         else:
             start = memory.checked(random_init, "gan")(seed=seed)
-        # The same compiled program for both, so everything else is equal to the last bit.
+        # Both cases use the same compiled program, so all other state is bit-identical.
         state: gan.GANState = memory.checked(init, "gan")(start, seed=seed)
         return state
 

@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 def make(folder: Workdir) -> str:
     """Returns the report of a finished or unfinished run as HTML.
 
-    It depends on the files of the run's folder only.
+    It depends only on the files in the run's folder.
 
     Raises:
       UserError: if a file is damaged.
@@ -57,7 +57,7 @@ def make(folder: Workdir) -> str:
             folder,
             "nearest",
             "From top to bottom: samples, nearest training images, nearest held-out images. The "
-            "upper three rows are the samples nearest to a training image, relative to the "
+            "top three rows show the samples nearest to a training image, relative to the "
             "distance between that image and its nearest neighbour.",
         ),
         pictures=_pictures(folder),
@@ -79,7 +79,7 @@ def make(folder: Workdir) -> str:
 def _stage(
     stage: str, config: dict[str, Any], metrics: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Returns the facts of the report's first line on a stage, or None before its first metrics."""
+    """Returns a stage's progress for the report header, or None if it has no metrics."""
     lines = [line for line in metrics if line["stage"] == stage]
     if not lines:
         return None
@@ -94,7 +94,7 @@ def _stage(
 
 
 def _samples(folder: Workdir) -> list[Picture]:
-    """Returns samples of decoder and generator for the same latents, or separate samples."""
+    """Returns decoder and generator samples side by side if available, otherwise separately."""
     side_by_side = _evaluated(
         folder,
         "side_by_side",
@@ -133,7 +133,7 @@ def _pictures(folder: Workdir) -> list[Picture]:
 
 
 def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Picture]:
-    """Returns the latest picture of a stage with a name, if any."""
+    """Returns the latest picture with this name of a stage, if any."""
     steps = pictures_by_step(folder.path, stage, name)
     if not steps:
         return []

@@ -18,7 +18,7 @@ Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> the equivalent latents of another."""
 
 COLUMNS = 8
-"""Columns and rows of a grid of samples."""
+"""Number of columns and rows of a sample grid."""
 
 GAP = 2
 """Pixels between the images of a grid."""
@@ -33,9 +33,9 @@ def same(latents: jax.Array) -> jax.Array:
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Arranges images in rows with white gaps; the last row is padded with white.
+    """Arranges images in a grid with white gaps; the last row is padded with white.
 
-    From uint8 [N, H, W, C] to uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
+    uint8 [N, H, W, C] -> uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
     """
     n, height, width, channels = images.shape
     rows = -(-n // columns)
@@ -66,10 +66,10 @@ def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Arra
 def make_decoder_pictures(
     config: ConfigDict, image_shape: tuple[int, int, int], distribution: str
 ) -> Callable[[optax.Params], dict[str, np.ndarray]]:
-    """Returns a function from a decoder's or generator's parameters to its pictures.
+    """Returns a function that maps decoder or generator parameters to pictures.
 
-    They are `samples` of the fixed latents and `interpolations` between the first of these, one
-    pair per row; each is uint8 [H, W, C].
+    The pictures are `samples` at the fixed latents and `interpolations` between the first of these
+    latents, one pair per row; each is uint8 [H, W, C].
     """
     compute = _make_decoder_images(config.model, image_shape, COLUMNS)
 
@@ -104,9 +104,9 @@ def _make_decoder_images(
 def make_reconstruction_picture(
     config: ConfigDict, images: ImageArray
 ) -> Callable[[dict[str, optax.Params]], np.ndarray]:
-    """Returns a function from a VAE's parameters to a picture of reconstructions.
+    """Returns a function that maps VAE parameters to a picture of reconstructions.
 
-    In the picture, uint8 [H, W, C], rows of the first images of uint8 [N, H, W, C] alternate with
+    In the picture, uint8 [H, W, C], rows of the first `images`, uint8 [N, H, W, C], alternate with
     rows of their reconstructions from the posterior means.
     """
     count = min(len(images), COLUMNS * (COLUMNS // 2))
@@ -170,7 +170,7 @@ def traversals(
     others stay at the mean. Mean and variance are those of the posterior means over the data,
     float32 [L]; `to_network` maps the VAE's latents to those of the network of `params`.
     """
-    columns = COLUMNS + 1  # odd, so that the middle one is the mean
+    columns = COLUMNS + 1  # odd, so the middle column is the mean
     units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
     z = np.tile(mean, (len(units), columns, 1))
     offsets = np.linspace(-_MAX_DEVIATIONS, _MAX_DEVIATIONS, columns)

@@ -34,10 +34,10 @@ class Line(NamedTuple):
     """One line of a plot.
 
     Attributes:
-      label: in the legend; "" for none.
+      label: legend label; "" for none.
       x: positions.
       y: values, of the same length.
-      dashed: whether the line is dashed, as floors are.
+      dashed: whether the line is dashed; used for floors.
       colour: index into `COLOURS`, modulo their number; None for the next colour, without markers
         on a dashed line.
     """
@@ -54,7 +54,7 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
 
     With `log` the y axis is logarithmic if all values are positive.
     """
-    # Imported here because it takes most of a second, which training need not wait for.
+    # Imported lazily: the import takes most of a second.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -93,9 +93,9 @@ _NO_DISTANCES = ("stage", "step", "images", "seconds")
 
 
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns plots of the distances to held-out images against images seen and against seconds.
+    """Plots the distances to held-out images against images seen and against seconds.
 
-    The GAN's line starts where the VAE's ends, because the cost of the VAE is part of the GAN's.
+    The GAN's line starts where the VAE's ends, because the GAN's cost includes the VAE's.
     """
     names = [
         name
@@ -147,7 +147,7 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
         ("Sharpness of fakes", "relative to real images", ("sharpness",), True),
     ),
 }
-"""Learning curves by stage: title, unit of the y axis, scalars, whether it is logarithmic."""
+"""Learning curves by stage: (title, y label, scalars, logarithmic y axis)."""
 
 
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:

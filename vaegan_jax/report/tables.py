@@ -45,7 +45,7 @@ Row = dict[str, Any]
 
 
 class Table(NamedTuple):
-    """A table of texts with one cell per column; the first column has the metric's name."""
+    """A table of strings; the first column has the metric names."""
 
     title: str
     columns: list[str]
@@ -76,9 +76,9 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
 
 
 def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
-    """Returns a table with a column per set, and one for the floor unless the sets' floors differ.
+    """Returns a table with one column per set and a floor column.
 
-    In that case each cell has its own floor.
+    If the floors of a metric differ between sets, each cell shows its floor instead.
     """
     subjects = [name for name in SUBJECTS if any(n["subject"] == name for n in numbers)]
     by_metric: dict[str, dict[str, Row]] = {}
@@ -111,7 +111,7 @@ def _floor(number: Row) -> str:
 
 
 def with_error(number: Row) -> str:
-    """Returns ``value ± standard error``; the error has two digits and determines the value's."""
+    """Formats ``value ± standard error``; both are rounded to two digits of the error."""
     value, error = number["value"], number["error"]
     if value is None:
         return "not finite"
