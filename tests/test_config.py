@@ -12,7 +12,7 @@ from vaegan_jax import config as configuration
 from vaegan_jax import migrations, networks, randomness, rules
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import uncertainty
+from vaegan_jax.evaluation import number
 from vaegan_jax.evaluation.backbones import inception
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -375,5 +375,5 @@ def test_enumerated_values_are_those_implemented():
     assert allowed("evaluation.resize") == inception.RESIZES.keys()
     assert (rules.SIZE_MULTIPLE, rules.MIN_SAMPLES) == (
         networks.SIZE_MULTIPLE,
-        uncertainty.MIN_SAMPLES,
+        number.MIN_SAMPLES,
     )

@@ -13,7 +13,7 @@ SIZE_MULTIPLE = 16
 """Image sides are multiples of this, since the networks halve them four times."""
 
 MIN_SAMPLES = 40
-"""The smallest sample that an evaluation accepts, see `evaluation.uncertainty`."""
+"""The smallest sample that an evaluation accepts, see `evaluation.number`."""
 
 
 class Rule(NamedTuple):
