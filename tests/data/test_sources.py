@@ -114,9 +114,11 @@ def test_unsupported_formats_are_skipped_by_name_or_content(tmp_path, kind):
     }
     # The first bytes of a video resemble those of HEIC.
     video = {"mp4": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42"}
-    source = make_source(tmp_path, kind, {"a.png": PNG, "raw.CR3": b"x"} | heads | video)
+    # Most raw formats begin like a TIFF.
+    raw = {f"raw.{suffix}": b"II*\0" + bytes(28) for suffix in ("CR3", "mef", "dcr", "srf", "mos")}
+    source = make_source(tmp_path, kind, {"a.png": PNG} | raw | heads | video)
     assert list(source.names) == ["a.png"]
-    assert set(reasons(source)) == {"raw.CR3", *heads}
+    assert set(reasons(source)) == {*raw, *heads}
 
 
 def test_links_are_followed_once(tmp_path):

@@ -22,10 +22,12 @@ SUFFIXES = (
 UNSUPPORTED = (
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".psd", ".svg"),
     *(".ico", ".tga", ".pcx", ".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr", ".eps", ".xcf"),
-    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".orf", ".raf", ".rw2"),
-    *(".pef", ".srw", ".3fr", ".x3f", ".iiq", ".erf", ".kdc", ".mrw", ".rwl", ".raw", ".fff"),
+    # Raw formats. Most of them begin like a TIFF, so `kind` must know their suffixes.
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".raf"),
+    *(".rw2", ".pef", ".srw", ".3fr", ".x3f", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".rwl"),
+    *(".raw", ".mef", ".mos", ".fff", ".cap"),
 )
-"""Suffixes of image formats that are not supported; the last two lines are raw formats."""
+"""Suffixes of image formats that are not supported."""
 
 HEAD_BYTES = 32
 """Number of leading bytes of a file that `kind` needs."""
