@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests import made_runs
-from vaegan_jax import trained
-from vaegan_jax.cli import common, compress, main, program, show
+from vaegan_jax import trained, workdir
+from vaegan_jax.cli import common, compress, main, program, runs, show
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,11 @@ LARGE = {
     "animation": ("interpolate RUN --stops 300 --frames 1000 --out a.gif", "80,000,000"),
     "wide WebP": ("sample RUN --count 500 --columns 500 --out a.webp", "16383"),
     "wide JPEG": ("sample RUN --count 2000 --columns 2000 --out a.jpg", "65500"),
+    "dimensions": ("traverse RUN --count 6", "--count"),
     "traversal": ("traverse RUN --columns 100000", "80,000,000"),
     "morph": ("morph RUN images/0.png images/1.png --frames 200000 --out a.webp", "80,000,000"),
     "pairs": ("reconstruct RUN images --scale 500", "80,000,000"),
+    "odd duration": ("interpolate RUN --milliseconds 15 --out a.gif", "--milliseconds"),
     "duration": ("interpolate RUN --milliseconds 655360 --out a.gif", "--milliseconds"),
 }
 
@@ -325,6 +327,14 @@ def test_a_run_without_encoder_can_sample_but_not_morph(vaegan, tmp_path):
     code, _, error = vaegan("traverse", tmp_path / "scratch", "--by", "units", "--force")
     assert code == 1
     assert "--by directions" in error
+
+
+def test_evaluate_uses_the_newest_intact_checkpoint(run, tmp_path, capsys):
+    folder = tmp_path / "damaged"
+    shutil.copytree(run, folder)
+    (folder / "checkpoints/gan/5/checksums.json").write_text("{}")
+    assert runs._checkpoints(workdir.Workdir(folder), "gan", None) == {"vae": None, "gan": 2}
+    assert "gan/5" in capsys.readouterr().err
 
 
 def test_a_locked_run_can_be_sampled(vaegan, run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -288,12 +289,18 @@ def is_animation(path: pathlib.Path) -> bool:
 def require_animation(
     arguments: argparse.Namespace, segments: int, frames: int, image_shape: tuple[int, ...]
 ) -> None:
-    """Checks that `save_animation` can write segments of so many frames [H, W, C].
+    """Checks that `save_animation` can write segments of a number of frames [H, W, C].
 
     Raises:
-      UserError: for more pixels than `MAX_PIXELS` or the format allows.
+      UserError: for more pixels than `MAX_PIXELS` or the format allows, and for a duration that a
+        GIF cannot represent.
     """
     path, scale = arguments.out, arguments.scale
+    if path.suffix.lower() == ".gif" and arguments.milliseconds % 10:
+        raise UserError(
+            f"--milliseconds ({arguments.milliseconds}) must be a multiple of 10 for a GIF: change "
+            "it, or use .webp."
+        )
     if is_animation(path):
         count = 1 + segments * (frames - 1)
         _require_pixels(path, scale * image_shape[0], scale * image_shape[1], count)
@@ -317,10 +324,12 @@ def save_animation(arguments: argparse.Namespace, segments: np.ndarray) -> None:
     rest = segments[:, 1:].reshape(-1, *segments.shape[2:])
     frames = [_picture(frame, arguments.scale) for frame in (segments[0, 0], *rest)]
     options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
+    buffer = io.BytesIO()  # an error while encoding leaves an existing file as it is
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=arguments.milliseconds, loop=0,
-        **options,
+        buffer, path.suffix[1:], save_all=True, append_images=frames[1:],
+        duration=arguments.milliseconds, loop=0, **options,
     )  # fmt: skip
+    path.write_bytes(buffer.getvalue())
     print(f"result: {path}, {len(frames)} frames")
 
 

@@ -76,7 +76,7 @@ def add_animation(parser: argparse.ArgumentParser, out: str) -> None:
         "--milliseconds",
         type=integer(10, 655_350),
         default=80,
-        help="duration of a frame; a GIF rounds it down to a multiple of 10",
+        help="duration of a frame, a multiple of 10 for a GIF",
     )
     add_scale(parser)
     add_out(parser, out, ": .png for a strip, .gif or .webp for an animation")

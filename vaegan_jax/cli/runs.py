@@ -146,7 +146,7 @@ def _checkpoints(folder: Workdir, model: str | None, step: int | None) -> dict[s
     from vaegan_jax import checkpoints
 
     available = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in ("vae", "gan")}
-    newest = {stage: max(steps, default=None) for stage, steps in available.items()}
+    newest = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in available}
     if model is None and step is None:
         if not any(newest.values()):
             raise UserError(f"There is no checkpoint in {folder.path}: train the run first.")

@@ -121,7 +121,7 @@ def add_traverse(commands: options.Commands) -> None:
         "the principal directions of the first layer's weights",
     )
     parser.add_argument(
-        "--count", type=options.integer(1), default=8, help="number of rows, at most L"
+        "--count", type=options.integer(1), help="number of rows, at most L (default: 8)"
     )
     parser.add_argument("--columns", type=options.integer(2), default=9, help="images per row")
     parser.add_argument(
@@ -144,7 +144,12 @@ def traverse(arguments: argparse.Namespace) -> None:
     model = common.load(arguments)
     variances = (model.facts.get("latent") or {}).get("variance_by_unit")
     by = arguments.by or ("units" if variances else "directions")
-    count, columns = min(arguments.count, model.latent_size), arguments.columns
+    count, columns = arguments.count or min(8, model.latent_size), arguments.columns
+    if count > model.latent_size:
+        raise UserError(
+            f"--count ({count}) exceeds the number of latent dimensions ({model.latent_size}): "
+            "lower it."
+        )
     if arguments.seed is None:
         centre = np.zeros((1, model.latent_size), np.float32)
     else:
