@@ -49,7 +49,7 @@ def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -
     """Returns an embedding by name.
 
     Args:
-      name: a key of `EMBEDDINGS`, or ``"package.module:function"`` for a user's pure function
+      name: a built-in name, or ``"package.module:function"`` for a user's pure function
         from images [B, H, W, C] in [0, 255], uint8 or float32, to float32 [B, d].
       size: the input size of efflite0, in pixels.
       resize: the resize mode of inception, a key of `inception.RESIZES`.

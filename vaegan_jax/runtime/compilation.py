@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache, so that the same command starts faster the next time."""
+"""Avoids compiling: JAX's persistent cache, and jitted functions shared by runs of one process."""
 
 import functools
 import hashlib
@@ -13,7 +13,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import filelock
 import jax
-from ml_collections import ConfigDict
 
 from vaegan_jax.runtime import environment
 
@@ -52,8 +51,7 @@ def per_config(make: Callable[P, R]) -> Callable[P, R]:
             fields.pop(name, None)
         key = (json.dumps(fields, sort_keys=True), *rest, *sorted(kwargs.items()))
         if key not in results:
-            copy = ConfigDict(config.copy_and_resolve_references())
-            results[key] = make(copy, *rest, **kwargs)
+            results[key] = make(config.copy_and_resolve_references(), *rest, **kwargs)
         return results[key]
 
     return cached
