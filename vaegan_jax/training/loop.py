@@ -116,14 +116,7 @@ def train(
                     _require_finite(state, step)
                     checkpoints.save(step, state, log.progress())
         checkpoints.finish()
-    ending = "finished" if step == stage.steps else f"stopped by signal {signal}"
-    workdir.write_event(f"{stage.name}: {ending} at step {step}")
-    if step < stage.steps:
-        raise Stopped(
-            f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same "
-            "command again to continue.",
-            128 + signal,
-        )
+    _record_end(stage, workdir, step, signal)
     return True
 
 
@@ -301,6 +294,19 @@ def _require_finite(state: Any, step: int) -> None:
         raise NotFiniteError("a parameter", step)
 
 
+def _record_end(stage: Stage[Any], workdir: RunWriter, step: int, signal: int) -> None:
+    """Records that a stage is finished; raises `Stopped` if a signal stopped it before."""
+    if step == stage.steps:
+        workdir.write_event(f"{stage.name}: finished at step {step}")
+        return
+    workdir.write_event(f"{stage.name}: stopped by signal {signal} at step {step}")
+    raise Stopped(
+        f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same command "
+        "again to continue.",
+        128 + signal,
+    )
+
+
 @contextlib.contextmanager
 def _not_finite_reported(
     stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter
@@ -327,7 +333,7 @@ def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> N
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:
-    """Returns whether to do what is done every few steps and at the end; never if 0."""
+    """Returns whether a step is a multiple of an interval or the last one; False if it is 0."""
     return interval > 0 and (step == stage.steps or step % interval == 0)
 
 
