@@ -40,7 +40,7 @@ class Trouble(NamedTuple):
     @property
     def sentence(self) -> str:
         """Name, text and remedy in one line."""
-        return f"{self.name.replace('_', ' ')}: {self.text} To try: {self.remedy}."
+        return f"{self.name.replace('_', ' ')}: {self.text} Try: {self.remedy}."
 
 
 def detect(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]:
