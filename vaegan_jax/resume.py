@@ -23,6 +23,11 @@ class Change(NamedTuple):
     now: Any
 
 
+def affects_training(name: str) -> bool:
+    """Returns whether anything that is trained depends on a field; True for unknown fields."""
+    return name not in FIELDS or FIELDS[name].resume is not Resume.ALWAYS
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     """Returns the fields that differ between two flattened configs, sorted by name.
 
@@ -35,8 +40,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     return [
         Change(name, before.get(name, missing), now.get(name, missing))
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, missing) != now.get(name, missing)
-        and not (name in FIELDS and FIELDS[name].resume is Resume.ALWAYS)
+        if before.get(name, missing) != now.get(name, missing) and affects_training(name)
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, registry, vae, workdir
+from vaegan_jax import checkpoints, registry, resume, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
@@ -19,7 +19,6 @@ from vaegan_jax.losses import signatures
 from vaegan_jax.pipeline import STAGES, evaluate
 from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
-from vaegan_jax.rules import Resume
 from vaegan_jax.runtime import environment, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import loop, monitor
@@ -125,7 +124,7 @@ def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
     fields = {
         name: value
         for name, value in configuration.flatten(config).items()
-        if configuration.FIELDS[name].resume is not Resume.ALWAYS
+        if resume.affects_training(name)
     }
     text = json.dumps(fields, sort_keys=True)
     return {
@@ -159,8 +158,8 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
                 f"{stage}: {last['step']} of {steps} steps in {last['seconds']:.0f} s, "
                 f"{last['images_per_second']:.0f} images/s at the end"
             )
-            pictures = sorted((folder.path / "images" / stage).glob(f"*_{steps:06d}.png"))
-            lines += [f"  {picture}" for picture in pictures]
+            pictures = sorted(workdir.pictures(folder.path, stage))
+            lines += [f"  {picture.path}" for picture in pictures if picture.step == steps]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
     latent = folder.read_json(workdir.LATENT)
     if latent:

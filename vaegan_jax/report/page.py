@@ -11,7 +11,6 @@ from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
 from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
-_TEMPLATE = "report.html.jinja"
 _STAGES = {"vae": "VAE", "gan": "GAN"}
 
 
@@ -34,14 +33,8 @@ def make(folder: Workdir) -> str:
     defaults = {name: field.default for name, field in configuration.FIELDS.items()}
     metrics, curve = folder.metrics(), folder.curve()
     evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page: str = environment.get_template(_TEMPLATE).render(
+    return render(
+        pathlib.Path(__file__).with_name("report.html.jinja"),
         name=folder.path.absolute().name,
         title=f"{folder.path.absolute().name}: VAE and GAN",
         stages=[
@@ -73,6 +66,18 @@ def make(folder: Workdir) -> str:
         environment=folder.read_json(ENVIRONMENT),
         events=folder.events(),
     )
+
+
+def render(template: pathlib.Path, **values: Any) -> str:
+    """Returns a template filled with values; it may include the templates of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page: str = environment.get_template(template.name).render(values)
     return page
 
 

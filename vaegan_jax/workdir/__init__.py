@@ -26,6 +26,7 @@ from vaegan_jax.workdir.reader import (
     NUMBERS,
     REPORT,
     Reader,
+    pictures,
     pictures_by_step,
     read_lines,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Reader",
     "Workdir",
     "open_workdir",
+    "pictures",
     "pictures_by_step",
     "read_lines",
     "require_run",

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from vaegan_jax import checkpoints, migrations, resume
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
-from vaegan_jax.rules import Resume
 from vaegan_jax.runtime import parallel
 from vaegan_jax.workdir.reader import CHECKPOINTS, CONFIG, ENVIRONMENT, Reader
 
@@ -102,7 +101,7 @@ def require_same_sources(
     values = configuration.flatten(config)
     for field, before in first.items():
         now = sources.get(field, before)
-        if now != before and configuration.FIELDS[field].resume is not Resume.ALWAYS:
+        if now != before and resume.affects_training(field):
             changed = sorted({name for name, _ in before.items() ^ now.items()})
             raise UserError(
                 f"The source of {field}={values[field]} has changed since the run in {path} began "

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 
-from vaegan_jax import checkpoints, workdir
+from vaegan_jax import checkpoints, resume, workdir
 from vaegan_jax.experiments.compare import records
 from vaegan_jax.experiments.compare.records import STAGES, FactDifference, Run
 
@@ -89,7 +89,7 @@ def compare_bits(a: Run, b: Run) -> Identity:
 def is_cause(fact: FactDifference) -> bool:
     """Whether a fact is an input of training: a field of the config, or the images."""
     if fact.file == workdir.CONFIG:
-        return records.is_trained_by(fact.name)
+        return resume.affects_training(fact.name)
     return (fact.file, fact.name) == (workdir.DATA, "digest")
 
 

@@ -3,12 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-import jinja2
-
 from vaegan_jax.experiments.compare import records, summary
 from vaegan_jax.experiments.compare.records import CURVE, TRAINED, Run
 from vaegan_jax.experiments.compare.summary import Comparison
-from vaegan_jax.report import plots
+from vaegan_jax.report import page, plots
 from vaegan_jax.report.page import Picture, as_uri
 from vaegan_jax.workdir import pictures_by_step
 
@@ -28,23 +26,15 @@ def render(runs: Sequence[Run], comparison: Comparison) -> str:
     Raises:
       OSError: if a picture cannot be read.
     """
-    folders = [pathlib.Path(__file__).parent, pathlib.Path(plots.__file__).parent]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     by_name = {run.name: records.series(run.records) for run in runs}
     groups = {group.letter: [by_name[name] for name in group.runs] for group in comparison.groups}
-    page: str = environment.get_template("comparison.html.jinja").render(
+    return page.render(
+        pathlib.Path(__file__).with_name("comparison.html.jinja"),
         title=f"{len(comparison.runs)} runs compared",
         sections=summary.sections(comparison),
         pictures=_pictures(comparison.runs),
         plots=_plots(groups),
     )
-    return page
 
 
 def _pictures(runs: dict[str, str]) -> list[tuple[str, list[Picture]]]:

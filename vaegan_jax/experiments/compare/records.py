@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from vaegan_jax import checkpoints, migrations, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.rules import Resume
 from vaegan_jax.training import monitor
 
 TRAINED = ("vae", "gan")
@@ -103,23 +102,16 @@ def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
     return result
 
 
-def is_trained_by(field: str) -> bool:
-    """Whether training depends on a field of the config."""
-    return (
-        field not in configuration.FIELDS or configuration.FIELDS[field].resume is not Resume.ALWAYS
-    )
-
-
 def is_distance(name: str) -> bool:
     """Whether a record of this name is a distance of curve.jsonl."""
     is_cost = name.removeprefix(CURVE) in ("images", "seconds") or name.endswith("_floor")
     return name.startswith(CURVE) and not is_cost
 
 
-def series(found: Iterable[Record]) -> dict[tuple[str, str], dict[int, float]]:
+def series(records: Iterable[Record]) -> dict[tuple[str, str], dict[int, float]]:
     """Returns the values of one run by (stage, name) and then by step."""
     values: dict[tuple[str, str], dict[int, float]] = {}
-    for record in found:
+    for record in records:
         values.setdefault((record.stage, record.name), {})[record.step] = record.value
     return values
 
@@ -157,10 +149,10 @@ def _read(path: pathlib.Path) -> Run:
 
 
 def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:
-    found: Any = folder.read_json(name)
-    if found is not None and not isinstance(found, dict):
-        raise _damaged(folder.path / name, "it holds no JSON object")
-    return found
+    tree: Any = folder.read_json(name)
+    if tree is not None and not isinstance(tree, dict):
+        raise _damaged(folder.path / name, "it is not a JSON object")
+    return tree
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -180,7 +172,7 @@ def _lines(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
             raise _damaged(path, f"line {number} has no stage and step")
         values = [value for name, value in line.items() if name != "stage"]
         if "trouble" not in line and not all(isinstance(value, int | float) for value in values):
-            raise _damaged(path, f"line {number} holds a value that is not a number")
+            raise _damaged(path, f"line {number} has a value that is not a number")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from vaegan_jax import workdir
+from vaegan_jax import resume, workdir
 from vaegan_jax.experiments.compare import records
 from vaegan_jax.experiments.compare.records import Run
 
@@ -148,7 +148,7 @@ def _identity(run: Run) -> dict[str, Any]:
     fields = {
         name: value
         for name, value in run.config.items()
-        if (records.is_trained_by(name) or name.startswith("evaluation.")) and name not in _FREE
+        if (resume.affects_training(name) or name.startswith("evaluation.")) and name not in _FREE
     }
     digest = run.facts.get(workdir.DATA, {}).get("digest")
     return fields | {"images": digest and digest[:12]}
