@@ -38,10 +38,7 @@ class Purpose(enum.IntEnum):
     SUBSET = 8
     DEALING = 9
     DEQUANTISATION = 10
-    PLACE = 11
     AUGMENTATION = 12
-    STATISTICS = 13
-    INCEPTION_SCORE = 14
     MEMORISATION = 15
     ACTIVE_UNITS = 16
     DISCREPANCY = 17

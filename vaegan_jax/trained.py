@@ -58,6 +58,7 @@ def parts_table(config: ConfigDict, image_shape: tuple[int, int, int]) -> dict[s
     array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     return {name: Part("vae", ("params", name), tree) for name, tree in params.items()} | {
         "generator": Part("gan", ("ema",), params["decoder"]),
+        "raw_generator": Part("gan", ("generator",), params["decoder"]),
         "latent_mean": Part("gan", ("latent_mean",), array((size,))),
         "latent_factor": Part("gan", ("latent_factor",), array((size, size))),
     }

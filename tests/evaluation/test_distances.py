@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import distances
 
 HERE = pathlib.Path(__file__).parent
@@ -42,20 +41,13 @@ def manifold(real, fake, k=3, k_density=5):
 def test_frechet_equals_the_libraries(case):
     expected, real, fake = case
     exact = expected["fid"]["svd_of_factors_float64 (own, most accurate)"]
-    np.testing.assert_allclose(frechet(real, fake), exact, rtol=5e-5)
+    np.testing.assert_allclose(frechet(real, fake), exact, rtol=1e-7)
     # pytorch-fid's own error on singular covariances is larger than ours.
     np.testing.assert_allclose(
         frechet(real, fake),
         expected["fid"]["pytorch_fid.calculate_frechet_distance"],
         rtol=1e-4,
     )
-
-
-def test_frechet_from_statistics_equals_the_libraries(case):
-    expected, real, fake = case
-    ours = distances.frechet_from_statistics(distances.statistics(real), distances.statistics(fake))
-    exact = expected["fid"]["svd_of_factors_float64 (own, most accurate)"]
-    np.testing.assert_allclose(ours, exact, rtol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(400, 32), (30, 100)])
@@ -67,13 +59,13 @@ def test_frechet_of_affine_copy_matches_closed_form(size):
     expected = (((1 - a) * real.mean(axis=0) - b) ** 2).sum() + (1 - a) ** 2 * real.var(
         axis=0, ddof=1
     ).sum()
-    np.testing.assert_allclose(frechet(real, a * real + b), expected, rtol=1e-4)
+    np.testing.assert_allclose(frechet(real, a * real + b), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [0, 100])
 def test_frechet_of_a_set_and_itself_is_zero(offset):
     real = np.random.default_rng(2).normal(offset, 1, size=(300, 64)).astype(np.float32)
-    assert abs(float(frechet(real, real))) < 1e-3  # the traces are 64
+    assert abs(frechet(real, real)) < 1e-6  # the traces are 64
 
 
 def test_frechet_of_one_dimension():
@@ -82,29 +74,6 @@ def test_frechet_of_one_dimension():
     expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
     ours = frechet(a.astype(np.float32), b.astype(np.float32))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-
-
-def test_statistics_equal_numpys_and_are_read_from_a_file(tmp_path):
-    features = np.random.default_rng(4).normal(size=(50, 7))
-    centred = features - features.mean(axis=0)
-    np.savez(tmp_path / "x.npz", mu=features.mean(axis=0), sigma=centred.T @ centred / 49)
-    loaded = distances.load_statistics(tmp_path / "x.npz")
-    computed = distances.statistics(features)
-    np.testing.assert_allclose(computed.mu, loaded.mu)
-    np.testing.assert_allclose(computed.sigma, loaded.sigma)
-
-
-@pytest.mark.parametrize("content", ["missing", "text", "keys", "shapes"])
-def test_invalid_statistics_files_are_refused(tmp_path, content):
-    path = tmp_path / "x.npz"
-    if content == "text":
-        path.write_text("not an archive")
-    elif content == "keys":
-        np.savez(path, mean=np.zeros(3))
-    elif content == "shapes":
-        np.savez(path, mu=np.zeros(3), sigma=np.zeros((4, 4)))
-    with pytest.raises(UserError, match=r"x\.npz"):
-        distances.load_statistics(path)
 
 
 def test_polynomial_mmd_equals_the_library(case):
@@ -153,12 +122,6 @@ def test_vendi_of_orthogonal_rows_is_row_count():
     basis = np.eye(8, dtype=np.float32)
     np.testing.assert_allclose(distances.vendi(basis), 8, rtol=1e-6)
     np.testing.assert_allclose(distances.vendi(np.repeat(basis[:3], 20, axis=0)), 3, rtol=1e-5)
-
-
-def test_inception_score_equals_the_library(arrays):
-    expected = EXPECTED["inception_score"]["torch_fidelity splits=1 no shuffle"]
-    score = distances.inception_score(arrays["inception_score/logits"])
-    np.testing.assert_allclose(score, expected["inception_score_mean"], rtol=1e-6)
 
 
 @settings(max_examples=15)  # each shape is compiled

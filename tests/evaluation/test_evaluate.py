@@ -1,19 +1,32 @@
 """The evaluation of tiny networks, with its numbers recomputed by hand."""
 
 import functools
+import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
+from PIL import Image
 
-from vaegan_jax import gan, networks, randomness, vae
+from vaegan_jax import gan, networks, randomness, transfer, vae
+from vaegan_jax.data.images import COMIC_FACES
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import batches, distances, embeddings, evaluate, vae_metrics
+from vaegan_jax.evaluation import (
+    batches,
+    distances,
+    embeddings,
+    evaluate,
+    findings,
+    vae_bounds,
+    vae_metrics,
+)
 from vaegan_jax.evaluation.number import evaluation_key, random_subset
 from vaegan_jax.randomness import Purpose
 
 SHAPE = (16, 32, 3)
+SEED = 0
 
 
 class ArraySplit:
@@ -33,32 +46,33 @@ class ArraySplit:
 
 
 class Data:
-    """Training and held-out images in memory."""
+    """Training, validation and test images in memory."""
 
-    shape = SHAPE
+    def __init__(self, train, validation, test):
+        self.train, self.validation, self.test = map(ArraySplit, (train, validation, test))
+        self.shape = train.shape[1:]
 
-    def __init__(self, train, held_out):
-        y, x = np.mgrid[:16, :32, :3][:2] / 32
-        rng = np.random.default_rng(0)
 
-        def draw(count):
-            a, b, c = rng.uniform(-1, 1, (3, count, 1, 1, 3))
-            pixels = np.clip(128 + 90 * (a * x + b * y + c), 0, 255).astype(np.uint8)
-            return ArraySplit(pixels)
+def gradients(count, rng):
+    y, x = np.mgrid[:16, :32, :3][:2] / 32
+    a, b, c = rng.uniform(-1, 1, (3, count, 1, 1, 3))
+    return np.clip(128 + 90 * (a * x + b * y + c), 0, 255).astype(np.uint8)
 
-        self.train, self.held_out = draw(train), draw(held_out)
+
+def made_data(train, validation, test):
+    rng = np.random.default_rng(0)
+    return Data(*(gradients(count, rng) for count in (train, validation, test)))
 
 
 @pytest.fixture(scope="module")
 def data():
-    return Data(150, 90)
+    return made_data(150, 85, 90)
 
 
 @pytest.fixture
 def config(config):
     config.evaluation.samples = 60
     config.evaluation.max_reference_images = 100
-    config.evaluation.path_samples = 10
     config.evaluation.max_likelihood_images = 12
     config.evaluation.iwae_samples = 3
     config.evaluation.curve_samples = 40
@@ -67,21 +81,33 @@ def config(config):
 
 @pytest.fixture
 def models(config):
+    size = config.model.latent_size
     params = jax.jit(functools.partial(vae.init, config, SHAPE))().params
     generator = jax.jit(functools.partial(gan.random_init, config, SHAPE))().generator
-    return evaluate.Models(params["encoder"], params["decoder"], generator)
+    factor = jnp.asarray(np.tril(np.random.default_rng(3).normal(size=(size, size))), jnp.float32)
+    return evaluate.Models(
+        params["encoder"],
+        params["decoder"],
+        generator,
+        jax.tree.map(lambda leaf: 1.5 * leaf, generator),
+        jnp.linspace(-1, 1, size),
+        factor,
+    )
 
 
-def run(config, data, models, embedding=None, statistics=None):
-    embedding = embedding or embeddings.make("pixels")
-    result = evaluate.evaluate(config, data, models, embedding, statistics, batches.no_progress)
+def run(config, data, models):
+    made = [embeddings.make("pixels")]
+    result = evaluate.evaluate(config, data, models, made, batches.no_progress)
     return result, {(n.subject, n.against, n.metric): n for n in result.numbers}
 
 
-def samples(config, params, noise="normal", count=60, index=0):
-    """Samples recomputed from the documented key."""
-    key = evaluation_key(config.seed, index, Purpose.LATENT)
-    z = randomness.latents(key, (count, config.model.latent_size), noise)
+def latents(config, noise="normal", count=60, index=0):
+    """Latents recomputed from the documented key."""
+    key = evaluation_key(SEED, index, Purpose.LATENT)
+    return randomness.latents(key, (count, config.model.latent_size), noise)
+
+
+def decoded(config, params, z):
     decoder = networks.make_decoder(config.model, SHAPE)
     images = np.tanh(np.asarray(decoder.apply({"params": params}, z), np.float64))
     return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
@@ -92,131 +118,182 @@ def features(images):
 
 
 def frechet(real, fake):
-    return distances.frechet_from_statistics(
-        *(distances.statistics(features(x)) for x in (real, fake))
-    )
+    """From the eigenvalues of the product of the covariances, in float64."""
+    a, b = (np.cov(features(x).astype(np.float64), rowvar=False) for x in (real, fake))
+    difference = features(real).mean(axis=0, dtype=float) - features(fake).mean(axis=0, dtype=float)
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0))
+    return difference @ difference + np.trace(a) + np.trace(b) - 2 * roots.sum()
 
 
 @pytest.mark.parametrize("noise", ["normal", "uniform"])
 def test_distances_floors_and_errors_match_recomputation(config, data, models, noise):
     config.gan.noise = noise
     _, numbers = run(config, data, models)
-    train = data.train[random_subset(evaluation_key(0, 0, Purpose.SUBSET), 150, 100)]
-    held_out = data.held_out.pixels
+    train = data.train[random_subset(evaluation_key(SEED, 0, Purpose.SUBSET), 150, 100)]
+    test = data.test.pixels
+    z = latents(config, noise)
     sets = {
-        "vae_samples": samples(config, models.decoder),
-        "gan_samples": samples(config, models.generator, noise),
+        "vae_samples": decoded(config, models.decoder, latents(config)),
+        "matched_samples": decoded(
+            config, models.decoder, models.latent_mean[None] + z @ models.latent_factor.T
+        ),
+        "gan_raw_samples": decoded(config, models.raw_generator, z),
+        "gan_samples": decoded(config, models.generator, z),
     }
-    for index, (subject, images) in zip((0, 2), sets.items(), strict=True):
-        order = jax.random.permutation(evaluation_key(0, index, Purpose.DEALING), 60)
-        for against, real, other, subset in (
-            ("train", train, held_out, 5),
-            ("held_out", held_out, train, 4),
-        ):
-            number = numbers[subject, against, "fd_pixels"]
-            np.testing.assert_allclose(number.value, frechet(real, images), rtol=1e-3)
-            assert (number.count, number.reference_count) == (60, len(real))
-            # The floor: the same number of real images of the other split.
-            rows = random_subset(evaluation_key(0, subset, Purpose.SUBSET), len(other), 60)
-            np.testing.assert_allclose(number.floor, frechet(real, other[rows]), rtol=1e-3)
-            # The error: a jackknife over ten groups of six images.
-            values = [
-                frechet(real, np.delete(images, group, axis=0))
-                for group in np.asarray(order).reshape(10, 6)
-            ]
-            error = np.sqrt(0.9 * np.square(values - np.mean(values)).sum())
-            np.testing.assert_allclose(number.error, error, rtol=0.02)
+    rows = random_subset(evaluation_key(SEED, 4, Purpose.SUBSET), 100, 60)
+    for index, (subject, images) in zip((0, 1, 3, 4), sets.items(), strict=True):
+        number = numbers[subject, "test", "fd_n60"]
+        np.testing.assert_allclose(number.value, frechet(test, images), rtol=2e-3)
+        assert (number.count, number.reference_count, number.embedding) == (60, 90, "pixels")
+        # The floor: the same number of training images.
+        np.testing.assert_allclose(number.floor, frechet(test, train[rows]), rtol=2e-3)
+        # The error: a jackknife over ten groups of six images.
+        order = jax.random.permutation(evaluation_key(SEED, index, Purpose.DEALING), 60)
+        values = [
+            frechet(test, np.delete(images, group, axis=0))
+            for group in np.asarray(order).reshape(10, 6)
+        ]
+        error = np.sqrt(0.9 * np.square(values - np.mean(values)).sum())
+        np.testing.assert_allclose(number.error, error, rtol=0.03)
+    kernel = distances.mmd(distances.cubic_kernel, features(test), features(sets["gan_samples"]))
+    np.testing.assert_allclose(numbers["gan_samples", "test", "kd"].value, kernel, atol=1e-5)
 
 
-def test_vae_or_generator_alone_is_evaluated(config, data, models):
-    result, numbers = run(config, data, models._replace(generator=None))
+def test_numbers_of_a_network_do_not_depend_on_the_others(config, data, models):
+    result, numbers = run(config, data, evaluate.Models(*models[:2], None))
     assert {key[0] for key in numbers} == {"vae", "vae_samples", "vae_reconstructions"}
     assert result.units is not None
-    scratch, numbers = run(config, data, models._replace(encoder=None, decoder=None))
-    assert {key[0] for key in numbers} == {"gan_samples"}
+    scratch, numbers = run(config, data, evaluate.Models(None, None, *models[2:4]))
+    assert {key[0] for key in numbers} == {"gan_raw_samples", "gan_samples"}
     assert scratch.units is None
-    # The generator's numbers are the same with a VAE.
     _, both = run(config, data, models)
-    assert all(both[key] == number for key, number in numbers.items())
+    for key, number in numbers.items():
+        assert both[key].value == number.value
+
+
+def test_decoder_without_matching_is_evaluated_once(config, data, models):
+    identity = models._replace(latent_factor=np.eye(config.model.latent_size, dtype=np.float32))
+    _, numbers = run(config, data, identity)
+    assert "matched_samples" not in {key[0] for key in numbers}
 
 
 def test_floors_require_enough_real_images(config, data, models):
-    config.evaluation.samples = 95
-    _, numbers = run(config, data, models._replace(encoder=None))
-    assert numbers["gan_samples", "train", "fd_pixels"].floor is None  # 90 are held out
-    assert numbers["gan_samples", "held_out", "fd_pixels"].floor is not None
+    models = models._replace(encoder=None)
+    config.evaluation.samples = 95  # there are 90 test images, and 100 training images are used
+    _, numbers = run(config, data, models)
+    assert numbers["gan_samples", "test", "fd_n95"].floor is not None
     assert numbers["gan_samples", "", "vendi"].floor is None
-    config.evaluation.samples = 300
-    _, numbers = run(config, data, models._replace(encoder=None))
-    assert numbers["gan_samples", "held_out", "fd_pixels"].floor is None
-    assert ("gan_samples", "", "vendi") not in numbers
+    assert numbers["gan_samples", "train", "authenticity"].floor is None
+    config.evaluation.samples = 120
+    _, numbers = run(config, data, models)
+    assert numbers["gan_samples", "test", "fd_n120"].floor is None
 
 
-def test_samples_default_to_number_of_held_out_images(config, data, models):
+def test_samples_default_to_number_of_test_images(config, data, models):
     config.evaluation.samples = 0
     _, numbers = run(config, data, models._replace(encoder=None, decoder=None))
-    assert {n.count for n in numbers.values() if n.against} == {90}
+    assert {n.count for n in numbers.values()} == {90}
 
 
 def test_pairs_are_samples_with_their_nearest_images(config, data, models):
     config.evaluation.max_reference_images = 0
     result, _ = run(config, data, models)
-    shown, train, held_out = result.pairs
-    assert shown.shape == train.shape == held_out.shape == (16, *SHAPE)
-    for real, nearest in ((data.train, train), (data.held_out, held_out)):
+    shown, train, test = result.pairs
+    assert shown.shape == train.shape == test.shape == (16, *SHAPE)
+    for real, nearest in ((data.train, train), (data.test, test)):
         every = ((features(shown)[:, None] - features(real.pixels)[None]) ** 2).sum(axis=-1)
         pairwise = ((features(shown) - features(nearest)) ** 2).sum(axis=-1)
         np.testing.assert_allclose(pairwise, every.min(axis=1), rtol=1e-3)
     # They are different samples of the generator.
-    generated = samples(config, models.generator).astype(int)
+    generated = decoded(config, models.generator, latents(config)).astype(int)
     difference = np.abs(shown[:, None].astype(int) - generated[None]).max(axis=(2, 3, 4))
     assert (difference.min(axis=1) <= 1).all()
     assert len(set(difference.argmin(axis=1))) == 16
 
 
-def test_copies_of_the_training_set_are_detected(config, data, models, monkeypatch):
-    def copies(decode, params, z, progress, label):
-        if label == "GAN samples":
-            return data.train.pixels[: len(z)]
-        return samples(config, models.decoder)[: len(z)]
+def found(config, data, models, monkeypatch, **samples):
+    """Names of the findings of given samples."""
+    monkeypatch.setattr(evaluate, "sample", lambda *_: dict(samples))
+    result, _ = run(config, data, models)
+    return [finding.name for finding in findings.find(result.numbers, config.model.latent_size)]
 
-    monkeypatch.setattr(evaluate.latents, "decode_images", copies)
+
+def test_copies_of_training_images_are_found_at_seven_to_one(config, models, monkeypatch):
+    data = made_data(700, 40, 100)
     config.evaluation.max_reference_images = 0
-    _, numbers = run(config, data, models._replace(encoder=None))
-    assert numbers["gan_samples", "train", "authenticity"].value == 0
-    assert numbers["gan_samples", "train", "authenticity"].floor > 0.3
-    nearer = numbers["gan_samples", "", "nearer_to_training"]
-    assert nearer.value > 0.5 + 2 * nearer.error
+    only = evaluate.Models(None, None, models.generator)
+    copies = data.train.pixels[::7]
+    assert "Memorisation" in found(config, data, only, monkeypatch, gan_samples=copies)
+    fresh = gradients(100, np.random.default_rng(9))
+    assert found(config, data, only, monkeypatch, gan_samples=fresh) == []
 
 
-def test_statistics_file_and_classes_add_numbers(config, data, models):
-    def classify(_, images):
-        return 8 * (images.astype(jnp.float32) / 255).mean(axis=(1, 2))
+def test_matched_decoder_without_a_gan_step_is_no_progress(config, data, models):
+    initial = gan.identity_init(models.decoder, config.model.latent_size)
+    moments = transfer.aggregated_posterior(config, models.encoder, data.train)
+    initial = transfer.match_posterior(initial, *moments)
+    models = evaluate.Models(
+        models.encoder,
+        models.decoder,
+        initial.generator,
+        initial.generator,
+        initial.latent_mean,
+        initial.latent_factor,
+    )
+    result, numbers = run(config, data, models)
+    values = [numbers[f"{name}_samples", "test", "fd_n60"].value for name in ("matched", "gan")]
+    np.testing.assert_allclose(*values, rtol=1e-2)
+    first = findings.find(result.numbers, config.model.latent_size)[0]
+    assert first.name == "Progress is not resolved"
 
-    embedding = embeddings.make("pixels")._replace(classify=classify)
-    statistics = distances.statistics(np.random.default_rng(1).normal(0.5, 0.3, (400, 192)))
-    models = models._replace(encoder=None)
-    _, numbers = run(config, data, models, embedding, statistics)
-    images = samples(config, models.generator)
-    number = numbers["gan_samples", "statistics", "fd_pixels"]
-    expected = distances.frechet_from_statistics(statistics, distances.statistics(features(images)))
-    np.testing.assert_allclose(number.value, expected, rtol=1e-5)
-    assert number.error > 0
-    assert number.floor is None
-    logits = 8 * (images / 255).mean(axis=(1, 2))
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    expected = np.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean())
-    number = numbers["gan_samples", "", "inception_score"]
-    np.testing.assert_allclose(number.value, expected, rtol=1e-4)
-    assert number.error > 0
+
+@pytest.fixture(scope="module")
+def faces():
+    """400 comic faces to compare with, and 100 others."""
+    with zipfile.ZipFile(COMIC_FACES) as file:
+        names = sorted(name for name in file.namelist() if name.endswith(".png"))[:500]
+        pixels = [np.array(Image.open(file.open(name)).convert("RGB")) for name in names]
+    pixels = np.stack(pixels)
+    return Data(pixels[:300], pixels[300:340], pixels[300:400]), pixels[400:]
+
+
+def spoiled(images, how):
+    rng = np.random.default_rng(0)
+    if how == "blurred":
+        images = scipy.ndimage.gaussian_filter(images.astype(float), (0, 1, 1, 0))
+    elif how == "noisy":
+        images = images + rng.normal(0, 20, images.shape)
+    elif how == "collapsed":
+        images = images[:3].repeat(40, axis=0)[:100] + rng.normal(0, 1, images.shape)
+    elif how == "latticed":
+        images = images + 8.0 * (np.indices((64, 64)).sum(axis=0) % 2 * 2 - 1)[..., None]
+    return np.clip(np.round(images), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        ("real", None),
+        ("blurred", "Blur"),
+        ("noisy", "Noise"),
+        ("collapsed", "Mode collapse"),
+        ("latticed", "Lattice"),
+    ],
+)
+def test_failures_are_named(config, faces, models, monkeypatch, how, name):
+    data, others = faces
+    config.evaluation.max_reference_images = 0
+    only = evaluate.Models(None, None, models.generator)
+    names = found(config, data, only, monkeypatch, gan_samples=spoiled(others, how))
+    assert name in names if name else names == []
 
 
 def test_vae_numbers_match_recomputation(config, data, models):
     params = {"encoder": models.encoder, "decoder": models.decoder}
     result = vae_metrics.evaluate_vae(
-        config, params, data.train, data.held_out, 50, batches.no_progress
+        config, params, data.train, data.test, 50, batches.no_progress
     )
-    originals = data.held_out[random_subset(evaluation_key(0, 3, Purpose.SUBSET), 90, 50)]
+    originals = data.test[random_subset(evaluation_key(SEED, 3, Purpose.SUBSET), 90, 50)]
     encoder = networks.make_encoder(config.model, SHAPE)
     decoder = networks.make_decoder(config.model, SHAPE)
     mean, _ = encoder.apply({"params": models.encoder}, originals / 127.5 - 1)
@@ -244,19 +321,34 @@ def test_cross_entropy_has_calibrated_bounds_only(config, data, models):
     assert numbers["vae", "", "calibrated_elbo_bits_per_dim"].value is not None
 
 
-def test_too_few_images_are_refused():
-    evaluate.require_enough(Data(40, 40))
-    for counts in ((39, 40), (40, 39)):
-        with pytest.raises(UserError, match=r"at least 40 .* evaluation\.embedding=none"):
-            evaluate.require_enough(Data(*counts))
+def test_implied_decoder_variance_includes_the_kl_weight(config):
+    # The loss divided by the KL weight b is -log N(x; x', v I) + KL up to a constant.
+    learned = {"likelihood": {"log_variance": np.log(0.3)}}
+    config.vae.kl_weight = 0.5
+    np.testing.assert_allclose(vae_bounds.decoder_variance(config, {}), 0.25)
+    config.vae.reconstruction = "gaussian"
+    np.testing.assert_allclose(vae_bounds.decoder_variance(config, learned), 0.15, rtol=1e-6)
+    assert vae_bounds.decoder_variance(config, {}) is None
+    config.vae.kl_weight = 0.0
+    assert vae_bounds.decoder_variance(config, learned) is None
+
+
+@pytest.mark.parametrize("few", range(3))
+def test_too_few_images_are_refused(few):
+    evaluate.require_enough(made_data(40, 40, 40))
+    counts = [40, 40, 40]
+    counts[few] = 39
+    with pytest.raises(UserError, match=r"at least 40 .* evaluation\.embeddings=none"):
+        evaluate.require_enough(made_data(*counts))
 
 
 def test_measure_during_training_equals_recomputed_distances(config, data, models):
-    measure = evaluate.make_measure(config, data, embeddings.make("pixels"))
+    measure = evaluate.make_measure(config, data, [embeddings.make("pixels")])
     values = measure(models.generator, "normal")
-    images = samples(config, models.generator, count=40, index=2)
-    held_out, train = data.held_out[np.arange(80)], data.train[np.arange(40)]
-    np.testing.assert_allclose(values["fd_pixels"], frechet(held_out, images), rtol=1e-3)
-    np.testing.assert_allclose(values["fd_pixels_floor"], frechet(held_out, train), rtol=1e-3)
-    kernel = distances.mmd(distances.cubic_kernel, features(held_out), features(images))
+    images = decoded(config, models.generator, latents(config, count=40, index=2))
+    validation, train = data.validation[np.arange(80)], data.train[np.arange(40)]
+    np.testing.assert_allclose(values["fd_n40_pixels"], frechet(validation, images), rtol=2e-3)
+    floor = frechet(validation, train)
+    np.testing.assert_allclose(values["fd_n40_pixels_floor"], floor, rtol=2e-3)
+    kernel = distances.mmd(distances.cubic_kernel, features(validation), features(images))
     np.testing.assert_allclose(values["kd_pixels"], kernel, atol=1e-5)

@@ -18,14 +18,14 @@ from vaegan_jax.randomness import Purpose, Stage
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, None, jnp.inf, np.float32("nan")])
 def test_non_finite_values_become_none(value):
-    made = number.number("gan_samples", "train", "recall", value, value, value, 5, 7)
+    made = number.number("gan_samples", "test", "x", "recall", value, value, value, 5, 7)
     assert (made.value, made.error, made.floor) == (None, None, None)
 
 
 def test_number_survives_json():
     arrays = jnp.float32(0.5), np.float64(0.25), jnp.asarray(3)
-    made = number.number("vae", "", "active_units", *arrays, 5, 7)
-    assert made == number.Number("vae", "", "active_units", 0.5, 0.25, 3.0, 5, 7)
+    made = number.number("vae", "", "", "active_units", *arrays, 5, 7)
+    assert made == number.Number("vae", "", "", "active_units", 0.5, 0.25, 3.0, 5, 7)
     assert number.Number(**json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
@@ -107,3 +107,24 @@ def test_evaluation_keys_are_folded_from_seed_stage_index_and_purpose():
     arguments = list(itertools.product((0, 2**32 - 1), range(4), Purpose))
     keys = {tuple(jax.random.key_data(number.evaluation_key(*of)).tolist()) for of in arguments}
     assert len(keys) == len(arguments)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "error", "expected"),
+    [
+        ("recall", 0.0, 0.0, False),
+        ("recall", 1.0, 0.0, False),
+        ("recall", 0.03, 0.04, False),
+        ("recall", 0.97, 0.04, False),
+        ("recall", 0.03, 0.01, True),
+        ("precision", 0.01, 0.0, False),  # a single image of 100
+        ("precision", 0.5, None, True),
+        ("density", 1.2, 0.1, True),
+        ("density", 0.05, 0.1, False),
+        ("kd", 0.01, 0.1, True),  # a difference from 0, not a share
+        ("recall", None, None, True),
+    ],
+)
+def test_saturated_shares_are_not_informative(metric, value, error, expected):
+    made = number.number("gan_samples", "test", "x", metric, value, error, None, 100)
+    assert made.is_informative == expected

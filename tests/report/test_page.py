@@ -75,9 +75,9 @@ def write_lines(path, lines):
 
 
 def number(subject, against, metric, value, floor=None):
-    return {"subject": subject, "against": against, "metric": metric, "value": value,
-            "error": 0.25, "floor": floor, "count": 100,
-            "reference_count": 200 if against else 0}  # fmt: skip
+    return {"subject": subject, "against": against, "embedding": "" if subject == "vae" else "x",
+            "metric": metric, "value": value, "error": 0.25, "floor": floor, "count": 100,
+            "reference_count": 200 if against else 0, "informative": True}  # fmt: skip
 
 
 @pytest.fixture
@@ -111,16 +111,17 @@ def run(tmp_path, config):
                 folder.record_environment({"python": "3.11", "packages": {"jax": "0.10"},
                                          "platform": "Linux", "cpu": "a <chip>", "cores": 2,
                                          "device": "cpu", "devices": 1}, {})  # fmt: skip
-                counts = {"train": 900, "held_out": 100, "duplicates": 1, "skipped": 2}
+                counts = {"train": 900, "validation": 50, "test": 100, "duplicates": 1, "skipped": 2}
                 folder.require_data({"digest": "d" * 64, "shape": [16, 32, 3], **counts})
             if progress >= 3:
                 written = {
-                    "embedding": {"name": "x", "sha256": "f" * 64, "resize": "to 8x8"},
+                    "format": workdir.EVALUATION_FORMAT,
+                    "embeddings": [{"name": "x", "sha256": "f" * 64, "resize": "to 8x8"}],
                     "checkpoints": {"vae": 20, "gan": 60},
                     "numbers": [
-                        number("vae_samples", "held_out", "fd_x", 31.5, 2.5),
-                        number("gan_samples", "held_out", "fd_x", 21.25, 2.5),
-                        number("gan_samples", "train", "fd_x", 22.0),
+                        number("vae_samples", "test", "fd_n100", 31.5, 2.5),
+                        number("gan_samples", "test", "fd_n100", 21.25, 2.5),
+                        number("gan_samples", "train", "authenticity", 0.75),
                         number("gan_samples", "", "vendi", None, 3.0),
                         number("vae", "", "active_units", 5.0),
                     ],
@@ -200,17 +201,25 @@ def test_samples_are_side_by_side_after_the_evaluation(run):
     assert page.as_uri(path / "images/gan/samples_000060.png") not in evaluated
 
 
+def test_evaluation_of_an_earlier_format_is_not_shown(run):
+    text, path = run(3)
+    assert "Numbers" in sections(text)
+    numbers = path / workdir.NUMBERS
+    numbers.write_text(json.dumps(json.loads(numbers.read_text()) | {"format": 1}))
+    assert "Numbers" not in sections(page.make(workdir.Workdir(path)))
+
+
 def test_numbers_show_errors_floors_and_provenance(run):
     text, _ = run(3)
     words = " ".join(" ".join(parsed(text).text).split())
     for expected in (
         "31.50 ± 0.25 21.25 ± 0.25 2.5",
-        "22.00 ± 0.25 none at this count",
+        "0.75 ± 0.25 none at this count",
         "vendi not finite 3",
         "x (to 8x8; weights ffffffffffff…), of the checkpoints vae 20, gan 60.",
-        "fd_x to held-out images",
+        "fd_x to validation images",
         "Blur Less < more.",
-        "900 training and 100 held-out images, 16x32; 1 duplicates; 2 skipped",
+        "900 training, 50 validation and 100 test images, 16x32; 1 duplicates; 2 skipped",
         "a <chip>",
         "vae: began",
     ):

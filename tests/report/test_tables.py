@@ -7,34 +7,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaegan_jax.evaluation import comparison
-from vaegan_jax.evaluation.number import number
+from vaegan_jax.evaluation.number import SHARES, number
 from vaegan_jax.report import tables
 
 
-def row(subject, against, metric, value, error=None, floor=None, count=50, reference_count=0):
+def row(subject, against, embedding, metric, value, error, floor, count=50, reference_count=0):
     """A number as read from JSON."""
-    made = number(subject, against, metric, value, error, floor, count, reference_count)
-    return json.loads(json.dumps(dataclasses.asdict(made)))
+    made = number(subject, against, embedding, metric, value, error, floor, count, reference_count)
+    read = json.loads(json.dumps(dataclasses.asdict(made)))
+    return read | {"informative": made.is_informative}
 
 
 def evaluation(*rows):
-    return {"embedding": {"name": "efflite0_64"}, "numbers": list(rows)}
+    return {"embeddings": [{"name": "x_64"}, {"name": "y_32"}], "numbers": list(rows)}
 
 
 EVALUATION = evaluation(
-    row("gan_samples", "held_out", "fd_efflite0", 3.21, 0.12, 1.5, 50, 60),
-    row("gan_samples", "held_out", "recall", 0.75, 0.031, 0.8, 50, 60),
-    row("vae_samples", "held_out", "fd_efflite0", 12.345, 0.2, 1.5, 50, 60),
-    row("vae_samples", "held_out", "recall", 0.5, 0.031, 0.8, 50, 60),
-    row("vae_reconstructions", "held_out", "fd_efflite0", 7.0, 0.1, 1.25, 40, 60),
-    row("vae_reconstructions", "held_out", "recall", 0.625, 0.031, 0.85, 40, 60),
-    row("gan_samples", "train", "fd_efflite0", 2.5, 0.5, None, 50, 300),
-    row("gan_samples", "statistics", "fd_efflite0", 9.5, 0.25, None, 50),
-    row("gan_samples", "", "vendi", 11.0, 0.5, 12.0, 50),
-    row("vae_reconstructions", "", "psnr", float("inf"), None, None, 40),
-    row("gan_samples", "", "path_length", 5.5, 0.25, None, 1000),
-    row("vae", "", "active_units", 4, 0.5, None, 40),
-    row("vae", "", "posterior_prior_mmd", 0.021, 0.0021, 0.0004, 40),
+    row("gan_samples", "test", "x_64", "fd_n50", 3.21, 0.12, 1.5, 50, 60),
+    row("gan_samples", "test", "x_64", "recall", 0.75, 0.031, 0.8, 50, 60),
+    row("vae_samples", "test", "x_64", "fd_n50", 12.345, 0.2, 1.5, 50, 60),
+    row("vae_samples", "test", "x_64", "recall", 0.0, 0.0, 0.8, 50, 60),
+    row("vae_samples", "test", "x_64", "precision", 0.01, 0.0, 0.85, 50, 60),
+    row("gan_samples", "test", "x_64", "precision", 0.03, 0.04, 0.85, 50, 60),
+    row("gan_samples", "train", "x_64", "authenticity", 0.625, 0.031, None, 50, 300),
+    row("vae_reconstructions", "test", "y_32", "fd_n40", 7.0, None, 1.25, 40, 60),
+    row("gan_samples", "test", "y_32", "fd_n50", 2.5, 0.5, None, 50, 60),
+    row("gan_samples", "", "y_32", "vendi", 11.0, 0.5, 12.0, 50),
+    row("vae_reconstructions", "", "", "psnr", float("inf"), None, None, 40),
+    row("vae", "", "", "active_units", 4, 0.5, None, 40),
+    row("vae", "", "", "posterior_prior_mmd", 0.021, 0.0021, 0.0004, 40),
 )
 
 
@@ -82,47 +83,44 @@ def test_value_and_error_have_the_same_last_digit(value, error):
 
 
 def test_tables_have_a_column_per_set_and_one_for_the_floor():
-    held_out, train, statistics, alone, vae = tables.make(EVALUATION)
-    sets = ["VAE samples", "VAE reconstructions", "GAN samples"]
-    # The floors differ because the reconstructions are fewer.
-    assert held_out.columns == ["", *sets, "floor"]
-    assert held_out.rows[0] == [
-        "fd_efflite0",
-        "12.35 ± 0.20 (floor: 1.5)",
-        "7.00 ± 0.10 (floor: 1.25)",
-        "3.21 ± 0.12 (floor: 1.5)",
-        "see each",
+    first, second, of_pixels, vae = tables.make(EVALUATION)
+    assert first.columns == ["", "VAE samples", "GAN, EMA", "floor"]
+    assert first.rows == [
+        ["fd_n50", "12.35 ± 0.20", "3.21 ± 0.12", "1.5"],
+        ["recall", "≈ 0", "0.750 ± 0.031", "0.8"],
+        ["authenticity", "", "0.625 ± 0.031", "none at this count"],
     ]
-    assert train.columns == statistics.columns == ["", "GAN samples", "floor"]
-    assert train.rows == [["fd_efflite0", "2.50 ± 0.50", "none at this count"]]
-    assert statistics.rows == [["fd_efflite0", "9.50 ± 0.25", ""]]
-    assert alone.columns == ["", *sets[1:], "floor"]
-    assert alone.rows == [
+    assert "precision" in first.note  # not informative for any set
+    assert second.columns == ["", "VAE reconstructions", "GAN, EMA", "floor"]
+    assert second.rows == [
+        ["fd_n40", "7", "", "1.25"],
+        ["fd_n50", "", "2.50 ± 0.50", "none at this count"],
         ["vendi", "", "11.00 ± 0.50", "12"],
-        ["psnr", "not finite", "", ""],
-        ["path_length", "", "5.50 ± 0.25", ""],
     ]
+    assert of_pixels.rows == [["psnr", "not finite", ""]]
     assert vae.columns == ["", "value", "floor", "count"]
     assert vae.rows == [
         ["active_units", "4.00 ± 0.50", "", "40"],
         ["posterior_prior_mmd", "0.0210 ± 0.0021", "0.0004", "40"],
     ]
-    for table, numbers in ((held_out, ("40", "50", "60")), (train, ("50", "300"))):
-        assert [word for word in table.title.split() if word.isdigit()] == list(numbers)
+    for table, numbers in ((first, ("60", "300", "50")), (second, ("60", "40", "50"))):
+        words = table.title.replace(",", "").split()
+        assert [word for word in words if word.isdigit()] == list(numbers)
     assert tables.make(evaluation()) == []
 
 
-def test_equal_floors_have_one_column():
-    made = evaluation(*(n for n in EVALUATION["numbers"] if n["subject"] != "vae_reconstructions"))
-    assert tables.make(made)[0].rows == [
-        ["fd_efflite0", "12.35 ± 0.20", "3.21 ± 0.12", "1.5"],
-        ["recall", "0.500 ± 0.031", "0.750 ± 0.031", "0.8"],
-    ]
+def test_different_floors_are_shown_in_each_cell():
+    made = evaluation(
+        row("vae_samples", "test", "x_64", "recall", 0.5, 0.031, 0.8, 50, 60),
+        row("vae_reconstructions", "test", "x_64", "recall", 0.625, 0.031, 0.85, 40, 60),
+    )
+    cells = ["recall", "0.500 ± 0.031 (floor: 0.8)", "0.625 ± 0.031 (floor: 0.85)", "see each"]
+    assert tables.make(made)[0].rows == [cells]
 
 
 def test_terminal_columns_are_aligned():
     for table in tables.make(EVALUATION):
-        title, *lines = tables.lay_out(table)
+        title, *lines = tables.lay_out(table._replace(note=""))
         assert title.strip() == table.title
         widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
         for line, cells in zip(lines, [table.columns, *table.rows], strict=True):
@@ -134,6 +132,11 @@ def test_terminal_columns_are_aligned():
                 start += width + 2
 
 
+def test_note_is_the_last_line_of_a_table():
+    table = tables.make(EVALUATION)[0]
+    assert tables.lay_out(table)[-1].strip() == table.note
+
+
 def test_metrics_of_a_comparison_are_explained():
     explained = {name.strip() for names in tables.MEANINGS for name in names.split(",")}
-    assert set(comparison.METRICS) - {"frechet", "kernel"} <= explained
+    assert {*comparison.METRICS, *SHARES, "lattice"} - {"frechet", "kernel"} <= explained

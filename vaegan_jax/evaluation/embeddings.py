@@ -42,6 +42,7 @@ class Embedding(NamedTuple):
     embed: Embed
     params: Any = None
     classify: Embed | None = None
+    is_fid: bool = False
     facts: dict[str, Any] = {}  # noqa: RUF012 - the default of a NamedTuple, never mutated
 
 

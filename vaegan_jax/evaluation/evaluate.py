@@ -1,14 +1,15 @@
 """Evaluates a run: compares samples and reconstructions with real images.
 
-Decoder samples, reconstructions of held-out images and generator samples are each compared with
-training and held-out images. Every metric has a standard error and, where possible, a floor: its
-value for the same number of real images.
+Samples of the VAE, of the matched decoder (the GAN's generator at step 0) and of the generator
+(raw weights and EMA), and reconstructions of test images are compared with test images in the
+features of every embedding, and with training images to detect copies. Metrics have a standard
+error and, where possible, a floor: their value for the same number of real images.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,16 @@ from vaegan_jax import networks, randomness
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.data.images import Images, Split
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import comparison, distances, latents, vae_metrics
+from vaegan_jax.evaluation import (
+    comparison,
+    distances,
+    latents,
+    memorisation,
+    pixels,
+    vae_metrics,
+)
 from vaegan_jax.evaluation.batches import Progress, map_batches
-from vaegan_jax.evaluation.embeddings import Embed, Embedding, extract
+from vaegan_jax.evaluation.embeddings import Embedding, extract
 from vaegan_jax.evaluation.number import (
     MIN_SAMPLES,
     SUBJECTS,
@@ -41,16 +49,19 @@ _PAIRS = 16
 Measure = Callable[[optax.Params, str], dict[str, float]]
 """``measure(params of a decoder or generator, latent distribution) -> distances by name``."""
 
-_Values = dict[str, dict[str, Any]]
-"""Metric values by reference set ("" for none) and name."""
-
 
 class Models(NamedTuple):
-    """Parameters of the evaluated networks (EMA for the generator); None for missing networks."""
+    """Parameters of the evaluated networks by their names in a run; None for missing networks.
+
+    `generator` is the EMA; `latent_mean` and `latent_factor` are those of `gan.GANInit`.
+    """
 
     encoder: optax.Params | None
     decoder: optax.Params | None
     generator: optax.Params | None
+    raw_generator: optax.Params | None = None
+    latent_mean: jax.Array | None = None
+    latent_factor: jax.Array | None = None
     likelihood: optax.Params | None = None
 
 
@@ -63,7 +74,7 @@ class Pairs(NamedTuple):
 
     samples: np.ndarray
     train: np.ndarray
-    held_out: np.ndarray
+    test: np.ndarray
 
 
 class Evaluation(NamedTuple):
@@ -77,31 +88,34 @@ class Evaluation(NamedTuple):
     units: vae_metrics.Units | None
 
 
-class _RealSet(NamedTuple):
-    """Real images, their features, and the reference computed from the features."""
+class _Real(NamedTuple):
+    """Real images and their features, with precomputed references.
 
-    images: Split
-    features: np.ndarray
+    Attributes:
+      train: the training images that are searched for copies.
+      test: the test images.
+      train_features: float32 [n, d].
+      train_nearest: squared distances to the nearest other training image, float32 [n, 1].
+      reference: of the test images.
+      test_neighbours: the nearest training images of the test images, arrays [m].
+    """
+
+    train: Split
+    test: Split
+    train_features: np.ndarray
+    train_nearest: np.ndarray
     reference: comparison.Reference
-
-
-class _Context(NamedTuple):
-    """Shared inputs of an evaluation; `real` has the keys "train" and "held_out"."""
-
-    config: ConfigDict
-    real: dict[str, _RealSet]
-    embedding: Embedding
-    statistics: distances.Statistics | None
-    progress: Progress
+    test_neighbours: distances.Neighbours
 
 
 def require_enough(data: Images) -> None:
-    """Raises a `UserError` if there are too few training or held-out images to evaluate."""
-    if min(len(data.held_out), len(data.train)) < MIN_SAMPLES:
+    """Raises a `UserError` if there are too few training or test images to evaluate."""
+    counts = len(data.train), len(data.validation), len(data.test)
+    if min(counts) < MIN_SAMPLES:
         raise UserError(
-            f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
-            f"images, and there are {len(data.train)} and {len(data.held_out)}: use more images, "
-            "change data.held_out_one_in, or set evaluation.embedding=none."
+            f"An evaluation needs at least {MIN_SAMPLES} training, validation and test images, and "
+            f"there are {counts[0]}, {counts[1]} and {counts[2]}: use more images, change "
+            "data.held_out_one_in, or set evaluation.embeddings=none."
         )
 
 
@@ -109,270 +123,272 @@ def evaluate(
     config: ConfigDict,
     data: Images,
     models: Models,
-    embedding: Embedding,
-    statistics: distances.Statistics | None,
+    embeddings: Sequence[Embedding],
     progress: Progress,
 ) -> Evaluation:
     """Evaluates the networks of a run; results are bit-identical for identical networks.
 
-    `models` must have a decoder or a generator. If `statistics` are given, the Frechet distance to
-    them is computed too.
+    `models` must have a decoder or a generator, and there must be at least one embedding.
     """
-    context = _Context(
-        config, _real_sets(config, data, embedding, progress), embedding, statistics, progress
+    seed, most = config.seed, config.evaluation.max_reference_images
+    train, test = (
+        split.take(random_subset(evaluation_key(seed, i, Purpose.SUBSET), len(split), most))
+        if most
+        else split
+        for i, split in enumerate((data.train, data.test))
     )
-    count = config.evaluation.samples or min(len(data.held_out), _MAX_DEFAULT_SAMPLES)
-    decode = jax.jit(networks.make_decode(config.model, data.shape))
-    sources = {
-        name: (params, noise)
-        for name, params, noise in (
-            ("vae_samples", models.decoder, "normal"),
-            ("gan_samples", models.generator, config.gan.noise),
-        )
-        if params is not None
-    }
-    images = {}
-    for name, (params, noise) in sources.items():
-        # Decoder and generator share the key, so they are compared at the same latents.
-        key = evaluation_key(config.seed, 0, Purpose.LATENT)
-        z = randomness.latents(key, (count, config.model.latent_size), noise)
-        images[name] = latents.decode_images(decode, params, z, progress, SUBJECTS[name])
-
+    count = config.evaluation.samples or min(len(data.test), _MAX_DEFAULT_SAMPLES)
+    images = sample(config, data.shape, models, count, progress)
     numbers: list[Number] = []
     units = None
     if models.encoder is not None and models.decoder is not None:
         vae = {"encoder": models.encoder, "decoder": models.decoder}
         if models.likelihood is not None:
             vae["likelihood"] = models.likelihood
-        train, held_out = (context.real[name].images for name in ("train", "held_out"))
-        result = vae_metrics.evaluate_vae(config, vae, train, held_out, count, progress)
+        result = vae_metrics.evaluate_vae(config, vae, train, test, count, progress)
         images["vae_reconstructions"], units = result.reconstructions, result.units
         numbers += result.numbers
-
-    features = {}
-    for index, name in enumerate(SUBJECTS):
-        if name in images:
-            label = f"features of {SUBJECTS[name]}"
-            features[name] = extract(embedding, images[name], progress=progress, label=label)
-            numbers += _set_numbers(context, index, name, images[name], features[name])
-    newest = list(sources)[-1]
-    pairs = _nearest_pairs(features[newest], images[newest], context.real)
-    for name, (params, noise) in sources.items():
-        numbers.append(_path_length(context, name, params, noise))
+    images = {name: images[name] for name in SUBJECTS if name in images}
+    numbers += _pixel_numbers(images, test)
+    pairs = None
+    for embedding in embeddings:
+        real = _embed_real(train, test, embedding, progress)
+        features = _embed_all(embedding, images, progress)
+        numbers += _feature_numbers(seed, embedding, real, features, progress)
+        if pairs is None:
+            newest = "gan_samples" if "gan_samples" in images else "vae_samples"
+            pairs = _nearest_pairs(features[newest], images[newest], real)
+    assert pairs is not None
     return Evaluation(numbers, pairs, units)
 
 
-def _real_sets(
-    config: ConfigDict, data: Images, embedding: Embedding, progress: Progress
-) -> dict[str, _RealSet]:
-    sets = {}
-    for index, (name, split) in enumerate((("train", data.train), ("held_out", data.held_out))):
-        count = config.evaluation.max_reference_images or len(split)
-        key = evaluation_key(config.seed, index, Purpose.SUBSET)
-        chosen = split.take(random_subset(key, len(split), count))
-        label = f"features of {name.replace('_', '-')} images"
-        features = extract(embedding, chosen, progress=progress, label=label)
-        sets[name] = _RealSet(chosen, features, comparison.reference(features))
-    return sets
+def sample(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    models: Models,
+    count: int,
+    progress: Progress,
+) -> dict[str, np.ndarray]:
+    """Returns `count` samples of each network by subject, uint8 [N, H, W, C].
+
+    All of them use the same key, so they are compared at the same latents.
+    """
+    decode = jax.jit(networks.make_decode(config.model, image_shape))
+    shape = (count, config.model.latent_size)
+    draw = functools.partial(randomness.latents, evaluation_key(config.seed, 0, Purpose.LATENT))
+    z = draw(shape, config.gan.noise)
+    sources = {
+        "vae_samples": (models.decoder, draw(shape)),
+        "gan_raw_samples": (models.raw_generator, z),
+        "gan_samples": (models.generator, z),
+    }
+    if _is_matched(models):
+        assert models.latent_mean is not None
+        assert models.latent_factor is not None
+        factor = np.asarray(models.latent_factor, np.float64)
+        matched = np.asarray(models.latent_mean) + np.asarray(z) @ factor.T
+        sources["matched_samples"] = models.decoder, jnp.asarray(matched, jnp.float32)
+    return {
+        name: latents.decode_images(decode, params, latent, progress, SUBJECTS[name])
+        for name, (params, latent) in sources.items()
+        if params is not None
+    }
 
 
-def _set_numbers(
-    context: _Context, index: int, name: str, images: np.ndarray, features: np.ndarray
-) -> list[Number]:
-    """Returns the metrics of a set of images; `index` gives each set its own PRNG keys."""
-    floor = float(_sharpness(context.real["held_out"].images).mean())
-    numbers = [
-        *_comparison_numbers(context, index, name, features),
-        _memorisation(context, index, name, features),
-        mean(name, "sharpness", _sharpness(images), floor),
+def _is_matched(models: Models) -> bool:
+    """Returns whether the GAN started from other latents than those that the VAE samples."""
+    if models.decoder is None or models.latent_factor is None:
+        return False
+    return bool(np.any(models.latent_factor != np.eye(len(models.latent_factor))))
+
+
+def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
+    def measure(images: ImageArray) -> dict[str, np.ndarray]:
+        values: dict[str, np.ndarray] = map_batches(
+            len(images), lambda indices: pixels.artefacts(jnp.asarray(images[indices]))
+        )
+        return values
+
+    floors = {name: float(values.mean()) for name, values in measure(test).items()}
+    return [
+        mean(subject, name, values, floors[name])
+        for subject, each in images.items()
+        for name, values in measure(each).items()
     ]
-    if context.statistics is not None:
-        numbers.append(_statistics_distance(context, index, name, features))
-    if context.embedding.classify is not None:
-        numbers.append(_inception_score(context, index, name, images))
+
+
+def _embed_all(
+    embedding: Embedding, images: dict[str, np.ndarray], progress: Progress
+) -> dict[str, np.ndarray]:
+    """Returns the features of all sets, computed in one pass."""
+    together = np.concatenate(list(images.values()))
+    label = f"{embedding.name} features of all samples"
+    features = extract(embedding, together, progress=progress, label=label)
+    ends = np.cumsum([len(each) for each in images.values()])
+    return dict(zip(images, np.split(features, ends[:-1]), strict=True))
+
+
+def _embed_real(train: Split, test: Split, embedding: Embedding, progress: Progress) -> _Real:
+    label = f"{embedding.name} features of"
+    train_features, test_features = (
+        extract(embedding, split, progress=progress, label=f"{label} {name} images")
+        for name, split in (("training", train), ("test", test))
+    )
+    on_device = jax.device_put(train_features)
+    return _Real(
+        train,
+        test,
+        train_features,
+        jax.device_get(distances.nearest_others(on_device, 1)),
+        comparison.reference(test_features),
+        jax.device_get(distances.neighbours(test_features, on_device)),
+    )
+
+
+def _feature_numbers(
+    seed: int,
+    embedding: Embedding,
+    real: _Real,
+    features: dict[str, np.ndarray],
+    progress: Progress,
+) -> list[Number]:
+    test_features = np.asarray(real.reference.features)
+    cells = memorisation.Cells.fit(
+        evaluation_key(seed, 0, Purpose.MEMORISATION), real.train_features, test_features
+    )
+    authentic = memorisation.authentic(real.train_nearest, real.test_neighbours)
+
+    @functools.cache
+    def floors(count: int) -> dict[str, float]:
+        """Returns the metrics of `count` real images, those that there are enough images for."""
+        values = {}
+        keys = [evaluation_key(seed, i, Purpose.SUBSET) for i in (4, 5)]
+        if len(real.train) >= count:
+            rows = random_subset(keys[0], len(real.train), count)
+            values = comparison.compare(real.reference, real.train_features[rows])
+        if len(real.test) >= count:
+            rows = random_subset(keys[1], len(real.test), count)
+            values |= {
+                "vendi": distances.vendi(test_features[rows]),
+                "authenticity": float(authentic[rows].mean()),
+            }
+        return values
+
+    def measure(rows: np.ndarray) -> dict[str, float]:
+        return comparison.compare(real.reference, rows) | {"vendi": distances.vendi(rows)}
+
+    numbers = []
+    for index, (subject, fake) in enumerate(features.items()):
+        count = len(fake)
+        values, floor = measure(fake), floors(count)
+        errors: dict[str, float] = {}
+        if subject != "vae_reconstructions":  # they are functions of the test images, not samples
+            key = evaluation_key(seed, index, Purpose.DEALING)
+            label = f"{embedding.name} errors of {SUBJECTS[subject]}"
+            errors = jackknife_error(key, fake, measure, progress=progress, label=label)
+        for metric, value in values.items():
+            against = "" if metric == "vendi" else "test"
+            numbers.append(
+                number(
+                    subject,
+                    against,
+                    embedding.name,
+                    _metric_name(embedding, metric, count),
+                    value,
+                    errors.get(metric),
+                    floor.get(metric),
+                    count,
+                    len(real.test) if against else 0,
+                )
+            )
+        if subject != "vae_reconstructions":
+            numbers += _copies(embedding, subject, real, cells, fake, floor.get("authenticity"))
     return numbers
 
 
-def _comparison_numbers(
-    context: _Context, index: int, name: str, features: np.ndarray
+def _metric_name(embedding: Embedding, metric: str, count: int) -> str:
+    """Returns the name of a metric of `count` images; only Inception's distances are FID and KID.
+
+    A Frechet distance depends on the number of images, so its name has the number.
+    """
+    is_fid = embedding.is_fid
+    names = {"frechet": f"{'fid' if is_fid else 'fd'}_n{count}", "kernel": "kid" if is_fid else "kd"}
+    return names.get(metric, metric)
+
+
+def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
+    return f"{_metric_name(embedding, metric, count)}_{embedding.name}"
+
+
+def _copies(
+    embedding: Embedding,
+    subject: str,
+    real: _Real,
+    cells: memorisation.Cells,
+    fake: np.ndarray,
+    floor: float | None,
 ) -> list[Number]:
-    """Returns the metrics of features against both real sets, and the diversity metrics."""
-    real, count, seed = context.real, len(features), context.config.seed
-    # Real images for the floors, shared by all evaluated sets of this size.
-    equal = {
-        key: real_set.features[
-            random_subset(
-                evaluation_key(seed, 4 + i, Purpose.SUBSET), len(real_set.features), count
-            )
-        ]
-        for i, (key, real_set) in enumerate(real.items())
-        if len(real_set.features) >= count
-    }
-    diverse = equal.get("held_out", equal.get("train"))
-    nearest = None if diverse is None else distances.nearest_others(jnp.asarray(diverse), 1)
-
-    def measure(rows: np.ndarray) -> _Values:
-        fake = jnp.asarray(rows)
-        values = {key: comparison.compare(part.reference, fake) for key, part in real.items()}
-        if nearest is not None:
-            values[""] = comparison.diversity(nearest, fake)
-        return values
-
-    values: _Values = jax.device_get(measure(features))
-    key = evaluation_key(seed, index, Purpose.DEALING)
-    label = f"errors of {SUBJECTS[name]}"
-    errors = jackknife_error(key, features, measure, progress=context.progress, label=label)
-    floors: _Values = {against: {} for against in values}
-    for against, other in (("train", "held_out"), ("held_out", "train")):
-        if other in equal:
-            fake = jnp.asarray(equal[other])
-            floors[against] = jax.device_get(comparison.compare(real[against].reference, fake))
-    if nearest is not None and len(equal) == len(real):
-        floors[""] = jax.device_get(comparison.diversity(nearest, jnp.asarray(equal["train"])))
-    names = {"frechet": context.embedding.distance, "kernel": context.embedding.kernel}
+    """Returns the metrics of copies of training images."""
+    counts = len(fake), len(real.train)
+    neighbours = jax.device_get(distances.neighbours(fake, real.train_features))
+    authentic = memorisation.authentic(real.train_nearest, neighbours)
+    copying, copying_error = memorisation.data_copying(
+        real.test_neighbours.nearest, neighbours.nearest, cells.test, cells.assign(fake)
+    )
+    share, error = authentic.mean(), authentic.std(ddof=1) / math.sqrt(len(fake))
+    against = subject, "train", embedding.name
     return [
-        number(
-            name,
-            against,
-            names.get(metric, metric),
-            values[against][metric],
-            errors[against][metric],
-            floors[against].get(metric),
-            count,
-            len(real[against].features) if against else 0,
-        )
-        for against in values
-        for metric in (comparison.METRICS if against else values[against])
+        number(*against, "authenticity", share, error, floor, *counts),
+        number(*against, "data_copying", copying, copying_error, 0.0, *counts),
     ]
 
 
-def _memorisation(context: _Context, index: int, name: str, features: np.ndarray) -> Number:
-    train, held_out = (jnp.asarray(real.features) for real in context.real.values())
-    key = evaluation_key(context.config.seed, index, Purpose.MEMORISATION)
-    share, error = comparison.memorisation(key, jnp.asarray(features), train, held_out)
-    return number(name, "", "nearer_to_training", share, error, 0.5, len(features))
-
-
-def _sharpness(images: ImageArray) -> np.ndarray:
-    values: np.ndarray = map_batches(
-        len(images), lambda indices: vae_metrics.sharpness(jnp.asarray(images[indices]))
-    )
-    return values
-
-
-def _statistics_distance(context: _Context, index: int, name: str, features: np.ndarray) -> Number:
-    """Returns the Frechet distance from stored statistics, in float64 on the host."""
-    statistics = context.statistics
-    assert statistics is not None
-
-    def distance(rows: np.ndarray) -> float:
-        return distances.frechet_from_statistics(statistics, distances.statistics(rows))
-
-    key = evaluation_key(context.config.seed, index, Purpose.STATISTICS)
-    value, error = distance(features), jackknife_error(key, features, distance)
-    metric = context.embedding.distance
-    return number(name, "statistics", metric, value, error, None, len(features))
-
-
-def _inception_score(context: _Context, index: int, name: str, images: np.ndarray) -> Number:
-    embedding = context.embedding
-    assert embedding.classify is not None
-    classifier = embedding._replace(embed=embedding.classify)
-    label = f"classes of {SUBJECTS[name]}"
-    logits = extract(classifier, images, progress=context.progress, label=label)
-
-    def score(rows: np.ndarray) -> jax.Array:
-        return distances.inception_score(jnp.asarray(rows))
-
-    key = evaluation_key(context.config.seed, index, Purpose.INCEPTION_SCORE)
-    error = jackknife_error(key, logits, score)
-    return number(name, "", "inception_score", score(logits), error, None, len(logits))
-
-
-def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _RealSet]) -> Pairs:
+def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: _Real) -> Pairs:
     """Returns the most likely copies among the samples and some others, with nearest images."""
-    train, held_out = real["train"], real["held_out"]
-    to_train = jax.device_get(
-        distances.neighbours(jnp.asarray(features), jnp.asarray(train.features))
-    )
-    usual = np.asarray(train.reference.nearest)[to_train.row, 0]
+    to_train = jax.device_get(distances.neighbours(features, real.train_features))
+    usual = real.train_nearest[to_train.row, 0]
     by_suspicion = np.argsort(to_train.nearest / np.maximum(usual, 1e-12), kind="stable")
     suspects = by_suspicion[: _PAIRS // 2]
     others = np.setdiff1d(np.arange(len(images)), suspects)[: _PAIRS // 2]
     shown = np.concatenate([suspects, others])
-    to_held_out = jax.device_get(
-        distances.neighbours(jnp.asarray(features[shown]), jnp.asarray(held_out.features))
-    )
-    return Pairs(images[shown], train.images[to_train.row[shown]], held_out.images[to_held_out.row])
+    to_test = jax.device_get(distances.neighbours(features[shown], real.reference.features))
+    return Pairs(images[shown], real.train[to_train.row[shown]], real.test[to_test.row])
 
 
-def _path_length(context: _Context, name: str, params: optax.Params, noise: str) -> Number:
-    """Returns the mean perceptual path length between random pairs of latents."""
-    model, held_out = context.config.model, context.real["held_out"]
-    seed, count = context.config.seed, context.config.evaluation.path_samples
-    shape = (2, count, model.latent_size)
-    start, end = randomness.latents(evaluation_key(seed, 1, Purpose.LATENT), shape, noise)
-    key = evaluation_key(seed, 0, Purpose.PLACE)
-    t = jax.random.uniform(key, (count,), maxval=1 - latents.PATH_STEP)
-
-    decode = networks.make_decode(model, held_out.images.image_shape)
-    lengths = _make_lengths(decode, context.embedding.embed)
-    network = jax.device_put(context.embedding.params)
-    values: np.ndarray = map_batches(
-        count,
-        lambda i: lengths(params, network, start[i], end[i], t[i]),
-        progress=context.progress,
-        label=f"path lengths of {SUBJECTS[name]}",
-    )
-    return mean(name, "path_length", values)
-
-
-@functools.cache
-def _make_lengths(decode: Callable[..., jax.Array], embed: Embed) -> Callable[..., jax.Array]:
-    @jax.jit
-    def lengths(
-        params: optax.Params, network: Any, start: jax.Array, end: jax.Array, t: jax.Array
-    ) -> jax.Array:
-        def embed_decoded(z: jax.Array) -> jax.Array:
-            return embed(network, (decode(params, z) + 1) * 127.5)
-
-        return latents.path_lengths(start, end, t, embed_decoded)
-
-    return lengths
-
-
-def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Measure:
+def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:
     """Returns a function that measures distances during training.
 
-    It computes the Frechet and kernel distances from `evaluation.curve_samples` samples at fixed
-    latents to held-out images, and as a floor the Frechet distance of the same number of training
-    images. Non-finite values are omitted.
+    In every embedding, it computes the Frechet and kernel distances from
+    `evaluation.curve_samples` samples at fixed latents to validation images, and as a floor the
+    Frechet distance of the same number of training images. Non-finite values are omitted.
     """
     count = config.evaluation.curve_samples
     decode = jax.jit(networks.make_decode(config.model, data.shape))
-    distance = embedding.distance
 
     @functools.cache
-    def reference() -> tuple[comparison.Reference, float]:
-        """Returns the held-out reference and the floor, computed once for both stages."""
-        held_out = data.held_out.take(np.arange(min(2 * count, len(data.held_out))))
-        real = comparison.reference(extract(embedding, held_out))
+    def reference(index: int) -> tuple[comparison.Reference, float]:
+        """Returns the reference and the floor in an embedding, computed once for both stages."""
+        validation = data.validation.take(np.arange(min(2 * count, len(data.validation))))
+        real = comparison.reference(extract(embeddings[index], validation))
         if len(data.train) < count:
             return real, math.nan
-        train = extract(embedding, data.train.take(np.arange(count)))
-        return real, float(comparison.compare(real, train)["frechet"])
+        train = extract(embeddings[index], data.train.take(np.arange(count)))
+        return real, comparison.compare(real, train)["frechet"]
 
     def measure(params: optax.Params, distribution: str) -> dict[str, float]:
-        real, floor = reference()
         key = evaluation_key(config.seed, 2, Purpose.LATENT)
         z = randomness.latents(key, (count, config.model.latent_size), distribution)
-        features = extract(embedding, latents.decode_images(decode, params, z))
-        values = jax.device_get(comparison.compare(real, features))
-        numbers = {
-            distance: float(values["frechet"]),
-            embedding.kernel: float(values["kernel"]),
-            f"{distance}_floor": floor,
-        }
+        images = latents.decode_images(decode, params, z)
+        numbers = {}
+        for index, embedding in enumerate(embeddings):
+            real, floor = reference(index)
+            values = comparison.compare(real, extract(embedding, images))
+            distance = _curve_name(embedding, "frechet", count)
+            numbers |= {
+                distance: values["frechet"],
+                _curve_name(embedding, "kernel", count): values["kernel"],
+                f"{distance}_floor": floor,
+            }
         return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     return measure

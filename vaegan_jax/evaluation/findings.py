@@ -1,10 +1,15 @@
-"""Threshold rules that detect common failures from an evaluation and compare the two stages."""
+"""Threshold rules that detect common failures from an evaluation and compare the two stages.
+
+A rule holds only if a value passes its threshold by more than three standard errors. Rules of
+feature metrics have to hold in every embedding, except memorisation, for which one suffices.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from vaegan_jax.evaluation.number import Number, format_value
+from vaegan_jax.evaluation.number import SUBJECTS, Number, format_value
 from vaegan_jax.losses import symptoms
 
 # In standard errors.
@@ -13,12 +18,14 @@ _SIGNIFICANT = 3.0
 _LOW_PRECISION = 0.1
 _LOW_RECALL = 0.5
 _LOW_VENDI = 0.9
-_HIGH_DUPLICATES = 5.0
-# Fractions of the samples.
-_MANY_DUPLICATES = 0.1
-_MEMORISED = 0.6
+_VERY_LOW_VENDI = 0.5
+_HIGH_SHARPNESS = 1.25
+# Of the share of fine detail that is a lattice, relative to real images.
+_HIGH_LATTICE = 3.0
 # Fraction of the latent dimensions.
 _FEW_ACTIVE = 0.02
+
+_SAMPLES = ("vae_samples", "matched_samples", "gan_samples")
 
 
 class Finding(NamedTuple):
@@ -33,68 +40,110 @@ class Finding(NamedTuple):
     text: str
 
 
-class _Values(NamedTuple):
-    """The values of a number; NaN if missing, so every comparison is false."""
+class _Value(NamedTuple):
+    """A number; NaN for what is missing, so that every comparison is false."""
 
     value: float = math.nan
     error: float = math.nan
     floor: float = math.nan
 
+    def is_below(self, limit: float) -> bool:
+        return self.value + _SIGNIFICANT * self.error < limit
 
-_Get = Callable[[str, str, str], _Values]
+    def is_above(self, limit: float) -> bool:
+        return self.value - _SIGNIFICANT * self.error > limit
 
 
-def find(numbers: Sequence[Number], distance: str, latent_size: int) -> list[Finding]:
+class _Numbers:
+    """The numbers of an evaluation by subject, embedding and metric."""
+
+    def __init__(self, numbers: Sequence[Number]) -> None:
+        self.embeddings = [name for name in dict.fromkeys(n.embedding for n in numbers) if name]
+        self._values = {
+            # Without the number of images in the name of a Frechet distance.
+            (n.subject, n.embedding, re.sub(r"_n\d+$", "", n.metric)): _Value(
+                *(math.nan if x is None else x for x in (n.value, n.error, n.floor))
+            )
+            for n in numbers
+        }
+
+    def get(self, subject: str, metric: str, embedding: str = "") -> _Value:
+        return self._values.get((subject, embedding, metric), _Value())
+
+    def distance(self, subject: str, embedding: str) -> _Value:
+        name = "fid" if (subject, embedding, "fid") in self._values else "fd"
+        return self.get(subject, name, embedding)
+
+
+def find(numbers: Sequence[Number], latent_size: int) -> list[Finding]:
     """Returns the findings of an evaluation.
 
     Args:
       numbers: the numbers of the evaluation.
-      distance: the name of the Frechet distance.
       latent_size: the number of latent dimensions.
     """
-    values = {
-        (n.subject, n.against, n.metric): _Values(
-            *(math.nan if x is None else x for x in (n.value, n.error, n.floor))
-        )
-        for n in numbers
-    }
-
-    def get(subject: str, against: str, metric: str) -> _Values:
-        return values.get((subject, against, metric), _Values())
-
-    findings = [
-        _stage_comparison(get, distance),
-        _posterior_collapse(get, latent_size),
-        _blur(get, "vae_reconstructions", "VAE's reconstructions"),
-    ]
-    for subject, label in (("vae_samples", "VAE's samples"), ("gan_samples", "GAN's samples")):
-        findings += [
-            rule(get, subject, label) for rule in (_blur, _low_precision, _collapse, _memorisation)
-        ]
+    values = _Numbers(numbers)
+    findings = [_progress(values), _average(values), _posterior_collapse(values, latent_size)]
+    for subject in ("vae_reconstructions", *_SAMPLES):
+        findings += [rule(values, subject) for rule in (_blur, _noise, _lattice)]
+    for subject in _SAMPLES:
+        findings += [rule(values, subject) for rule in (_low_precision, _collapse, _memorisation)]
     return [finding for finding in findings if finding is not None]
 
 
-def _stage_comparison(get: _Get, distance: str) -> Finding | None:
-    vae, gan = (get(f"{name}_samples", "held_out", distance) for name in ("vae", "gan"))
-    difference = gan.value - vae.value
-    if math.isnan(difference):
+def _compare(values: _Numbers, subject: str, other: str) -> tuple[list[int], str]:
+    """Compares the Frechet distances of two sets of samples in every embedding.
+
+    Returns:
+      For each embedding 1 if `subject` is nearer to the test images, -1 if it is further, and 0 if
+      the difference is not resolved; and the values as text.
+    """
+    signs, texts = [], []
+    for embedding in values.embeddings:
+        a, b = (values.distance(name, embedding) for name in (subject, other))
+        if math.isnan(a.value - b.value):
+            continue
+        resolved = abs(a.value - b.value) > _SIGNIFICANT * math.hypot(a.error, b.error)
+        signs.append((1 if a.value < b.value else -1) if resolved else 0)
+        floor = "" if math.isnan(a.floor) else f" (real images: {format_value(a.floor)})"
+        shown = f"{format_value(a.value)} against {format_value(b.value)}{floor}"
+        texts.append(f"{embedding} {shown}")
+    return signs, "; ".join(texts)
+
+
+def _progress(values: _Numbers) -> Finding | None:
+    """Compares the GAN with its own start: the matched decoder, or the VAE without matching."""
+    start = "matched_samples"
+    if not _compare(values, "gan_samples", start)[0]:
+        start = "vae_samples"
+    signs, text = _compare(values, "gan_samples", start)
+    if not signs:
         return None
-    if not abs(difference) > _SIGNIFICANT * math.hypot(vae.error, gan.error):
-        name, change = "No significant change", "about as far from held-out images as"
-    elif difference > 0:
-        name, change = "The GAN is worse", "further from held-out images than"
+    if set(signs) == {1}:
+        name, verdict = "Progress", "The GAN is nearer to the test images than its start"
+    elif set(signs) == {-1}:
+        name, verdict = "The GAN is worse", "It is further from the test images than its start"
+    elif {1, -1} <= set(signs):
+        name, verdict = "The embeddings disagree", "One prefers the GAN, another its start"
     else:
-        name, change = "The GAN is better", "nearer to held-out images than"
-    floor = "" if math.isnan(gan.floor) else f", floor {format_value(gan.floor)}"
+        name, verdict = "Progress is not resolved", "Not every embedding resolves a difference"
+    label = SUBJECTS[start]
+    return Finding(name, f"{verdict}. Frechet distance of the GAN against the {label}: {text}.")
+
+
+def _average(values: _Numbers) -> Finding | None:
+    signs, text = _compare(values, "gan_raw_samples", "gan_samples")
+    if not signs or set(signs) != {1}:
+        return None
     return Finding(
-        name,
-        f"The GAN's samples are {change} the VAE's: {distance} is {format_value(gan.value)} "
-        f"(VAE: {format_value(vae.value)}{floor}).",
+        "The EMA lags",
+        "The generator's raw weights are nearer to the test images than their average: lower "
+        f"gan.ema_half_life_images. Frechet distance, raw against EMA: {text}.",
     )
 
 
-def _posterior_collapse(get: _Get, latent_size: int) -> Finding | None:
-    active = get("vae", "", "active_units").value
+def _posterior_collapse(values: _Numbers, latent_size: int) -> Finding | None:
+    active = values.get("vae", "active_units").value
     if not active <= _FEW_ACTIVE * latent_size:
         return None
     return Finding(
@@ -103,57 +152,91 @@ def _posterior_collapse(get: _Get, latent_size: int) -> Finding | None:
     )
 
 
-def _blur(get: _Get, subject: str, label: str) -> Finding | None:
-    sharpness = get(subject, "", "sharpness")
-    if not sharpness.value < symptoms.MIN_SHARPNESS_IN_EVALUATION * sharpness.floor:
+def _blur(values: _Numbers, subject: str) -> Finding | None:
+    sharpness = values.get(subject, "sharpness")
+    if not sharpness.is_below(symptoms.MIN_SHARPNESS_IN_EVALUATION * sharpness.floor):
         return None
     ratio = sharpness.value / sharpness.floor
-    return Finding("Blur", f"The {label} have {ratio:.0%} of the sharpness of real images.")
+    return Finding("Blur", f"{SUBJECTS[subject]}: {ratio:.0%} of the sharpness of real images.")
 
 
-def _low_precision(get: _Get, subject: str, label: str) -> Finding | None:
-    precision = get(subject, "held_out", "precision")
-    if not precision.value < _LOW_PRECISION * precision.floor:
+def _noise(values: _Numbers, subject: str) -> Finding | None:
+    sharpness = values.get(subject, "sharpness")
+    if not sharpness.is_above(_HIGH_SHARPNESS * sharpness.floor):
         return None
+    ratio = sharpness.value / sharpness.floor
+    return Finding(
+        "Noise",
+        f"{SUBJECTS[subject]}: {ratio:.0%} of the sharpness of real images, which is noise or "
+        "another artefact of single pixels.",
+    )
+
+
+def _lattice(values: _Numbers, subject: str) -> Finding | None:
+    lattice, sharpness = (values.get(subject, name) for name in ("lattice", "sharpness"))
+    # The real images' pattern is that of their edges, so it is compared at equal detail.
+    usual = lattice.floor * min(1.0, sharpness.value / sharpness.floor)
+    if not lattice.is_above(_HIGH_LATTICE * usual):
+        return None
+    return Finding(
+        "Lattice",
+        f"{SUBJECTS[subject]}: a pattern with a period of 2 or 4 pixels is "
+        f"{lattice.value / usual:.1f} times as strong as in real images of the same sharpness.",
+    )
+
+
+def _low_precision(values: _Numbers, subject: str) -> Finding | None:
+    found = [values.get(subject, "precision", name) for name in values.embeddings]
+    if not found or not all(x.is_below(_LOW_PRECISION * x.floor) for x in found):
+        return None
+    shown = ", ".join(f"{x.value:.1%} (real images: {x.floor:.0%})" for x in found)
     return Finding(
         "Low precision",
-        f"The precision of the {label} is {precision.value:.1%} (real images: "
-        f"{precision.floor:.0%}): they are unlike the data, and their recall is not informative.",
+        f"{SUBJECTS[subject]}: precision is {shown}. They are unlike the data, so recall "
+        "and coverage cannot judge their variety.",
     )
 
 
-def _collapse(get: _Get, subject: str, label: str) -> Finding | None:
-    precision, recall = (get(subject, "held_out", name) for name in ("precision", "recall"))
-    duplicates, vendi = (get(subject, "", name) for name in ("duplicates", "vendi"))
-    reasons = []
-    # Recall is not informative for samples unlike the data.
-    similar = precision.value >= _LOW_PRECISION * precision.floor
-    if similar and recall.value < _LOW_RECALL * recall.floor:
-        reasons.append(f"recall is {recall.value:.2f} (real images: {recall.floor:.2f})")
-    # Blurred images have small distances too, but their Vendi score stays high.
-    fewer = vendi.value < _LOW_VENDI * vendi.floor
-    above_floor = duplicates.value > _HIGH_DUPLICATES * duplicates.floor
-    if fewer and above_floor and duplicates.value > _MANY_DUPLICATES:
-        reasons.append(
-            f"{duplicates.value:.0%} are near duplicates (real images: {duplicates.floor:.0%})"
-        )
-    if not reasons:
+def _collapse(values: _Numbers, subject: str) -> Finding | None:
+    reasons = {name: _missing_variety(values, subject, name) for name in values.embeddings}
+    if not reasons or not all(reasons.values()):
         return None
-    name = "Mode collapse" if len(reasons) == 2 else "Low diversity"
-    return Finding(name, f"The {label} cover only part of the data: {'; '.join(reasons)}.")
-
-
-def _memorisation(get: _Get, subject: str, label: str) -> Finding | None:
-    nearer = get(subject, "", "nearer_to_training")
-    authenticity = get(subject, "train", "authenticity")
-    # Samples unlike the data may share a few nearest neighbours, so both are required.
-    copies = authenticity.value < authenticity.floor
-    significant = nearer.value > 0.5 + _SIGNIFICANT * nearer.error
-    if not (copies and significant and nearer.value > _MEMORISED):
-        return None
+    vendi = [values.get(subject, "vendi", name) for name in values.embeddings]
+    severe = all(x.is_below(_VERY_LOW_VENDI * x.floor) for x in vendi)
+    severe |= all(len(each) == 2 for each in reasons.values())
+    shown = "; ".join(f"{embedding} {', '.join(each)}" for embedding, each in reasons.items())
     return Finding(
-        "Memorisation",
-        f"{nearer.value:.0%} of the {label} are nearer to a training than to a held-out image "
-        f"(expected: 50%); {authenticity.value:.0%} are authentic (real images: "
-        f"{authenticity.floor:.0%}). Check the nearest images in the report.",
+        "Mode collapse" if severe else "Low diversity",
+        f"{SUBJECTS[subject]}: they cover only part of the data: {shown}.",
     )
+
+
+def _missing_variety(values: _Numbers, subject: str, embedding: str) -> list[str]:
+    precision, recall, vendi = (
+        values.get(subject, name, embedding) for name in ("precision", "recall", "vendi")
+    )
+    # For samples that are unlike the data, recall says nothing, and the Vendi score little.
+    similar = precision.is_above(_LOW_PRECISION * precision.floor)
+    reasons = []
+    if similar and recall.is_below(_LOW_RECALL * recall.floor):
+        reasons.append(f"recall {recall.value:.2f} (real images: {recall.floor:.2f})")
+    if vendi.is_below((_LOW_VENDI if similar else _VERY_LOW_VENDI) * vendi.floor):
+        shown = f"{format_value(vendi.value)} (real images: {format_value(vendi.floor)})"
+        reasons.append(f"Vendi score {shown}")
+    return reasons
+
+
+def _memorisation(values: _Numbers, subject: str) -> Finding | None:
+    for embedding in values.embeddings:
+        copying = values.get(subject, "data_copying", embedding)
+        authenticity = values.get(subject, "authenticity", embedding)
+        # Samples unlike the data may share a few nearest neighbours, so both are required.
+        if copying.is_below(0) and authenticity.is_below(authenticity.floor):
+            return Finding(
+                "Memorisation",
+                f"{SUBJECTS[subject]}: they are nearer to the training images than unseen images "
+                f"are ({embedding}: C_T is {copying.value:.1f}, expected 0 ± "
+                f"{copying.error:.1f}), and {authenticity.value:.0%} are authentic (real images: "
+                f"{authenticity.floor:.0%}). See the nearest images in the report.",
+            )
+    return None

@@ -1,4 +1,4 @@
-"""Batched decoding, spherical interpolation and perceptual path length."""
+"""Posteriors, batched decoding and spherical interpolation."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,6 @@ from vaegan_jax import networks
 from vaegan_jax.data import preprocessing
 from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
 from vaegan_jax.runtime import compilation
-
-PATH_STEP = 1e-2
 
 
 @compilation.per_config
@@ -61,25 +59,3 @@ def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     weight_b = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
     return weight_a * a[None] + weight_b * b[None]
 
-
-def path_lengths(
-    start: jax.Array,
-    end: jax.Array,
-    t: jax.Array,
-    embed: Callable[[jax.Array], jax.Array],
-    step: float = PATH_STEP,
-) -> jax.Array:
-    """Returns perceptual path lengths between pairs of latents.
-
-    Karras et al. 2018, arXiv 1812.04948, section 4.1, with embedding features as f:
-    ``|f(slerp(a, b; t)) - f(slerp(a, b; t + s))|^2 / s^2``. A few very large values indicate
-    discontinuities of the latent space.
-
-    `start` and `end` are float32 [n, L]; `t`, in [0, 1 - step], and the result are float32 [n].
-    `embed` maps latents [n, L] to features [n, d] of the decoded images, which must not be rounded
-    to uint8: rounding would hide a small step.
-    """
-    positions = jnp.stack([t, t + step], axis=1)
-    latents = jax.vmap(slerp)(start, end, positions)
-    difference = embed(latents[:, 0]) - embed(latents[:, 1])
-    return jnp.sum(difference**2, axis=-1) / step**2

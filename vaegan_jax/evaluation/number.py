@@ -14,10 +14,19 @@ from vaegan_jax.randomness import Purpose, Stage
 
 SUBJECTS = {
     "vae_samples": "VAE samples",
+    "matched_samples": "matched decoder",
     "vae_reconstructions": "VAE reconstructions",
-    "gan_samples": "GAN samples",
+    "gan_raw_samples": "GAN, raw weights",
+    "gan_samples": "GAN, EMA",
 }
-"""Labels of the evaluated image sets, in report order."""
+"""Labels of the evaluated image sets, in report order.
+
+The matched decoder is the GAN's generator at step 0: the VAE's decoder at latents that follow the
+Gaussian fit of the aggregated posterior.
+"""
+
+SHARES = ("precision", "recall", "density", "coverage", "authenticity")
+"""Metrics that are shares of images; density may exceed 1."""
 
 GROUPS = 10
 """Number of jackknife groups."""
@@ -34,10 +43,11 @@ class Number:
 
     Attributes:
       subject: the evaluated set, a key of `SUBJECTS`, or "vae".
-      against: the reference set: "train", "held_out", "statistics", or "" for none.
-      metric: the metric's name.
+      against: the reference set: "test", "train", or "" for none.
+      embedding: the name of the embedding, or "" for a metric of pixels or latents.
+      metric: the metric's name; that of a Frechet distance ends with the number of images.
       value: None if not finite.
-      error: the standard error over repeated sampling from the same model, or None.
+      error: the standard error over repeated sampling from the same weights, or None.
       floor: the value for the same number of real images; None if there are too few real images
         or the metric has no floor.
       count: the number of evaluated images, draws or pairs.
@@ -46,6 +56,7 @@ class Number:
 
     subject: str
     against: str
+    embedding: str
     metric: str
     value: float | None
     error: float | None
@@ -53,10 +64,21 @@ class Number:
     count: int
     reference_count: int = 0
 
+    @property
+    def is_informative(self) -> bool:
+        """Whether a share is neither saturated at 0 or 1 nor within its error of them."""
+        if self.metric not in SHARES or self.value is None:
+            return True
+        error = self.error or 0.0
+        # No share within one image of its end is known, whatever the jackknife says.
+        margin = max(error, 1 / self.count)
+        return self.value > margin and (self.metric == "density" or self.value < 1 - margin)
+
 
 def number(
     subject: str,
     against: str,
+    embedding: str,
     metric: str,
     value: Any,
     error: Any,
@@ -70,14 +92,14 @@ def number(
         return float(x) if x is not None and math.isfinite(x) else None
 
     numbers = finite(value), finite(error), finite(floor)
-    return Number(subject, against, metric, *numbers, count, reference_count)
+    return Number(subject, against, embedding, metric, *numbers, count, reference_count)
 
 
 def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = None) -> Number:
     """Returns the mean of n independent values with its standard error."""
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values))
-    return number(subject, "", metric, values.mean(), error, floor, len(values))
+    return number(subject, "", "", metric, values.mean(), error, floor, len(values))
 
 
 def jackknife_error(

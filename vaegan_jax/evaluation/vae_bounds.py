@@ -88,14 +88,16 @@ def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
 def decoder_variance(config: ConfigDict, params: Params) -> float | None:
     """Returns the Gaussian decoder variance implied by the training loss, or None.
 
-    Squared error with KL weight b corresponds to variance b / 2 (see `losses.vae`); `gaussian` may
-    learn the variance; cross entropy is not a density of grey values and implies none.
+    A KL term of weight b is that of the evidence lower bound if the loss is divided by b. Squared
+    error then has variance b / 2 (see `losses.vae`), and `gaussian` with a learned variance s has
+    b s. Cross entropy is not a density of grey values and implies none, and neither does b = 0.
     """
+    weight = float(config.vae.kl_weight)
+    if weight == 0:
+        return None
     if "likelihood" in params:
-        return float(jnp.exp(params["likelihood"]["log_variance"]))
-    if config.vae.reconstruction == "squared_error" and config.vae.kl_weight > 0:
-        return float(config.vae.kl_weight) / 2
-    return None
+        return weight * float(jnp.exp(params["likelihood"]["log_variance"]))
+    return weight / 2 if config.vae.reconstruction == "squared_error" else None
 
 
 @compilation.per_config
@@ -151,9 +153,9 @@ def make_bounds(
 
 
 def likelihood_numbers(
-    config: ConfigDict, params: Params, train: Split, held_out: Split, progress: Progress
+    config: ConfigDict, params: Params, train: Split, test: Split, progress: Progress
 ) -> list[Number]:
-    """Returns likelihood bounds of held-out images in bits/dim.
+    """Returns likelihood bounds of test images in bits/dim.
 
     The bounds are computed with the decoder variance implied by the training loss, if any, and with
     the maximum-likelihood variance of reconstructed training images (`calibrated_`).
@@ -183,7 +185,7 @@ def likelihood_numbers(
     implied = decoder_variance(config, params)
     variances = {"calibrated_": calibrated} | ({} if implied is None else {"": implied})
     draws = config.evaluation.iwae_samples
-    rows = compute(held_out, 2, draws, list(variances.values()), "bounds on the likelihood")
+    rows = compute(test, 2, draws, list(variances.values()), "bounds on the likelihood")
     values = {"kl_nats": rows["kl"]}
     for i, prefix in enumerate(variances):
         values[f"{prefix}elbo_bits_per_dim"] = rows["elbo"][:, i]

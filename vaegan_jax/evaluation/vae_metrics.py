@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import networks, randomness
 from vaegan_jax.data.images import Split
-from vaegan_jax.evaluation import distances, latents, vae_bounds
+from vaegan_jax.evaluation import distances, latents, pixels, vae_bounds
 from vaegan_jax.evaluation.backbones import lpips
 from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.number import (
@@ -26,7 +26,7 @@ from vaegan_jax.randomness import Purpose
 
 
 class Units(NamedTuple):
-    """Statistics of the posterior means over held-out images, float32 [L] each.
+    """Statistics of the posterior means over test images, float32 [L] each.
 
     A latent dimension is active if its variance exceeds `symptoms.ACTIVE_VARIANCE`.
     """
@@ -38,7 +38,7 @@ class Units(NamedTuple):
 class VAEEvaluation(NamedTuple):
     """The evaluation of a VAE.
 
-    `reconstructions` are decoded posterior means of held-out images, uint8 [N, H, W, C].
+    `reconstructions` are decoded posterior means of test images, uint8 [N, H, W, C].
     """
 
     reconstructions: np.ndarray
@@ -50,18 +50,18 @@ def evaluate_vae(
     config: ConfigDict,
     params: vae_bounds.Params,
     train: Split,
-    held_out: Split,
+    test: Split,
     count: int,
     progress: Progress,
 ) -> VAEEvaluation:
-    """Evaluates a VAE on up to `count` held-out images.
+    """Evaluates a VAE on up to `count` test images.
 
     `params` is ``{"encoder", "decoder"}``, plus `likelihood` if it was learned. Training images are
     used to calibrate the decoder variance.
     """
-    image_shape, seed = held_out.image_shape, config.seed
-    rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(held_out), count)
-    originals = held_out.take(rows)
+    image_shape, seed = test.image_shape, config.seed
+    rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(test), count)
+    originals = test.take(rows)
     posterior = latents.make_posterior(config.model, image_shape)
     means, log_variances = map_batches(
         len(originals),
@@ -75,59 +75,19 @@ def evaluate_vae(
     )
     numbers = [
         *_fidelity_numbers(originals, reconstructions, progress),
-        *vae_bounds.likelihood_numbers(config, params, train, held_out, progress),
+        *vae_bounds.likelihood_numbers(config, params, train, test, progress),
         *_latent_numbers(seed, means, log_variances),
     ]
     return VAEEvaluation(reconstructions, Units(means.mean(axis=0), means.var(axis=0)), numbers)
 
 
-@jax.jit
-def fidelity(originals: jax.Array, reconstructions: jax.Array) -> dict[str, jax.Array]:
-    """Compares reconstructions with their originals, both uint8 [B, H, W, C].
-
-    Returns `psnr` in decibels and `ssim`, the structural similarity of Wang et al. 2004 with a
-    Gaussian window of 11 pixels and deviation 1.5; both are float32 [B].
-    """
-    a, b = originals.astype(jnp.float32) / 255, reconstructions.astype(jnp.float32) / 255
-    psnr = -10 * jnp.log10(jnp.mean((a - b) ** 2, axis=(1, 2, 3)))
-    return {"psnr": psnr, "ssim": _ssim(a, b)}
-
-
-def _ssim(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the mean of Wang et al. 2004, equation 13: [B, H, W, C] in [0, 1] -> [B]."""
-    window = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
-    window /= window.sum()
-    rows, columns = (
-        np.array([np.pad(window, (i, size - 11 - i)) for i in range(size - 10)], np.float32)
-        for size in a.shape[1:3]
-    )
-
-    def blur(x: jax.Array) -> jax.Array:
-        precision = jax.lax.Precision.HIGHEST
-        return jnp.einsum("ij,bjkc,lk->bilc", rows, x, columns, precision=precision)
-
-    mean_a, mean_b = blur(a), blur(b)
-    covariance = blur(a * b) - mean_a * mean_b
-    variances = blur(a * a + b * b) - mean_a**2 - mean_b**2
-    c1, c2 = 0.01**2, 0.03**2
-    index = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    index /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
-    return jnp.mean(index, axis=(1, 2, 3))
-
-
-@jax.jit
-def sharpness(images: jax.Array) -> jax.Array:
-    """Returns `symptoms.sharpness` on [0, 1] images: uint8 [B, H, W, C] -> float32 [B]."""
-    return symptoms.sharpness(images.astype(jnp.float32) / 255)
-
-
 def _fidelity_numbers(
     originals: Split, reconstructions: np.ndarray, progress: Progress
 ) -> list[Number]:
-    values = map_batches(len(originals), lambda i: fidelity(originals[i], reconstructions[i]))
+    values = map_batches(len(originals), lambda i: pixels.fidelity(originals[i], reconstructions[i]))
     if lpips.available():
         params = jax.device_put(lpips.load())
-        values["lpips"] = map_batches(
+        values["lpips_alex"] = map_batches(
             len(originals),
             lambda i: _lpips(params, originals[i], reconstructions[i]),
             progress=progress,
@@ -159,7 +119,7 @@ def _latent_numbers(seed: int, means: np.ndarray, log_variances: np.ndarray) -> 
         return distances.mmd(kernel, jnp.asarray(rows), prior)
 
     error = jackknife_error(evaluation_key(seed, 0, Purpose.ACTIVE_UNITS), means, active_units)
-    units = number("vae", "", "active_units", active_units(means), error, None, len(means))
+    units = number("vae", "", "", "active_units", active_units(means), error, None, len(means))
     error = jackknife_error(evaluation_key(seed, 0, Purpose.DISCREPANCY), z, prior_mmd)
     floor = prior_mmd(other_prior)
-    return [units, number("vae", "", "posterior_prior_mmd", prior_mmd(z), error, floor, len(z))]
+    return [units, number("vae", "", "", "posterior_prior_mmd", prior_mmd(z), error, floor, len(z))]

@@ -16,7 +16,7 @@ from vaegan_jax import checkpoints, trained, transfer, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import Stopped, UserError
-from vaegan_jax.evaluation import distances, embeddings, evaluate, findings
+from vaegan_jax.evaluation import embeddings, evaluate, findings
 from vaegan_jax.evaluation.batches import Progress
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import environment
@@ -27,16 +27,14 @@ Steps = dict[str, int | None]
 
 
 class Evaluators(NamedTuple):
-    """Resources of an evaluation besides data and networks; all None if it is disabled.
+    """Resources of an evaluation besides data and networks; empty if it is disabled.
 
     Attributes:
-      embedding: the feature extractor.
-      statistics: feature statistics of other real images, or None.
+      embeddings: the feature extractors.
       measure: measures distances during training, or None.
     """
 
-    embedding: embeddings.Embedding | None
-    statistics: distances.Statistics | None
+    embeddings: list[embeddings.Embedding]
     measure: evaluate.Measure | None
 
 
@@ -44,36 +42,28 @@ def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> 
     """Loads the resources of the evaluation, so missing files are reported before training.
 
     Raises:
-      UserError: if the embedding or the statistics cannot be loaded, or if an evaluation is
-        required and there is no embedding or too few images.
+      UserError: if an embedding cannot be loaded, or if an evaluation is required and there is no
+        embedding or too few images.
     """
     settings = config.evaluation
-    if settings.embedding == "none":
+    if settings.embeddings == "none":
         if required:
-            raise UserError("evaluation.embedding is none: set it to efflite0, for example.")
-        return Evaluators(None, None, None)
+            raise UserError(
+                "evaluation.embeddings is none: set it to efflite0,alexnet, for example."
+            )
+        return Evaluators([], None)
     try:
         evaluate.require_enough(data)
     except UserError as error:
         if required:
             raise
         print(f"The evaluation is disabled. {error}")
-        return Evaluators(None, None, None)
-    embedding = embeddings.make(
-        settings.embedding, settings.size, settings.resize, settings.weights
-    )
-    features = embeddings.feature_count(embedding, data.shape)
-    statistics = measure = None
-    if settings.statistics:
-        statistics = distances.load_statistics(pathlib.Path(settings.statistics).expanduser())
-        if len(statistics.mu) != features:
-            raise UserError(
-                f"The file evaluation.statistics has {len(statistics.mu)} features, and "
-                f"{embedding.name} has {features}: use statistics of the same embedding."
-            )
-    if settings.curve_every:
-        measure = evaluate.make_measure(config, data, embedding)
-    return Evaluators(embedding, statistics, measure)
+        return Evaluators([], None)
+    made = embeddings.make_all(settings.embeddings, settings.weights)
+    for embedding in made:
+        embeddings.feature_count(embedding, data.shape)
+    measure = evaluate.make_measure(config, data, made) if settings.curve_every else None
+    return Evaluators(made, measure)
 
 
 def evaluate_run(
@@ -86,7 +76,7 @@ def evaluate_run(
 ) -> bool:
     """Evaluates the latest checkpoints of a run unless the saved evaluation is up to date.
 
-    `force` always evaluates. `evaluators` must have an embedding; `stop` is checked after every
+    `force` always evaluates. `evaluators` must have embeddings; `stop` is checked after every
     batch. Returns True if an evaluation was run.
 
     Raises:
@@ -102,7 +92,7 @@ def evaluate_run(
         return False
     folder.write_event("evaluation: began")
     record, models, result = evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
-    shown = _pictures(config, data.shape, folder, steps, models, result)
+    shown = _pictures(config, data.shape, models, result)
     folder.write_evaluation(record, shown)
     folder.write_event("evaluation: finished")
     return True
@@ -125,16 +115,19 @@ def evaluate_checkpoints(
       UserError: if a checkpoint is damaged.
       Stopped: after a signal.
     """
-    assert evaluators.embedding is not None
     start = time.perf_counter()
     parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
     models = evaluate.Models(**parts)
-    embedding, statistics = evaluators.embedding, evaluators.statistics
-    result = evaluate.evaluate(config, data, models, embedding, statistics, _make_progress(stop))
-    failures = findings.find(result.numbers, embedding.distance, config.model.latent_size)
+    result = evaluate.evaluate(
+        config, data, models, evaluators.embeddings, _make_progress(stop)
+    )
+    failures = findings.find(result.numbers, config.model.latent_size)
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
-        "numbers": [dataclasses.asdict(number) for number in result.numbers],
+        "numbers": [
+            dataclasses.asdict(number) | {"informative": number.is_informative}
+            for number in result.numbers
+        ],
         "findings": [finding._asdict() for finding in failures],
         "seconds": time.perf_counter() - start,
     }
@@ -145,14 +138,15 @@ def _inputs(
     config: ConfigDict, data: images.Images, evaluators: Evaluators, steps: Steps
 ) -> dict[str, Any]:
     """Returns everything that determines the numbers of an evaluation."""
-    assert evaluators.embedding is not None
     return {
-        "format": 1,
+        "format": workdir.EVALUATION_FORMAT,
         "seed": config.seed,
         "data": images.facts(data),
         "checkpoints": steps,
-        "embedding": {"name": evaluators.embedding.name, "sha256": None, "resize": None}
-        | evaluators.embedding.facts,
+        "embeddings": [
+            {"name": embedding.name, "sha256": None, "resize": None} | embedding.facts
+            for embedding in evaluators.embeddings
+        ],
         "settings": {
             name: value
             for name, value in configuration.flatten(config).items()
@@ -164,23 +158,27 @@ def _inputs(
 def _pictures(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
-    folder: workdir.Workdir,
-    steps: Steps,
     models: evaluate.Models,
     result: evaluate.Evaluation,
 ) -> dict[str, np.ndarray]:
     """Returns the pictures of the evaluation folder by name, uint8 [H, W, C] each."""
-    names = ("latent_mean", "latent_factor")
-    mean, factor = trained.read_parts(config, image_shape, folder, steps, names).values()
-    if factor is None:
-        mean, factor = jnp.zeros(config.model.latent_size), jnp.eye(config.model.latent_size)
+    size = config.model.latent_size
+    mean, factor = models.latent_mean, models.latent_factor
+    if mean is None or factor is None:
+        mean, factor = jnp.zeros(size), jnp.eye(size)
     to_encoder = functools.partial(transfer.to_encoder_latents, mean, factor)
     to_generator = functools.partial(transfer.to_generator_latents, mean, factor)
     shown = {"nearest": pictures.pairs(*result.pairs)}
-    if models.decoder is not None and models.generator is not None:
-        shown["side_by_side"] = pictures.side_by_side(
-            config, image_shape, models.decoder, models.generator, to_encoder
-        )
+    rows = {
+        "vae_samples": (models.decoder, pictures.same),
+        "matched_samples": (models.decoder, to_encoder),
+        "gan_raw_samples": (models.raw_generator, pictures.same),
+        "gan_samples": (models.generator, pictures.same),
+    }
+    evaluated = {number.subject for number in result.numbers}
+    shown["side_by_side"] = pictures.side_by_side(
+        config, image_shape, [row for subject, row in rows.items() if subject in evaluated]
+    )
     for name, params, to_network in (
         ("vae", models.decoder, pictures.same),
         ("gan", models.generator, to_generator),

@@ -69,7 +69,7 @@ def train_and_evaluate(
         if "gan" in training:
             gan_stage = make_gan_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
-        if "evaluate" in stages and evaluators.embedding is not None:
+        if "evaluate" in stages and evaluators.embeddings:
             worked |= evaluate.evaluate_run(config, data, folder, evaluators, stop, force)
         if parallel.is_primary():  # only this process writes the files that the report reads
             _report(config, folder, worked)

@@ -77,6 +77,8 @@ def make_gan_stage(
         pictures=lambda state: generator_pictures(state.ema),
         shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
+        # The matched decoder, with which the GAN is compared.
+        measures_start=config.transfer.generator == "vae",
     )
 
 

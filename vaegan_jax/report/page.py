@@ -41,15 +41,17 @@ def make(folder: Workdir) -> str:
             facts for stage in _STAGES if (facts := _stage(stage, config, metrics)) is not None
         ],
         evaluation=evaluation,
+        embedding_names=tables.embedding_names(evaluation) if evaluation else "",
+        errors=tables.ERRORS,
         troubles=folder.troubles(),
         latent=latent_use.advice(latent) if latent else "",
         tables=tables.make(evaluation) if evaluation else [],
         meanings=tables.MEANINGS.items(),
-        samples=_samples(folder),
+        samples=_samples(folder, evaluation),
         nearest=_evaluated(
             folder,
             "nearest",
-            "From top to bottom: samples, nearest training images, nearest held-out images. The "
+            "From top to bottom: samples, nearest training images, nearest test images. The "
             "top three rows show the samples nearest to a training image, relative to the "
             "distance between that image and its nearest neighbour.",
         ),
@@ -98,16 +100,18 @@ def _stage(
     }
 
 
-def _samples(folder: Workdir) -> list[Picture]:
-    """Returns decoder and generator samples side by side if available, otherwise separately."""
-    side_by_side = _evaluated(
-        folder,
-        "side_by_side",
-        "Samples for equivalent latents: rows of the VAE's decoder alternate with rows of the "
-        "GAN's generator (EMA).",
-    )
-    if side_by_side:
-        return side_by_side
+def _samples(folder: Workdir, evaluation: dict[str, Any] | None) -> list[Picture]:
+    """Returns samples of all evaluated networks side by side, or those of the last steps."""
+    if evaluation:
+        subjects = {number["subject"] for number in evaluation["numbers"]}
+        labels = [
+            label
+            for subject, label in tables.SUBJECTS.items()
+            if subject in subjects and subject != "vae_reconstructions"
+        ]
+        caption = f"Samples at equal latents, one row each: {', '.join(labels)}."
+        if pictures := _evaluated(folder, "side_by_side", caption):
+            return pictures
     return _newest(folder, "vae", "samples", "Samples of the VAE's decoder") + _newest(
         folder, "gan", "samples", "Samples of the GAN's generator (EMA)"
     )
@@ -118,7 +122,7 @@ def _pictures(folder: Workdir) -> list[Picture]:
         folder,
         "vae",
         "reconstructions",
-        "Rows of held-out images alternate with rows of their reconstructions from the posterior "
+        "Rows of validation images alternate with rows of their reconstructions from the posterior "
         "means",
     )
     for stage, label in (("vae", "the VAE's decoder"), ("gan", "the GAN's generator")):

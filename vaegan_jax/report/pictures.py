@@ -1,6 +1,6 @@
 """Grids of samples, reconstructions, interpolations and traversals."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -139,20 +139,19 @@ def _make_reconstruct(
 def side_by_side(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
-    decoder_params: optax.Params,
-    generator_params: optax.Params,
-    to_decoder: Convert = same,
+    sources: Sequence[tuple[optax.Params, Convert]],
 ) -> np.ndarray:
-    """Shows samples of decoder and generator for equivalent latents: uint8 [H, W, C].
+    """Shows samples of several networks for equivalent latents, one row each: uint8 [H, W, C].
 
-    Rows of the decoder's samples alternate with rows of the generator's. The latents are the first
-    of `fixed_latents`, with the GAN's distribution; `to_decoder` maps them to the decoder's.
+    The latents are the first of `fixed_latents`, with the GAN's distribution.
+
+    Args:
+      config: the run's config.
+      image_shape: (height, width, channels).
+      sources: parameters of decoders or generators, and the maps from these latents to theirs.
     """
-    z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: COLUMNS * (COLUMNS // 2)]
-    images = (
-        _decode(config, image_shape, decoder_params, to_decoder(z)),
-        _decode(config, image_shape, generator_params, z),
-    )
+    z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: 2 * COLUMNS]
+    images = [_decode(config, image_shape, params, convert(z)) for params, convert in sources]
     return grid(alternate(images, COLUMNS), COLUMNS)
 
 
@@ -180,10 +179,10 @@ def traversals(
     return grid(_decode(config, image_shape, params, latents), columns)
 
 
-def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Shows samples above the nearest training and held-out images, all uint8 [N, H, W, C]."""
+def pairs(samples: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Shows samples above the nearest training and test images, all uint8 [N, H, W, C]."""
     columns = -(-len(samples) // 2)
-    return grid(alternate((samples, train, held_out), columns), columns)
+    return grid(alternate((samples, train, test), columns), columns)
 
 
 def _decode(

@@ -89,18 +89,16 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
     return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
-_NO_DISTANCES = ("stage", "step", "images", "seconds")
-
-
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
-    """Plots the distances to held-out images against images seen and against seconds.
+    """Plots Frechet distances to validation images against images seen and against seconds.
 
-    The GAN's line starts where the VAE's ends, because the GAN's cost includes the VAE's.
+    The GAN's line starts where the VAE's ends, because the GAN's cost includes the VAE's. Its first
+    point, at step 0, is the matched decoder.
     """
     names = [
         name
         for name in dict.fromkeys(name for line in curve for name in line)
-        if name not in _NO_DISTANCES and not name.endswith("_floor")
+        if name.startswith(("fd_", "fid_")) and not name.endswith("_floor")
     ]
     plots = []
     for name in names:
@@ -116,7 +114,7 @@ def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
             floors = [line[f"{name}_floor"] for line in curve if f"{name}_floor" in line]
             if floors:
                 lines.append(Line("real images", [0, spent], [floors[-1]] * 2, True))
-            plots.append(svg(lines, f"{name} to held-out images", unit, name))
+            plots.append(svg(lines, f"{name} to validation images", unit, name))
     return plots
 
 

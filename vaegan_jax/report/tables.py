@@ -7,30 +7,27 @@ from vaegan_jax.evaluation.number import SUBJECTS as SUBJECTS
 from vaegan_jax.evaluation.number import format_value
 
 MEANINGS = {
-    "fd_, fid_": "Frechet distance between Gaussians fitted to features; lower is better. Only "
-    "Inception's is called FID, with its resize mode.",
-    "kd_, kid_": "Kernel distance (squared maximum mean discrepancy, cubic kernel), unbiased, with "
+    "fd_nN, fid_nN": "Frechet distance between Gaussians fitted to the features of N samples and "
+    "of the test images; lower is better, and it depends on N. Only Inception's is called FID.",
+    "kd, kid": "Kernel distance (squared maximum mean discrepancy, cubic kernel), unbiased, with "
     "a floor of about 0.",
-    "precision": "Fraction of the samples within the manifold of real images.",
-    "recall": "Fraction of the real images within the manifold of samples; low if modes are "
+    "precision": "Fraction of the samples within the manifold of test images.",
+    "recall": "Fraction of the test images within the manifold of samples; low if modes are "
     "missing.",
-    "density": "Mean density of real images around the samples; may exceed 1.",
-    "coverage": "Fraction of the real images with a sample nearby.",
-    "authenticity": "Fraction of the samples that are further from their nearest real image than "
-    "that image is from its nearest neighbour; low with copies.",
-    "completeness": "Fraction of the samples within the usual nearest-neighbour distance of real "
-    "images (95th percentile).",
+    "density": "Mean density of test images around the samples; may exceed 1.",
+    "coverage": "Fraction of the test images with a sample nearby.",
     "vendi": "Effective number of different images.",
-    "duplicates": "Fraction of the samples that nearly equal another; about 0.01 for real images.",
-    "nearer_to_training": "Fraction of the samples nearer to a training than to a held-out image; "
-    "0.5 without memorisation.",
+    "authenticity": "Fraction of the samples that are further from their nearest training image "
+    "than that image is from its nearest neighbour; low with copies.",
+    "data_copying": "C_T of the test for data copying: 0 if samples are as far from the training "
+    "images as test images are, below -3 if they are nearer.",
     "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
-    "path_length": "Perceptual path length between latents; lower is smoother.",
-    "inception_score": "Exponential of the mutual information of images and predicted classes; "
-    "insensitive to most failures.",
-    "psnr, ssim, lpips": "Reconstruction against original: peak signal-to-noise ratio in decibels "
-    "(higher is better), structural similarity (maximum 1), perceptual distance (lower is better).",
-    "elbo, iwae_K": "Bounds on the negative log-likelihood of held-out images in bits per pixel "
+    "lattice": "Mean square of the pattern that repeats every 4 pixels; high with the checkerboard "
+    "of strided layers.",
+    "psnr, ssim, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in "
+    "decibels (higher is better), structural similarity (maximum 1), perceptual distance (lower is "
+    "better).",
+    "elbo, iwae_K": "Bounds on the negative log-likelihood of test images in bits per pixel "
     "and channel; lower is better, 8 is a uniform density. With the decoder variance of the "
     "training loss, or calibrated to the reconstructions of training images.",
     "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
@@ -44,27 +41,38 @@ Row = dict[str, Any]
 """A `Number` as in `evaluation/numbers.json`."""
 
 
+ERRORS = (
+    "± is one standard error over other samples of the same weights; another seed or machine changes "
+    "the numbers by more."
+)
+"""What the errors of an evaluation cover."""
+
+
 class Table(NamedTuple):
-    """A table of strings; the first column has the metric names."""
+    """A table of strings; the first column has the metric names.
+
+    `note` names the rows that are left out because they are not informative.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    note: str = ""
 
 
 def make(evaluation: dict[str, Any]) -> list[Table]:
     """Returns the tables of the contents of `evaluation/numbers.json`."""
     numbers: list[Row] = evaluation["numbers"]
     tables = []
-    for against, title in (
-        ("held_out", "Against held-out images"),
-        ("train", "Against training images"),
-        ("statistics", "Against the statistics file"),
-        ("", "Without a reference"),
-    ):
-        chosen = [n for n in numbers if n["against"] == against and n["subject"] in SUBJECTS]
-        if chosen:
-            tables.append(_subject_table(title, chosen))
+    for embedding in dict.fromkeys(n["embedding"] for n in numbers if n["embedding"]):
+        chosen = [n for n in numbers if n["embedding"] == embedding]
+        real = {n["against"]: n["reference_count"] for n in chosen if n["against"]}
+        title = f"{embedding}, against {real['test']} test images"
+        if "train" in real:
+            title += f" and, for copies, {real['train']} training images"
+        tables.append(_subject_table(title, chosen))
+    if chosen := [n for n in numbers if not n["embedding"] and n["subject"] in SUBJECTS]:
+        tables.append(_subject_table("Pixels", chosen))
     rows = [
         [n["metric"], with_error(n), format_value(n["floor"]), str(n["count"])]
         for n in numbers
@@ -78,19 +86,20 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
 def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
     """Returns a table with one column per set and a floor column.
 
-    If the floors of a metric differ between sets, each cell shows its floor instead.
+    If the floors of a metric differ between sets, each cell shows its floor instead. A metric that
+    is informative for no set is named in the note.
     """
     subjects = [name for name in SUBJECTS if any(n["subject"] == name for n in numbers)]
     by_metric: dict[str, dict[str, Row]] = {}
     for n in numbers:
         by_metric.setdefault(n["metric"], {})[n["subject"]] = n
-    counts = sorted({n["count"] for n in numbers if n["metric"] != "path_length"})
-    references = sorted({n["reference_count"] for n in numbers if n["reference_count"]})
+    counts = sorted({n["count"] for n in numbers})
     title += f", {' and '.join(map(str, counts))} of each"
-    if references:
-        title += f" and {' and '.join(map(str, references))} real images"
-    rows = []
+    rows, omitted = [], []
     for metric, by_subject in by_metric.items():
+        if not any(n["informative"] for n in by_subject.values()):
+            omitted.append(metric)
+            continue
         shared = len({n["floor"] for n in by_subject.values()}) == 1
         floor = _floor(next(iter(by_subject.values()))) if shared else "see each"
         cells = []
@@ -101,11 +110,14 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
                 cell = with_error(number) + ("" if shared else f" (floor: {_floor(number)})")
             cells.append(cell)
         rows.append([metric, *cells, floor])
-    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows)
+    note = ""
+    if omitted:
+        note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
+    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows, note)
 
 
 def _floor(number: Row) -> str:
-    if number["floor"] is None and number["against"] in ("train", "held_out"):
+    if number["floor"] is None and number["against"]:
         return "none at this count"
     return format_value(number["floor"])
 
@@ -115,6 +127,8 @@ def with_error(number: Row) -> str:
     value, error = number["value"], number["error"]
     if value is None:
         return "not finite"
+    if not number.get("informative", True):
+        return "≈ 0" if value < 0.5 else "≈ 1"
     if error is None:
         return format_value(value)
     if error == 0:
@@ -127,9 +141,14 @@ def with_error(number: Row) -> str:
     return f"{value:z.{decimals}f} ± {error:.{decimals}f}"
 
 
+def embedding_names(evaluation: dict[str, Any]) -> str:
+    """Returns the names of the embeddings, for a sentence."""
+    return " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
+
+
 def as_text(evaluation: dict[str, Any]) -> str:
     """Returns the tables for a terminal."""
-    lines = [f"evaluated with {evaluation['embedding']['name']}, ± standard error:"]
+    lines = [f"evaluated with {embedding_names(evaluation)}. {ERRORS}"]
     for table in make(evaluation):
         lines += lay_out(table)
     return "\n".join(lines)
@@ -143,4 +162,4 @@ def lay_out(table: Table) -> list[str]:
     for first, *others in cells:
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append(("    " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
-    return lines
+    return lines + ([f"    {table.note}"] if table.note else [])

@@ -99,6 +99,8 @@ def train(
         log = Log(stage, config, workdir, step, progress)
         signal = 0
         with contextlib.closing(log), _not_finite_reported(stage, checkpoints, workdir):
+            if step == 0 and stage.measures_start:
+                _measure(stage, state, workdir, log, step)
             while step < stage.steps and not signal:
                 state, rows = take_steps(state, step, _next_due(stage, config, step))
                 step += len(next(iter(rows.values())))
@@ -108,10 +110,8 @@ def train(
                     log.write(step)
                 if _is_due(stage, step, every.picture_every):
                     _draw(stage, state, workdir, step)
-                if stage.measure and _is_due(stage, step, config.evaluation.curve_every):
-                    with log.paused():
-                        distances = stage.measure(parallel.local(state))
-                    workdir.write_curve(stage.name, step, log.cost(step) | distances)
+                if _is_due(stage, step, config.evaluation.curve_every):
+                    _measure(stage, state, workdir, log, step)
                 if _is_due(stage, step, every.checkpoint_every) or signal:
                     _require_finite(state, step)
                     checkpoints.save(step, state, log.progress())
@@ -330,6 +330,15 @@ def _not_finite_reported(
 def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> None:
     for name, picture in stage.pictures(parallel.local(state)).items():
         workdir.write_picture(stage.name, name, step, picture)
+
+
+def _measure(
+    stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int
+) -> None:
+    if stage.measure is not None:
+        with log.paused():
+            distances = stage.measure(parallel.local(state))
+        workdir.write_curve(stage.name, step, log.cost(step) | distances)
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:

@@ -38,6 +38,7 @@ class Stage(Generic[State]):
       shown: names of the scalars on the progress line.
       measure: state -> distances to real images by name, computed every
         ``evaluation.curve_every`` steps; None for no curve.
+      measures_start: whether the initial state is measured, too.
     """
 
     number: randomness.Stage
@@ -49,6 +50,7 @@ class Stage(Generic[State]):
     pictures: Callable[[State], dict[str, np.ndarray]]
     shown: tuple[str, ...]
     measure: Callable[[State], dict[str, float]] | None = None
+    measures_start: bool = False
 
     @property
     def name(self) -> str:

@@ -20,6 +20,9 @@ METRICS = "metrics.jsonl"
 NUMBERS = "evaluation/numbers.json"
 REPORT = "report.html"
 
+EVALUATION_FORMAT = 2
+"""Of numbers.json."""
+
 
 class Picture(NamedTuple):
     """A picture that a stage has written, images/STAGE/NAME_STEP.png."""
@@ -86,12 +89,14 @@ class Reader:
         return any(line["event"].startswith(f"{stage}: finished at") for line in self.events())
 
     def evaluation(self) -> dict[str, Any] | None:
-        """Returns the latest evaluation, or None.
+        """Returns the latest evaluation, or None if there is none in today's format.
 
         Raises:
           UserError: if the file is damaged.
         """
-        return self.read_json(NUMBERS)
+        evaluation = self.read_json(NUMBERS)
+        is_current = evaluation is not None and evaluation.get("format") == EVALUATION_FORMAT
+        return evaluation if is_current else None
 
     @property
     def evaluation_folder(self) -> pathlib.Path:

@@ -79,8 +79,8 @@ class Workdir(reader.Reader):
     def rewind(self, stage: str, step: int) -> None:
         """Removes a stage's metrics and pictures after a step, and incomplete lines.
 
-        They are written again when training continues from the checkpoint of that step. Records of
-        values that were not finite are kept.
+        They are written again when training continues from the checkpoint of that step, or from the
+        initial state at step 0. Records of values that were not finite are kept.
         """
         if not self._writes:
             return
@@ -91,7 +91,7 @@ class Workdir(reader.Reader):
                     json.dumps(line)
                     for line in reader.read_lines(path)
                     if line.get("stage") != stage
-                    or line["step"] <= step
+                    or line["step"] <= (step or -1)
                     or line.get("trouble") == monitor.NOT_FINITE
                 ]
                 write_atomic(path, "".join(f"{line}\n" for line in kept))

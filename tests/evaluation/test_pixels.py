@@ -1,11 +1,11 @@
-"""Metrics of reconstructions against plain NumPy and SciPy in float64."""
+"""Metrics of pixels against plain NumPy and SciPy in float64."""
 
 import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.signal
 
-from vaegan_jax.evaluation import vae_metrics
+from vaegan_jax.evaluation import pixels
 
 
 def plain_ssim(a, b):
@@ -42,7 +42,7 @@ def test_psnr_and_ssim_equal_their_definitions(channels):
     noise = np.random.default_rng(3).normal(0, 1, a.shape) * deviations
     b = np.clip(np.round(a + noise), 0, 255).astype(np.uint8)
     b[4] = 255 - b[4]  # inverted structure has a negative SSIM
-    values = vae_metrics.fidelity(a, b)
+    values = pixels.fidelity(a, b)
     errors = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(values["psnr"], 10 * np.log10(255**2 / errors), rtol=1e-5)
     expected = np.array([plain_ssim(x, y) for x, y in zip(a, b, strict=True)])
@@ -54,7 +54,7 @@ def test_psnr_and_ssim_equal_their_definitions(channels):
 def test_psnr_and_ssim_of_equal_images():
     images = smooth_images(3, 3)
     images[0] = 77
-    values = vae_metrics.fidelity(images, images)
+    values = pixels.fidelity(images, images)
     np.testing.assert_allclose(values["ssim"], 1, atol=1e-5)
     assert np.isposinf(values["psnr"]).all()
 
@@ -69,4 +69,40 @@ def test_sharpness_is_the_mean_square_of_scipys_laplacian(channels):
         np.mean([scipy.ndimage.laplace(image[..., c])[1:-1, 1:-1] ** 2 for c in range(channels)])
         for image in grey
     ]
-    np.testing.assert_allclose(vae_metrics.sharpness(images), expected, rtol=1e-5, atol=1e-10)
+    sharpness = pixels.artefacts(images)["sharpness"]
+    np.testing.assert_allclose(sharpness, expected, rtol=1e-5, atol=1e-10)
+
+
+def plain_lattice(image):
+    """Variance of the mean over all 4x4 cells of what a centred mean over 4 pixels leaves."""
+    window = np.array([0.5, 1, 1, 1, 0.5]) / 4
+    smooth = scipy.ndimage.correlate1d(image, window, axis=0)
+    smooth = scipy.ndimage.correlate1d(smooth, window, axis=1)
+    detail = (image - smooth)[2:-2, 2:-2]
+    height, width = (size // 4 * 4 for size in detail.shape[:2])
+    phases = [[detail[i:height:4, j:width:4].mean(axis=(0, 1)) for j in range(4)] for i in range(4)]
+    return np.var(phases, axis=(0, 1)).mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lattice_equals_its_definition(channels):
+    images = np.random.default_rng(5).integers(0, 256, (3, 17, 34, channels), np.uint8)
+    expected = [plain_lattice(image / 255) for image in images]
+    np.testing.assert_allclose(pixels.artefacts(images)["lattice"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_lattice_is_the_variance_of_a_repeated_pattern(period):
+    smooth = smooth_images(4, 3, 64, 64).astype(float)
+    pattern = np.random.default_rng(6).integers(-8, 9, (period, period, 1))
+    lattice = np.tile(pattern - pattern.mean(), (64 // period, 64 // period, 1))
+    before, after = (
+        pixels.artefacts(np.clip(np.round(images), 0, 255).astype(np.uint8))["lattice"]
+        for images in (smooth, np.clip(smooth, 20, 235) + lattice)
+    )
+    variance = lattice.var() / 255**2
+    np.testing.assert_allclose(after, variance, rtol=0.2)
+    assert (before < 0.05 * variance).all()
+    noise = smooth + np.random.default_rng(7).normal(0, lattice.std(), smooth.shape)
+    noisy = pixels.artefacts(np.clip(np.round(noise), 0, 255).astype(np.uint8))["lattice"]
+    assert (noisy < 0.1 * variance).all()

@@ -1,0 +1,102 @@
+"""Tests for copies of training images among samples, in feature space."""
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import scipy.cluster.vq
+import scipy.stats
+
+from vaegan_jax.evaluation.distances import Neighbours
+from vaegan_jax.evaluation.number import random_subset
+
+_MIN_PER_CELL = 20
+_TEST_IMAGES_PER_CELL = 50
+_MAX_CELLS = 10
+
+
+def authentic(nearest: np.ndarray, neighbours: Neighbours) -> np.ndarray:
+    """Returns which samples are not copies of training images: bool [m].
+
+    Alaa et al. 2022, arXiv 2102.08921, section 3.3: a sample is authentic if it is further from its
+    nearest training image than that image is from its own nearest neighbour. In low dimensions
+    about half of fresh samples from the data distribution are authentic.
+
+    Args:
+      nearest: squared distances of the training images to their nearest others, float32 [n, 1].
+      neighbours: the nearest training image of each sample, arrays [m].
+    """
+    result: np.ndarray = neighbours.nearest > nearest[neighbours.row, 0]
+    return result
+
+
+class Cells(NamedTuple):
+    """A partition of feature space.
+
+    Attributes:
+      centres: float32 [k, d]; a cell is what is nearest to one of them.
+      test: the cells of the test images, int [m].
+    """
+
+    centres: np.ndarray
+    test: np.ndarray
+
+    @classmethod
+    def fit(cls, key: jax.Array, train: np.ndarray, test: np.ndarray) -> "Cells":
+        """Partitions by k-means on training features; k is 1 per 50 test images, at most 10.
+
+        Args:
+          key: of the initial centres.
+          train: float32 [n, d].
+          test: float32 [m, d].
+        """
+        count = min(_MAX_CELLS, max(1, len(test) // _TEST_IMAGES_PER_CELL))
+        first = train[random_subset(key, len(train), count)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty cell is no failure
+            centres, _ = scipy.cluster.vq.kmeans2(train, first, minit="matrix")
+        return cls(centres, scipy.cluster.vq.vq(test, centres)[0])
+
+    def assign(self, features: np.ndarray) -> np.ndarray:
+        """Returns the cells of features, float32 [l, d]: int [l]."""
+        result: np.ndarray = scipy.cluster.vq.vq(features, self.centres)[0]
+        return result
+
+
+def data_copying(
+    test: np.ndarray, fake: np.ndarray, test_cells: np.ndarray, fake_cells: np.ndarray
+) -> tuple[float, float]:
+    """Returns the statistic C_T of a three-sample test for data copying, and its standard error.
+
+    Meehan et al. 2020, arXiv 2004.05675, sections 3.1 and 3.2. In each cell with at least 20 test
+    images and 20 fakes, Z is the standardised Mann-Whitney statistic of the distances to the
+    nearest training image: negative if fakes are nearer than test images, and standard normal if
+    both have the same distribution. C_T is the mean of Z weighted by the share of test images in
+    the cell; the error is its standard deviation under that null hypothesis. Without a cell of
+    enough images, all images form one.
+
+    Args:
+      test: distances of the test images to their nearest training images, [m].
+      fake: distances of the fakes, [l].
+      test_cells: int [m], see `Cells`.
+      fake_cells: int [l].
+
+    Returns:
+      The statistic and its error; NaN twice if there are fewer than 20 images of a kind.
+    """
+    scores, weights = [], []
+    for cell in np.unique(test_cells):
+        p, q = test[test_cells == cell], fake[fake_cells == cell]
+        m, n = len(q), len(p)
+        if min(m, n) < _MIN_PER_CELL:
+            continue
+        u = scipy.stats.mannwhitneyu(q, p, method="asymptotic").statistic
+        scores.append((u - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12))
+        weights.append(n)
+    if not scores and (test_cells.any() or fake_cells.any()):
+        return data_copying(test, fake, np.zeros_like(test_cells), np.zeros_like(fake_cells))
+    if not scores:
+        return float("nan"), float("nan")
+    shares = np.array(weights) / np.sum(weights)
+    return float(shares @ scores), float(np.sqrt(np.sum(shares**2)))
