@@ -58,7 +58,6 @@ def data():
 def config(config):
     config.evaluation.samples = 60
     config.evaluation.max_reference_images = 100
-    config.evaluation.path_samples = 10
     config.evaluation.max_likelihood_images = 12
     config.evaluation.iwae_samples = 3
     config.evaluation.curve_samples = 40
@@ -189,28 +188,6 @@ def test_copies_of_the_training_set_are_detected(config, data, models, monkeypat
     assert nearer.value > 0.5 + 2 * nearer.error
 
 
-def test_statistics_file_and_classes_add_numbers(config, data, models):
-    def classify(_, images):
-        return 8 * (images.astype(jnp.float32) / 255).mean(axis=(1, 2))
-
-    embedding = embeddings.make("pixels")._replace(classify=classify)
-    statistics = distances.statistics(np.random.default_rng(1).normal(0.5, 0.3, (400, 192)))
-    models = models._replace(encoder=None)
-    _, numbers = run(config, data, models, embedding, statistics)
-    images = samples(config, models.generator)
-    number = numbers["gan_samples", "statistics", "fd_pixels"]
-    expected = distances.frechet_from_statistics(statistics, distances.statistics(features(images)))
-    np.testing.assert_allclose(number.value, expected, rtol=1e-5)
-    assert number.error > 0
-    assert number.floor is None
-    logits = 8 * (images / 255).mean(axis=(1, 2))
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    expected = np.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean())
-    number = numbers["gan_samples", "", "inception_score"]
-    np.testing.assert_allclose(number.value, expected, rtol=1e-4)
-    assert number.error > 0
-
-
 def test_vae_numbers_match_recomputation(config, data, models):
     params = {"encoder": models.encoder, "decoder": models.decoder}
     result = vae_metrics.evaluate_vae(
@@ -247,7 +224,7 @@ def test_cross_entropy_has_calibrated_bounds_only(config, data, models):
 def test_too_few_images_are_refused():
     evaluate.require_enough(Data(40, 40))
     for counts in ((39, 40), (40, 39)):
-        with pytest.raises(UserError, match=r"at least 40 .* evaluation\.embedding=none"):
+        with pytest.raises(UserError, match=r"at least 40 .* evaluation\.embeddings=none"):
             evaluate.require_enough(Data(*counts))
 
 

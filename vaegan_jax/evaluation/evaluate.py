@@ -22,7 +22,7 @@ from vaegan_jax.data.images import Images, Split
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import comparison, distances, latents, vae_metrics
 from vaegan_jax.evaluation.batches import Progress, map_batches
-from vaegan_jax.evaluation.embeddings import Embed, Embedding, extract
+from vaegan_jax.evaluation.embeddings import Embedding, extract
 from vaegan_jax.evaluation.number import (
     MIN_SAMPLES,
     SUBJECTS,
@@ -101,7 +101,7 @@ def require_enough(data: Images) -> None:
         raise UserError(
             f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
             f"images, and there are {len(data.train)} and {len(data.held_out)}: use more images, "
-            "change data.held_out_one_in, or set evaluation.embedding=none."
+            "change data.held_out_one_in, or set evaluation.embeddings=none."
         )
 
 
@@ -157,8 +157,6 @@ def evaluate(
             numbers += _set_numbers(context, index, name, images[name], features[name])
     newest = list(sources)[-1]
     pairs = _nearest_pairs(features[newest], images[newest], context.real)
-    for name, (params, noise) in sources.items():
-        numbers.append(_path_length(context, name, params, noise))
     return Evaluation(numbers, pairs, units)
 
 
@@ -188,8 +186,6 @@ def _set_numbers(
     ]
     if context.statistics is not None:
         numbers.append(_statistics_distance(context, index, name, features))
-    if context.embedding.classify is not None:
-        numbers.append(_inception_score(context, index, name, images))
     return numbers
 
 
@@ -229,7 +225,7 @@ def _comparison_numbers(
             floors[against] = jax.device_get(comparison.compare(real[against].reference, fake))
     if nearest is not None and len(equal) == len(real):
         floors[""] = jax.device_get(comparison.diversity(nearest, jnp.asarray(equal["train"])))
-    names = {"frechet": context.embedding.distance, "kernel": context.embedding.kernel}
+    names = {"frechet": distance_name(context.embedding), "kernel": kernel_name(context.embedding)}
     return [
         number(
             name,
@@ -270,23 +266,8 @@ def _statistics_distance(context: _Context, index: int, name: str, features: np.
 
     key = evaluation_key(context.config.seed, index, Purpose.STATISTICS)
     value, error = distance(features), jackknife_error(key, features, distance)
-    metric = context.embedding.distance
+    metric = distance_name(context.embedding)
     return number(name, "statistics", metric, value, error, None, len(features))
-
-
-def _inception_score(context: _Context, index: int, name: str, images: np.ndarray) -> Number:
-    embedding = context.embedding
-    assert embedding.classify is not None
-    classifier = embedding._replace(embed=embedding.classify)
-    label = f"classes of {SUBJECTS[name]}"
-    logits = extract(classifier, images, progress=context.progress, label=label)
-
-    def score(rows: np.ndarray) -> jax.Array:
-        return distances.inception_score(jnp.asarray(rows))
-
-    key = evaluation_key(context.config.seed, index, Purpose.INCEPTION_SCORE)
-    error = jackknife_error(key, logits, score)
-    return number(name, "", "inception_score", score(logits), error, None, len(logits))
 
 
 def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _RealSet]) -> Pairs:
@@ -306,39 +287,14 @@ def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: dict[str, _Re
     return Pairs(images[shown], train.images[to_train.row[shown]], held_out.images[to_held_out.row])
 
 
-def _path_length(context: _Context, name: str, params: optax.Params, noise: str) -> Number:
-    """Returns the mean perceptual path length between random pairs of latents."""
-    model, held_out = context.config.model, context.real["held_out"]
-    seed, count = context.config.seed, context.config.evaluation.path_samples
-    shape = (2, count, model.latent_size)
-    start, end = randomness.latents(evaluation_key(seed, 1, Purpose.LATENT), shape, noise)
-    key = evaluation_key(seed, 0, Purpose.PLACE)
-    t = jax.random.uniform(key, (count,), maxval=1 - latents.PATH_STEP)
-
-    decode = networks.make_decode(model, held_out.images.image_shape)
-    lengths = _make_lengths(decode, context.embedding.embed)
-    network = jax.device_put(context.embedding.params)
-    values: np.ndarray = map_batches(
-        count,
-        lambda i: lengths(params, network, start[i], end[i], t[i]),
-        progress=context.progress,
-        label=f"path lengths of {SUBJECTS[name]}",
-    )
-    return mean(name, "path_length", values)
+def distance_name(embedding: Embedding) -> str:
+    """Returns the name of the Frechet distance; only Inception's is an FID."""
+    return f"{'fid' if embedding.is_fid else 'fd'}_{embedding.name}"
 
 
-@functools.cache
-def _make_lengths(decode: Callable[..., jax.Array], embed: Embed) -> Callable[..., jax.Array]:
-    @jax.jit
-    def lengths(
-        params: optax.Params, network: Any, start: jax.Array, end: jax.Array, t: jax.Array
-    ) -> jax.Array:
-        def embed_decoded(z: jax.Array) -> jax.Array:
-            return embed(network, (decode(params, z) + 1) * 127.5)
-
-        return latents.path_lengths(start, end, t, embed_decoded)
-
-    return lengths
+def kernel_name(embedding: Embedding) -> str:
+    """Returns the name of the kernel distance."""
+    return f"{'kid' if embedding.is_fid else 'kd'}_{embedding.name}"
 
 
 def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Measure:
@@ -350,7 +306,7 @@ def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Meas
     """
     count = config.evaluation.curve_samples
     decode = jax.jit(networks.make_decode(config.model, data.shape))
-    distance = embedding.distance
+    distance = distance_name(embedding)
 
     @functools.cache
     def reference() -> tuple[comparison.Reference, float]:
@@ -370,7 +326,7 @@ def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Meas
         values = jax.device_get(comparison.compare(real, features))
         numbers = {
             distance: float(values["frechet"]),
-            embedding.kernel: float(values["kernel"]),
+            kernel_name(embedding): float(values["kernel"]),
             f"{distance}_floor": floor,
         }
         return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -44,13 +43,13 @@ def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> 
     """Loads the resources of the evaluation, so missing files are reported before training.
 
     Raises:
-      UserError: if the embedding or the statistics cannot be loaded, or if an evaluation is
+      UserError: if the embedding cannot be loaded, or if an evaluation is
         required and there is no embedding or too few images.
     """
     settings = config.evaluation
-    if settings.embedding == "none":
+    if settings.embeddings == "none":
         if required:
-            raise UserError("evaluation.embedding is none: set it to efflite0, for example.")
+            raise UserError("evaluation.embeddings is none: set it to efflite0, for example.")
         return Evaluators(None, None, None)
     try:
         evaluate.require_enough(data)
@@ -59,21 +58,12 @@ def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> 
             raise
         print(f"The evaluation is disabled. {error}")
         return Evaluators(None, None, None)
-    embedding = embeddings.make(
-        settings.embedding, settings.size, settings.resize, settings.weights
-    )
-    features = embeddings.feature_count(embedding, data.shape)
-    statistics = measure = None
-    if settings.statistics:
-        statistics = distances.load_statistics(pathlib.Path(settings.statistics).expanduser())
-        if len(statistics.mu) != features:
-            raise UserError(
-                f"The file evaluation.statistics has {len(statistics.mu)} features, and "
-                f"{embedding.name} has {features}: use statistics of the same embedding."
-            )
+    embedding = embeddings.make_all(settings.embeddings, settings.weights)[0]
+    embeddings.feature_count(embedding, data.shape)
+    measure = None
     if settings.curve_every:
         measure = evaluate.make_measure(config, data, embedding)
-    return Evaluators(embedding, statistics, measure)
+    return Evaluators(embedding, None, measure)
 
 
 def evaluate_run(
@@ -131,7 +121,9 @@ def evaluate_checkpoints(
     models = evaluate.Models(**parts)
     embedding, statistics = evaluators.embedding, evaluators.statistics
     result = evaluate.evaluate(config, data, models, embedding, statistics, _make_progress(stop))
-    failures = findings.find(result.numbers, embedding.distance, config.model.latent_size)
+    failures = findings.find(
+        result.numbers, evaluate.distance_name(embedding), config.model.latent_size
+    )
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
         "numbers": [dataclasses.asdict(number) for number in result.numbers],
