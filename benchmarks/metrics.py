@@ -124,7 +124,7 @@ def images_per_second() -> None:
     print("\n| embedding | images/s |\n|---|---|")
     noise = np.random.default_rng(0).integers(0, 256, (256, 64, 64, 3)).astype(np.uint8)
     for size in (224, 128, 64):
-        embedding = embeddings.make("efflite0", size)
+        embedding = embeddings.make(f"efflite0_{size}")
         embeddings.extract(embedding, noise[:64])
         began = time.perf_counter()
         embeddings.extract(embedding, noise)
@@ -147,7 +147,7 @@ def landscapes(count: int) -> np.ndarray:
 def sensitivity() -> None:
     """Prints the metrics of real faces and of five modified or copied sets."""
     size, count = 224, 1_000
-    embedding = embeddings.make("efflite0", size)
+    embedding = embeddings.make(f"efflite0_{size}")
     data = images.load(configuration.default_config().data)
     order = np.random.default_rng(0).permutation(len(data.train))
     train, other = data.train[order[:count]], data.train[order[count : 2 * count]]

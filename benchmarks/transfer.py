@@ -53,7 +53,7 @@ def make_config(seed: int, fraction: float, variant: str) -> ConfigDict:
     config.vae.steps = round(config.vae.steps * fraction)
     config.gan.steps = round(config.gan.steps * fraction)
     config.gan.penalty_every = 1  # as in the measurements in docs/transfer.md
-    config.evaluation.embedding = "none"
+    config.evaluation.embeddings = "none"
     config.training.picture_every = config.training.checkpoint_every = 10_000
     config.training.max_checkpoints = 1
     config.update_from_flattened_dict(VARIANTS[variant])
@@ -68,7 +68,7 @@ class Evaluator:
     def __init__(self, config: ConfigDict) -> None:
         data = images.load(config.data)
         self.shape = data.shape
-        self.embedding = embeddings.make("efflite0", 224, "clean", "")
+        self.embedding = embeddings.make("efflite0_224")
         held_out = data.held_out.take(np.arange(len(data.held_out)))
         self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
 

@@ -24,7 +24,6 @@ def get_config() -> ConfigDict:
     # About a minute; the defaults take many.
     config.evaluation.samples = 1_000
     config.evaluation.max_reference_images = 1_000
-    config.evaluation.path_samples = 100
     config.evaluation.max_likelihood_images = 500
     config.evaluation.iwae_samples = 16
     config.evaluation.curve_every = 400

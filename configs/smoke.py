@@ -18,10 +18,9 @@ def get_config() -> ConfigDict:
     config.training.log_every = 4
     config.training.picture_every = 8
     config.training.checkpoint_every = 6
-    config.evaluation.embedding = "pixels"
+    config.evaluation.embeddings = "pixels"
     config.evaluation.samples = 100
     config.evaluation.max_reference_images = 200
-    config.evaluation.path_samples = 20
     config.evaluation.max_likelihood_images = 20
     config.evaluation.iwae_samples = 2
     config.evaluation.curve_every = 6

@@ -13,7 +13,6 @@ from vaegan_jax import migrations, networks, randomness, rules
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import number
-from vaegan_jax.evaluation.backbones import inception
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
@@ -139,14 +138,10 @@ BAD = {
     "training.checkpoint_every": [0],
     "training.max_checkpoints": [0],
     "training.seconds_per_call": [0, -1],
-    "evaluation.embedding": ["", "resnet", "a.b:", 3],
-    "evaluation.size": [0, 31, 224.0],
-    "evaluation.resize": ["bicubic"],
+    "evaluation.embeddings": ["", "resnet", "a.b:", 3, "pixels,", "none,pixels", "pixels,pixels"],
     "evaluation.weights": [3],
-    "evaluation.statistics": [None],
     "evaluation.samples": [-1, 1, 39],
     "evaluation.max_reference_images": [-1, 39],
-    "evaluation.path_samples": [0, 1],
     "evaluation.max_likelihood_images": [1],
     "evaluation.iwae_samples": [0],
     "evaluation.curve_every": [-1],
@@ -372,7 +367,6 @@ def test_enumerated_values_are_those_implemented():
     assert allowed("model.norm") == allowed("model.discriminator_norm") == set(networks.NORMS)
     assert allowed("data.fit") == preprocessing.FITS.keys()
     assert allowed("gan.noise") == randomness.DISTRIBUTIONS.keys()
-    assert allowed("evaluation.resize") == inception.RESIZES.keys()
     assert (rules.SIZE_MULTIPLE, rules.MIN_SAMPLES) == (
         networks.SIZE_MULTIPLE,
         number.MIN_SAMPLES,

@@ -78,3 +78,22 @@ def test_user_fields_are_those_that_allow_a_path():
         if field.rule.allows("package.module:name") and not field.rule.allows("no such name")
     }
     assert named - {"data.name"} == set(registry.USER_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("efflite0", ("efflite0", None)),
+        ("efflite0_32", ("efflite0", 32)),
+        ("alexnet_512", ("alexnet", 512)),
+        ("a.b:alexnet_64", ("a.b:alexnet_64", None)),
+    ],
+)
+def test_names_of_embeddings_are_split_into_network_and_size(name, parts):
+    assert registry.split_embedding(name) == parts
+    assert registry.is_embedding(name)
+
+
+@pytest.mark.parametrize("size", ["31", "513", "064", "+64", "64.0", "\u0666\u0664", ""])
+def test_other_sizes_are_no_embeddings(size):
+    assert not registry.is_embedding(f"efflite0_{size}")

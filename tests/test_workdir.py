@@ -247,7 +247,7 @@ def test_nested_environment_changes_are_recorded(tmp_path, config):
         }
 
 
-SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embedding": {"mine": "b"}}
+SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embeddings": {"mine": "b"}}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embedding": 
 def test_changed_source_of_trained_function_is_refused(tmp_path, config, noted):
     config.gan.penalty = "mine:penalty"
     (tmp_path / "run.json").write_text(json.dumps(noted))
-    for same in (SOURCES, {}, SOURCES | {"evaluation.embedding": {"mine": "c"}}):
+    for same in (SOURCES, {}, SOURCES | {"evaluation.embeddings": {"mine": "c"}}):
         require_same_sources(tmp_path, config, same)
     for changed in ({"helper": "c", "mine": "b"}, {"mine": "b"}):
         with pytest.raises(UserError) as caught:

@@ -19,7 +19,7 @@ from vaegan_jax.rules import (
     CHANNELS,
     COLOUR,
     DATA_NAME,
-    EMBEDDING,
+    EMBEDDINGS,
     FRACTION,
     MIN_SAMPLES,
     NON_EMPTY,
@@ -201,29 +201,14 @@ FIELDS: dict[str, Field] = {
         2.0, POSITIVE, "target duration of one jitted call", Resume.ALWAYS
     ),
     # The evaluation.
-    "evaluation.embedding": Field(
-        "efflite0",
-        EMBEDDING,
-        "features in which images are compared; none disables the evaluation",
-        Resume.ALWAYS,
-    ),
-    "evaluation.size": Field(
-        224,
-        at_least(32),
-        "efflite0: size to which images are resized; smaller is faster",
-        Resume.ALWAYS,
-    ),
-    "evaluation.resize": Field(
-        "clean",
-        one_of("clean", "halfpixel", "tf1"),
-        "inception: how images are resized; part of an FID's name",
+    "evaluation.embeddings": Field(
+        "efflite0,alexnet",
+        EMBEDDINGS,
+        "features in which images are compared, comma-separated; none disables the evaluation",
         Resume.ALWAYS,
     ),
     "evaluation.weights": Field(
         "", TEXT, "inception: weights file; downloaded to ~/.cache if empty", Resume.ALWAYS
-    ),
-    "evaluation.statistics": Field(
-        "", TEXT, "an .npz of mu and sigma for a second Frechet distance", Resume.ALWAYS
     ),
     "evaluation.samples": Field(
         0,
@@ -236,9 +221,6 @@ FIELDS: dict[str, Field] = {
         SAMPLES,
         "real images to compare with, training and held out each; 0 for all",
         Resume.ALWAYS,
-    ),
-    "evaluation.path_samples": Field(
-        1_000, at_least(2), "pairs of latents for the path length", Resume.ALWAYS
     ),
     "evaluation.max_likelihood_images": Field(
         1_000, at_least(2), "held-out images for the likelihood bounds", Resume.ALWAYS

@@ -14,12 +14,13 @@ RENAMED: dict[str, str] = {
     "evaluation.reference_images": "evaluation.max_reference_images",
     "evaluation.likelihood_images": "evaluation.max_likelihood_images",
     "evaluation.likelihood_draws": "evaluation.iwae_samples",
-    "evaluation.paths": "evaluation.path_samples",
+    "evaluation.embedding": "evaluation.embeddings",
 }
 """Earlier name -> today's name."""
 
 _USE_SEEDS = "list the seeds in config.seeds, which are trained one after another"
 _STOPS = "a non-finite number stops the run; remove the field, and lower the learning rates"
+_NO_PATHS = "remove it; path lengths are no longer computed"
 _IS_CONSTANT = "remove it; the thresholds are constants in vaegan_jax/losses/symptoms.py"
 
 REMOVED: dict[str, str] = {
@@ -44,6 +45,12 @@ REMOVED: dict[str, str] = {
     "monitor.kl": _IS_CONSTANT,
     "monitor.active": _IS_CONSTANT,
     "monitor.sharpness": _IS_CONSTANT,
+    "evaluation.size": "name the size with the embedding, such as efflite0_128",
+    "evaluation.resize": "remove it; images are resized as by clean-fid",
+    "evaluation.statistics": "remove it; write samples with `vaegan sample --files` and use "
+    "clean-fid for published statistics",
+    "evaluation.path_samples": _NO_PATHS,
+    "evaluation.paths": _NO_PATHS,
 }
 """Field of an earlier version -> what to do instead."""
 

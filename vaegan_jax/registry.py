@@ -43,18 +43,25 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "embedding": {
         "efflite0": "vaegan_jax.evaluation.embeddings:make_efflite0",
+        "alexnet": "vaegan_jax.evaluation.embeddings:make_alexnet",
         "inception": "vaegan_jax.evaluation.embeddings:make_inception",
         "pixels": "vaegan_jax.evaluation.embeddings:make_pixels",
     },
 }
 """Kind -> name -> ``"module:attribute"``."""
 
+SIZED = ("efflite0", "alexnet")
+"""Embeddings whose name may end in an input size, such as "efflite0_128"."""
+
+EMBEDDING_SIZES = range(32, 513)
+"""Input sizes of embeddings, in pixels."""
+
 USER_FIELDS = (
     "vae.reconstruction",
     "gan.objective",
     "gan.penalty",
     "gan.augmentations",
-    "evaluation.embedding",
+    "evaluation.embeddings",
 )
 """Config fields that accept the import path of a user's function."""
 
@@ -63,6 +70,19 @@ def is_path(name: str) -> bool:
     """Returns whether a name has the form ``"package.module:name"``."""
     module, _, attribute = name.partition(":")
     return all(part.isidentifier() for part in [*module.split("."), attribute])
+
+
+def split_embedding(name: str) -> tuple[str, int | None]:
+    """Splits the name of an embedding into its built-in name and input size, None if unnamed."""
+    match = re.fullmatch(rf"({'|'.join(SIZED)})_([1-9]\d*)", name, re.ASCII)
+    if match and int(match[2]) in EMBEDDING_SIZES:
+        return match[1], int(match[2])
+    return name, None
+
+
+def is_embedding(name: str) -> bool:
+    """Returns whether a name is a built-in embedding's, with or without a size, or a path."""
+    return split_embedding(name)[0] in BUILT_IN["embedding"] or is_path(name)
 
 
 def load(kind: str, name: str) -> Any:
@@ -97,7 +117,11 @@ def load(kind: str, name: str) -> Any:
 
 def describe(kind: str) -> str:
     """Returns the values that a field of a kind accepts, for messages."""
-    return f"one of {', '.join(BUILT_IN[kind])}, or your own as package.module:name"
+    own = "or your own as package.module:name"
+    if kind == "embedding":
+        sizes = f"{EMBEDDING_SIZES[0]} to {EMBEDDING_SIZES[-1]}"
+        own = f"{' and '.join(SIZED)} also with a size from {sizes} as in {SIZED[0]}_128, {own}"
+    return f"one of {', '.join(BUILT_IN[kind])}, {own}"
 
 
 def source_digests(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

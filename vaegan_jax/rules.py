@@ -109,6 +109,13 @@ def _is_augmentation(name: str) -> bool:
     return name in registry.BUILT_IN["augmentation"] or registry.is_path(name)
 
 
+def _are_embeddings(value: Any) -> bool:
+    if value == "none" or not isinstance(value, str):
+        return bool(value == "none")
+    names = [name.strip() for name in value.split(",")]
+    return len(set(names)) == len(names) and all(map(registry.is_embedding, names))
+
+
 BOOL = Rule(lambda value: isinstance(value, bool), "True or False")
 TEXT = Rule(lambda value: isinstance(value, str), "a string")
 NON_EMPTY = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a non-empty string")
@@ -154,7 +161,7 @@ AUGMENTATIONS = Rule(
     ),
     "a comma-separated list of colour, translation, cutout and package.module:function",
 )
-EMBEDDING = Rule(
-    lambda value: value == "none" or registered("embedding").allows(value),
-    f"none, or {registry.describe('embedding')}",
+EMBEDDINGS = Rule(
+    _are_embeddings,
+    f"none, or a comma-separated list without repetition, each {registry.describe('embedding')}",
 )

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from tests.conftest import ROOT, assert_trees_equal
 
 TIMES = ("seconds", "steps_per_second", "images_per_second")
-NOT_EVALUATED = "--config.evaluation.embedding=none"
+NOT_EVALUATED = "--config.evaluation.embeddings=none"
 
 
 def command(workdir, *flags, config="configs/smoke.py", evaluated=False):

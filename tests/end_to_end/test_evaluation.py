@@ -82,20 +82,19 @@ REFUSED = {
     "nothing to report": (["--stages=report"], "no run"),
     "nothing to evaluate": (["--stages=evaluate"], "evaluate"),
     "no embedding": (
-        ["--stages=evaluate", "--config.evaluation.embedding=none"],
-        "evaluation.embedding",
+        ["--stages=evaluate", "--config.evaluation.embeddings=none"],
+        "evaluation.embeddings",
     ),
     "no VAE": (["--stages=gan"], "VAE"),
-    "no such function": (["--config.evaluation.embedding=no.module:f"], "no.module:f"),
+    "no such function": (["--config.evaluation.embeddings=no.module:f"], "no.module:f"),
     "wrong function": (
-        ["--config.evaluation.embedding=tests.conftest:assert_trees_equal"],
+        ["--config.evaluation.embeddings=tests.conftest:assert_trees_equal"],
         r"float32 \[B, d\]",
     ),
     "no weights": (
-        ["--config.evaluation.embedding=inception", "--config.evaluation.weights=/dev/null"],
+        ["--config.evaluation.embeddings=inception", "--config.evaluation.weights=/dev/null"],
         "/dev/null",
     ),
-    "no statistics": (["--config.evaluation.statistics=missing.npz"], "missing.npz"),
 }
 
 
@@ -114,7 +113,7 @@ def test_missing_weights_of_the_default_embedding_are_refused(tmp_path, monkeypa
     (tmp_path / name / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    flag = "--config.evaluation.embedding=efflite0"
+    flag = "--config.evaluation.embeddings=efflite0"
     assert "weights" in refused(tmp_path / "run", flag, evaluated=True)
     assert not (tmp_path / "run").exists()
     sys.modules.pop(name, None)

@@ -70,11 +70,11 @@ def test_samples_with_the_seed_of_the_run_are_its_pictures(finished, tmp_path):
 def test_evaluate_with_other_settings_and_export(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
-    settings = ("path_samples=4", "max_likelihood_images=4")
+    settings = ("iwae_samples=3", "max_likelihood_images=4")
     sets = [word for setting in settings for word in ("--set", f"evaluation.{setting}")]
     assert main.main(["evaluate", str(workdir), *sets]) == 0
     evaluation = numbers(workdir)
-    assert evaluation["settings"]["evaluation.path_samples"] == 4
+    assert evaluation["settings"]["evaluation.iwae_samples"] == 3
     export = tmp_path / "model"
     assert main.main(["export", str(workdir), "--out", str(export)]) == 0
     card = weights.read_card(export.with_suffix(".safetensors"))

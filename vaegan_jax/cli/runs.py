@@ -32,7 +32,7 @@ def add_parsers(commands: options.Commands) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="override a field of the config, such as evaluation.embedding=inception",
+        help="override a field of the config, such as evaluation.embeddings=inception",
     )
     parser.add_argument(
         "--model",

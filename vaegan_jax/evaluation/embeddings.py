@@ -13,11 +13,14 @@ from vaegan_jax import networks, registry
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.evaluation import resizing
-from vaegan_jax.evaluation.backbones import efflite0, inception
+from vaegan_jax.evaluation.backbones import alexnet, efflite0, inception
 from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
 from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
+
+DEFAULT_SIZES = {"efflite0": 224, "alexnet": 128}
+"""Input size in pixels of an embedding without a size in its name."""
 
 PIXELS_SIZE = 8
 
@@ -26,51 +29,56 @@ class Embedding(NamedTuple):
     """A function from images to features.
 
     Attributes:
-      name: the name in reports, with the image size or resize mode.
-      distance: the name of the Frechet distance, such as "fid_clean"; only Inception's is called
-        FID.
-      kernel: the name of the kernel distance, such as "kid_clean".
+      name: the name in reports, with the input size or resize mode, such as "efflite0_224".
       embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure.
       params: parameters of the network.
-      classify: (params, images) -> logits for the Inception Score, or None.
       facts: identifying metadata, such as the hash of the weights.
+      is_fid: whether the Frechet distance of these features is the FID.
     """
 
     name: str
-    distance: str
-    kernel: str
     embed: Embed
     params: Any = None
-    classify: Embed | None = None
-    is_fid: bool = False
     facts: dict[str, Any] = {}  # noqa: RUF012 - the default of a NamedTuple, never mutated
+    is_fid: bool = False
 
 
-def make(name: str, size: int = 224, resize: str = "clean", weights: str = "") -> Embedding:
+def make(name: str, weights: str = "") -> Embedding:
     """Returns an embedding by name.
 
     Args:
-      name: a built-in name, or ``"package.module:function"`` for a user's pure function
+      name: a built-in name, with an input size in pixels for those in `registry.SIZED`, such as
+        "efflite0" or "efflite0_128", or ``"package.module:function"`` for a user's pure function
         from images [B, H, W, C] in [0, 255], uint8 or float32, to float32 [B, d].
-      size: the input size of efflite0, in pixels.
-      resize: the resize mode of inception, a key of `inception.RESIZES`.
       weights: the path of inception's weights, downloaded if missing; defaults to a file in
         ~/.cache/vaegan_jax.
 
     Raises:
       UserError: if the name is unknown or the weights are missing.
     """
-    function = registry.load("embedding", name)
+    kind, size = registry.split_embedding(name)
+    function = registry.load("embedding", kind)
+    if kind in registry.SIZED:
+        sized: Embedding = function(size or DEFAULT_SIZES[kind])
+        return sized
     if not registry.is_path(name):
-        embedding: Embedding = function(size, resize, weights)
+        embedding: Embedding = function(weights)
         return embedding
-    return Embedding(
-        name,
-        f"fd_{name}",
-        f"kd_{name}",
-        lambda _, images: function(images),
-        facts={"source": sources.digests(name.partition(":")[0])},
-    )
+    facts = {"source": sources.digests(name.partition(":")[0])}
+    return Embedding(name, lambda _, images: function(images), facts=facts)
+
+
+def make_all(names: str, weights: str = "") -> list[Embedding]:
+    """Returns the embeddings of a comma-separated list, see `make`; an empty list for "none".
+
+    Raises:
+      UserError: if a name is unknown, weights are missing, or two embeddings are the same.
+    """
+    parts = [] if names == "none" else [name.strip() for name in names.split(",")]
+    made = {name: make(name, weights) for name in parts}
+    if len({embedding.name for embedding in made.values()}) < len(parts):
+        raise UserError(f"The embeddings {names} are not all different: name each once.")
+    return list(made.values())
 
 
 def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:
@@ -89,7 +97,7 @@ def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> in
     if not valid:
         raise UserError(
             f"The embedding {embedding.name} must map uint8 images {list(images.shape)} to float32 "
-            f"[B, d], but gave {result}: fix it or set evaluation.embedding to another."
+            f"[B, d], but gave {result}: fix it or set evaluation.embeddings to another."
         )
     count: int = features.shape[1]
     return count
@@ -114,44 +122,35 @@ def extract(
     return features
 
 
-def make_efflite0(size: int, resize: str, weights: str) -> Embedding:
-    """Returns the EfficientNet-Lite0 embedding; see `make`."""
-    del resize, weights
-    return Embedding(
-        name=f"efflite0_{size}",
-        distance=f"fd_efflite0_{size}",
-        kernel=f"kd_efflite0_{size}",
-        embed=_embed_efflite0(size),
-        params=efflite0.load(),
-        facts={"sha256": efflite0.SHA256, "resize": f"bicubic, antialiased, to {size}x{size}"},
-    )
+def make_efflite0(size: int) -> Embedding:
+    """Returns the EfficientNet-Lite0 embedding at an input size, see `make`."""
+    facts = {"sha256": efflite0.SHA256, "resize": _resize_fact(size)}
+    return Embedding(f"efflite0_{size}", _embed_efflite0(size), efflite0.load(), facts)
 
 
-def make_inception(size: int, resize: str, weights: str) -> Embedding:
-    """Returns the Inception embedding of the FID; see `make`."""
-    del size
-    embed, classify = _apply_inception(resize)
-    return Embedding(
-        name=f"inception_{resize}",
-        distance=f"fid_{resize}",
-        kernel=f"kid_{resize}",
-        embed=embed,
-        params=inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser()),
-        classify=classify,
-        facts={"sha256": inception.SHA256, "resize": f"{resize}, to 299x299"},
-    )
+def make_alexnet(size: int) -> Embedding:
+    """Returns the AlexNet embedding at an input size, see `make`."""
+    facts = {"sha256": alexnet.SHA256, "resize": _resize_fact(size)}
+    params = alexnet.load()["convolutions"]
+    return Embedding(f"alexnet_{size}", _embed_alexnet(size), params, facts)
 
 
-def make_pixels(size: int, resize: str, weights: str) -> Embedding:
-    """Returns an embedding by average colours over a grid; see `make`."""
-    del size, resize, weights
-    return Embedding(
-        name="pixels",
-        distance="fd_pixels",
-        kernel="kd_pixels",
-        embed=_embed_pixels,
-        facts={"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"},
-    )
+def make_inception(weights: str) -> Embedding:
+    """Returns the Inception embedding of the FID with clean-fid's resizing, see `make`."""
+    params = inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser())
+    facts = {"sha256": inception.SHA256, "resize": _resize_fact(inception.SIZE)}
+    return Embedding("inception_clean", _embed_inception, params, facts, is_fid=True)
+
+
+def make_pixels(weights: str) -> Embedding:
+    """Returns an embedding by average colours over a grid, see `make`."""
+    del weights
+    facts = {"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"}
+    return Embedding("pixels", _embed_pixels, facts=facts)
+
+
+def _resize_fact(size: int) -> str:
+    return f"bicubic, antialiased, to {size}x{size}"
 
 
 # The functions are cached or global, so runs of several seeds share compiled programs.
@@ -170,14 +169,20 @@ def _embed_efflite0(size: int) -> Embed:
 
 
 @functools.cache
-def _apply_inception(resize: str) -> tuple[Embed, Embed]:
-    """Returns the functions for features and for logits."""
-    network = inception.Inception()
+def _embed_alexnet(size: int) -> Embed:
+    network = alexnet.AlexNet()
 
-    def apply(params: Any, images: jax.Array) -> Any:
-        return networks.apply(network, params, inception.RESIZES[resize](images))
+    def embed(params: Any, images: jax.Array) -> jax.Array:
+        scaled = alexnet.scale(resizing.cubic(images, size) / 127.5 - 1)
+        return alexnet.features(networks.apply(network, params, scaled))
 
-    return lambda params, images: apply(params, images)[0], lambda p, images: apply(p, images)[1]
+    return embed
+
+
+def _embed_inception(params: Any, images: jax.Array) -> jax.Array:
+    scaled = inception.scale(resizing.cubic(images, inception.SIZE))
+    features: jax.Array = networks.apply(inception.Inception(), params, scaled)
+    return features
 
 
 def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import distances, latents, pixels, vae_bounds
-from vaegan_jax.evaluation.backbones import lpips
+from vaegan_jax.evaluation.backbones import alexnet, lpips
 from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.number import (
     Number,
@@ -85,8 +85,8 @@ def _fidelity_numbers(
     originals: Split, reconstructions: np.ndarray, progress: Progress
 ) -> list[Number]:
     values = map_batches(len(originals), lambda i: pixels.fidelity(originals[i], reconstructions[i]))
-    if lpips.available():
-        params = jax.device_put(lpips.load())
+    if alexnet.available() and min(originals.image_shape[:2]) >= alexnet.MIN_SIZE:
+        params = jax.device_put(alexnet.load())
         values["lpips_alex"] = map_batches(
             len(originals),
             lambda i: _lpips(params, originals[i], reconstructions[i]),

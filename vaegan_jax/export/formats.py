@@ -17,7 +17,7 @@ from vaegan_jax.errors import UserError
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-_PRIVATE = ("data.path", "data.directory", "evaluation.weights", "evaluation.statistics")
+_PRIVATE = ("data.path", "data.directory", "evaluation.weights")
 """Fields with paths of the machine that trained; they are left out of the card."""
 
 _BATCH_SIZES = (1, 3, 8)

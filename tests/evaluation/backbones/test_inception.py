@@ -44,26 +44,19 @@ def test_weights_have_the_shapes_of_the_network(params):
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, template)
 
 
-def test_features_and_logits_equal_pytorchs(params):
+def test_features_equal_pytorchs(params):
     with np.load(HERE / "inception.npz") as file:
-        images, features, logits = file["images"], file["features"], file["logits"]
-    scaled = inception.RESIZES["halfpixel"](images)
+        images, features = file["images"].astype(np.float32), file["features"]
+    # The reference resizes as pytorch-fid does, bilinearly without antialiasing, to [-1, 1].
+    shape = (len(images), inception.SIZE, inception.SIZE, 3)
+    scaled = jax.image.resize(images, shape, "linear", antialias=False) * (2 / 255) - 1
     ours = jax.jit(inception.Inception().apply)({"params": params}, scaled)
-    np.testing.assert_allclose(ours[0], features, atol=2e-5)
-    np.testing.assert_allclose(ours[1], logits, atol=2e-5)
+    np.testing.assert_allclose(ours, features, atol=2e-5)
 
 
-@pytest.mark.parametrize("mode", inception.RESIZES)
-def test_resizes_scale_black_and_white_as_the_libraries(mode):
-    black_white = np.stack([np.zeros((8, 8, 1), np.uint8), np.full((8, 8, 1), 255, np.uint8)])
-    # The tests' lower optimisation level rounds differently.
-    optimised = {"xla_backend_optimization_level": 3}
-    resize = jax.jit(inception.RESIZES[mode], compiler_options=optimised)
-    scaled = np.asarray(resize(black_white))
-    assert scaled.shape == (2, 299, 299, 3)
-    low, high = (-1, 1) if mode == "halfpixel" else (-1, 127 / 128)
-    np.testing.assert_allclose(scaled[0], np.full_like(scaled[0], low), atol=1e-6)
-    np.testing.assert_allclose(scaled[1], np.full_like(scaled[1], high), atol=1e-6)
+def test_scale_is_clean_fids():
+    scaled = inception.scale(np.array([0, 128, 255], np.float32))
+    np.testing.assert_array_equal(scaled, [-1, 0, 127 / 128])
 
 
 def test_failed_download_names_the_url_and_the_path(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 Szegedy et al. 2015, arXiv 1512.00567, in the variant of the weights of 2015-12-05 used by Heusel et
 al. 2017, arXiv 1706.08500: average pools exclude their padding, the last block has a maximum pool,
-and there are 1,008 classes. Only numbers from these weights may be called FID. Batch normalisations
-are folded into convolutions.
+and the classes are left out. Only numbers from these weights may be called FID. Batch
+normalisations are folded into convolutions.
 """
 
 import functools
@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import resizing
 from vaegan_jax.evaluation.backbones import torch_file
 
 FEATURES = 2048
@@ -40,11 +39,11 @@ Layer = Callable[..., jax.Array]
 
 
 class Inception(nn.Module):
-    """Images float32 [B, 299, 299, 3] from `RESIZES` -> (features [B, 2048], logits [B, 1008])."""
+    """Images float32 [B, 299, 299, 3] from `scale` -> features float32 [B, 2048]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the features and logits of images."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the features of images."""
         x = _conv("", x, "Conv2d_1a_3x3", 32, (3, 3), **_REDUCE)
         x = _conv("", x, "Conv2d_2a_3x3", 32, (3, 3), padding="VALID")
         x = _max_pool(_conv("", x, "Conv2d_2b_3x3", 64, (3, 3)), **_REDUCE)
@@ -52,8 +51,7 @@ class Inception(nn.Module):
         x = _max_pool(_conv("", x, "Conv2d_4a_3x3", 192, (3, 3), padding="VALID"), **_REDUCE)
         for name, block, argument in BLOCKS:
             x = jnp.concatenate(block(functools.partial(_conv, f"{name}."), x, argument), axis=-1)
-        features = jnp.mean(x, axis=(1, 2))
-        return features, nn.Dense(1008, precision=_HIGHEST, name="fc")(features)
+        return jnp.mean(x, axis=(1, 2))
 
 
 def _conv(
@@ -151,9 +149,14 @@ BLOCKS: tuple[tuple[str, Callable[..., list[jax.Array]], Any], ...] = (
 """The blocks after the stem: name, function of (conv, x, argument), argument."""
 
 
+def scale(images: jax.Array) -> jax.Array:
+    """Scales images from [0, 255] as clean-fid does: (x - 128) / 128."""
+    return (images - 128) / 128
+
+
 def convert(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parameters of `Inception` from PyTorch's names and layouts."""
-    params = {"fc": {"kernel": state["fc.weight"].T, "bias": state["fc.bias"]}}
+    params = {}
     for key in state:
         if key.endswith(".conv.weight"):
             name = key.removesuffix(".conv.weight")
@@ -191,14 +194,3 @@ def _download(path: pathlib.Path) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-RESIZES: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "clean": lambda images: (resizing.cubic(images, SIZE) - 128) / 128,
-    "halfpixel": lambda images: resizing.linear(images, SIZE) * (2 / 255) - 1,
-    "tf1": lambda images: (resizing.tf1_linear(images, SIZE) - 128) / 128,
-}
-"""Resizing to 299x299 and scaling: of clean-fid, of pytorch-fid, and of TensorFlow 1.
-
-From uint8 [B, H, W, C] to float32 [B, 299, 299, 3] in about [-1, 1]; see `resizing`.
-"""
