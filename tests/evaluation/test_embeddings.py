@@ -163,7 +163,9 @@ def test_embeddings_with_invalid_features_are_refused(name, message):
 
 def test_statistics_must_have_the_features_of_the_embedding(config, tmp_path):
     assert embeddings.feature_count(embeddings.make("pixels"), (16, 32, 3)) == 192
-    data = SimpleNamespace(train=range(100), held_out=range(100), shape=(16, 32, 3))
+    data = SimpleNamespace(
+        train=range(100), validation=range(100), test=range(100), shape=(16, 32, 3)
+    )
     config.evaluation.embedding = "pixels"
     config.evaluation.curve_every = 0
     config.evaluation.statistics = str(tmp_path / "statistics.npz")

@@ -33,11 +33,11 @@ class ArraySplit:
 
 
 class Data:
-    """Training and held-out images in memory."""
+    """Training and test images in memory; the latter also serve as validation images."""
 
     shape = SHAPE
 
-    def __init__(self, train, held_out):
+    def __init__(self, train, test):
         y, x = np.mgrid[:16, :32, :3][:2] / 32
         rng = np.random.default_rng(0)
 
@@ -46,7 +46,8 @@ class Data:
             pixels = np.clip(128 + 90 * (a * x + b * y + c), 0, 255).astype(np.uint8)
             return ArraySplit(pixels)
 
-        self.train, self.held_out = draw(train), draw(held_out)
+        self.train, self.test = draw(train), draw(test)
+        self.validation = self.test
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_distances_floors_and_errors_match_recomputation(config, data, models, n
     config.gan.noise = noise
     _, numbers = run(config, data, models)
     train = data.train[random_subset(evaluation_key(0, 0, Purpose.SUBSET), 150, 100)]
-    held_out = data.held_out.pixels
+    held_out = data.test.pixels
     sets = {
         "vae_samples": samples(config, models.decoder),
         "gan_samples": samples(config, models.generator, noise),
@@ -163,7 +164,7 @@ def test_pairs_are_samples_with_their_nearest_images(config, data, models):
     result, _ = run(config, data, models)
     shown, train, held_out = result.pairs
     assert shown.shape == train.shape == held_out.shape == (16, *SHAPE)
-    for real, nearest in ((data.train, train), (data.held_out, held_out)):
+    for real, nearest in ((data.train, train), (data.test, held_out)):
         every = ((features(shown)[:, None] - features(real.pixels)[None]) ** 2).sum(axis=-1)
         pairwise = ((features(shown) - features(nearest)) ** 2).sum(axis=-1)
         np.testing.assert_allclose(pairwise, every.min(axis=1), rtol=1e-3)
@@ -214,9 +215,9 @@ def test_statistics_file_and_classes_add_numbers(config, data, models):
 def test_vae_numbers_match_recomputation(config, data, models):
     params = {"encoder": models.encoder, "decoder": models.decoder}
     result = vae_metrics.evaluate_vae(
-        config, params, data.train, data.held_out, 50, batches.no_progress
+        config, params, data.train, data.test, 50, batches.no_progress
     )
-    originals = data.held_out[random_subset(evaluation_key(0, 3, Purpose.SUBSET), 90, 50)]
+    originals = data.test[random_subset(evaluation_key(0, 3, Purpose.SUBSET), 90, 50)]
     encoder = networks.make_encoder(config.model, SHAPE)
     decoder = networks.make_decoder(config.model, SHAPE)
     mean, _ = encoder.apply({"params": models.encoder}, originals / 127.5 - 1)
@@ -255,7 +256,7 @@ def test_measure_during_training_equals_recomputed_distances(config, data, model
     measure = evaluate.make_measure(config, data, embeddings.make("pixels"))
     values = measure(models.generator, "normal")
     images = samples(config, models.generator, count=40, index=2)
-    held_out, train = data.held_out[np.arange(80)], data.train[np.arange(40)]
+    held_out, train = data.test[np.arange(80)], data.train[np.arange(40)]
     np.testing.assert_allclose(values["fd_pixels"], frechet(held_out, images), rtol=1e-3)
     np.testing.assert_allclose(values["fd_pixels_floor"], frechet(held_out, train), rtol=1e-3)
     kernel = distances.mmd(distances.cubic_kernel, features(held_out), features(images))

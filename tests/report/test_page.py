@@ -111,8 +111,10 @@ def run(tmp_path, config):
                 folder.record_environment({"python": "3.11", "packages": {"jax": "0.10"},
                                          "platform": "Linux", "cpu": "a <chip>", "cores": 2,
                                          "device": "cpu", "devices": 1}, {})  # fmt: skip
-                counts = {"train": 900, "held_out": 100, "duplicates": 1, "skipped": 2}
-                folder.require_data({"digest": "d" * 64, "shape": [16, 32, 3], **counts})
+                facts = {"digest": "d" * 64, "train": 900, "validation": 50, "test": 100,
+                         "is_test_unseen": True, "duplicates": 1, "skipped": 2,
+                         "shape": [16, 32, 3]}  # fmt: skip
+                folder.require_data(facts, True)
             if progress >= 3:
                 written = {
                     "embedding": {"name": "x", "sha256": "f" * 64, "resize": "to 8x8"},
@@ -208,9 +210,9 @@ def test_numbers_show_errors_floors_and_provenance(run):
         "22.00 ± 0.25 none at this count",
         "vendi not finite 3",
         "x (to 8x8; weights ffffffffffff…), of the checkpoints vae 20, gan 60.",
-        "fd_x to held-out images",
+        "fd_x to validation images",
         "Blur Less < more.",
-        "900 training and 100 held-out images, 16x32; 1 duplicates; 2 skipped",
+        "900 training, 50 validation and 100 test images, 16x32; 1 duplicates; 2 skipped",
         "a <chip>",
         "vae: began",
     ):

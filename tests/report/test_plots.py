@@ -169,7 +169,7 @@ def titles(elements):
 def test_distances_are_plotted_against_images_and_seconds_of_both_stages():
     elements = plots.distance_plots(CURVE)
     names = ["fd_pixels"] * 2 + ["kd_pixels"] * 2
-    assert titles(elements) == [f"{name} to held-out images" for name in names]
+    assert titles(elements) == [f"{name} to validation images" for name in names]
     for element, vae, gan in zip(elements, ([10, 20], [2, 4]), ([25, 35], [7, 10]), strict=False):
         expected = [(vae, [9, 7], False), (gan, [6, 4], False), ([0, gan[-1]], [2, 2], True)]
         for (x, y, _, dashed), line in zip(drawn(element), expected, strict=True):

@@ -96,12 +96,13 @@ class _Context(NamedTuple):
 
 
 def require_enough(data: Images) -> None:
-    """Raises a `UserError` if there are too few training or held-out images to evaluate."""
-    if min(len(data.held_out), len(data.train)) < MIN_SAMPLES:
+    """Raises a `UserError` if there are too few images of a split to evaluate."""
+    counts = [len(split) for split in (data.train, data.validation, data.test)]
+    if min(counts) < MIN_SAMPLES:
         raise UserError(
-            f"An evaluation needs at least {MIN_SAMPLES} training and {MIN_SAMPLES} held-out "
-            f"images, and there are {len(data.train)} and {len(data.held_out)}: use more images, "
-            "change data.held_out_one_in, or set evaluation.embedding=none."
+            f"An evaluation needs at least {MIN_SAMPLES} training, validation and test images, and "
+            "there are {}, {} and {}: use more images, change data.held_out_one_in, or set "
+            "evaluation.embedding=none.".format(*counts)
         )
 
 
@@ -121,7 +122,7 @@ def evaluate(
     context = _Context(
         config, _real_sets(config, data, embedding, progress), embedding, statistics, progress
     )
-    count = config.evaluation.samples or min(len(data.held_out), _MAX_DEFAULT_SAMPLES)
+    count = config.evaluation.samples or min(len(data.test), _MAX_DEFAULT_SAMPLES)
     decode = jax.jit(networks.make_decode(config.model, data.shape))
     sources = {
         name: (params, noise)
@@ -166,7 +167,7 @@ def _real_sets(
     config: ConfigDict, data: Images, embedding: Embedding, progress: Progress
 ) -> dict[str, _RealSet]:
     sets = {}
-    for index, (name, split) in enumerate((("train", data.train), ("held_out", data.held_out))):
+    for index, (name, split) in enumerate((("train", data.train), ("held_out", data.test))):
         count = config.evaluation.max_reference_images or len(split)
         key = evaluation_key(config.seed, index, Purpose.SUBSET)
         chosen = split.take(random_subset(key, len(split), count))
@@ -345,7 +346,7 @@ def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Meas
     """Returns a function that measures distances during training.
 
     It computes the Frechet and kernel distances from `evaluation.curve_samples` samples at fixed
-    latents to held-out images, and as a floor the Frechet distance of the same number of training
+    latents to validation images, and as a floor the Frechet distance of the same number of training
     images. Non-finite values are omitted.
     """
     count = config.evaluation.curve_samples
@@ -354,9 +355,9 @@ def make_measure(config: ConfigDict, data: Images, embedding: Embedding) -> Meas
 
     @functools.cache
     def reference() -> tuple[comparison.Reference, float]:
-        """Returns the held-out reference and the floor, computed once for both stages."""
-        held_out = data.held_out.take(np.arange(min(2 * count, len(data.held_out))))
-        real = comparison.reference(extract(embedding, held_out))
+        """Returns the validation reference and the floor, computed once for both stages."""
+        validation = data.validation.take(np.arange(min(2 * count, len(data.validation))))
+        real = comparison.reference(extract(embedding, validation))
         if len(data.train) < count:
             return real, math.nan
         train = extract(embedding, data.train.take(np.arange(count)))

@@ -49,7 +49,7 @@ def make(folder: Workdir) -> str:
         nearest=_evaluated(
             folder,
             "nearest",
-            "From top to bottom: samples, nearest training images, nearest held-out images. The "
+            "From top to bottom: samples, nearest training images, nearest test images. The "
             "top three rows show the samples nearest to a training image, relative to the "
             "distance between that image and its nearest neighbour.",
         ),
@@ -118,7 +118,7 @@ def _pictures(folder: Workdir) -> list[Picture]:
         folder,
         "vae",
         "reconstructions",
-        "Rows of held-out images alternate with rows of their reconstructions from the posterior "
+        "Rows of validation images alternate with rows of their reconstructions from the posterior "
         "means",
     )
     for stage, label in (("vae", "the VAE's decoder"), ("gan", "the GAN's generator")):

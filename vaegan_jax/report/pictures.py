@@ -180,10 +180,10 @@ def traversals(
     return grid(_decode(config, image_shape, params, latents), columns)
 
 
-def pairs(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Shows samples above the nearest training and held-out images, all uint8 [N, H, W, C]."""
+def pairs(samples: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Shows samples above the nearest training and test images, all uint8 [N, H, W, C]."""
     columns = -(-len(samples) // 2)
-    return grid(alternate((samples, train, held_out), columns), columns)
+    return grid(alternate((samples, train, test), columns), columns)
 
 
 def _decode(

@@ -93,7 +93,7 @@ _NO_DISTANCES = ("stage", "step", "images", "seconds")
 
 
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
-    """Plots the distances to held-out images against images seen and against seconds.
+    """Plots the distances to validation images against images seen and against seconds.
 
     The GAN's line starts where the VAE's ends, because the GAN's cost includes the VAE's.
     """
@@ -116,7 +116,7 @@ def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
             floors = [line[f"{name}_floor"] for line in curve if f"{name}_floor" in line]
             if floors:
                 lines.append(Line("real images", [0, spent], [floors[-1]] * 2, True))
-            plots.append(svg(lines, f"{name} to held-out images", unit, name))
+            plots.append(svg(lines, f"{name} to validation images", unit, name))
     return plots
 
 

@@ -22,7 +22,7 @@ MEANINGS = {
     "images (95th percentile).",
     "vendi": "Effective number of different images.",
     "duplicates": "Fraction of the samples that nearly equal another; about 0.01 for real images.",
-    "nearer_to_training": "Fraction of the samples nearer to a training than to a held-out image; "
+    "nearer_to_training": "Fraction of the samples nearer to a training than to a test image; "
     "0.5 without memorisation.",
     "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
     "path_length": "Perceptual path length between latents; lower is smoother.",
@@ -30,7 +30,7 @@ MEANINGS = {
     "insensitive to most failures.",
     "psnr, ssim, lpips": "Reconstruction against original: peak signal-to-noise ratio in decibels "
     "(higher is better), structural similarity (maximum 1), perceptual distance (lower is better).",
-    "elbo, iwae_K": "Bounds on the negative log-likelihood of held-out images in bits per pixel "
+    "elbo, iwae_K": "Bounds on the negative log-likelihood of test images in bits per pixel "
     "and channel; lower is better, 8 is a uniform density. With the decoder variance of the "
     "training loss, or calibrated to the reconstructions of training images.",
     "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
@@ -57,7 +57,7 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
     numbers: list[Row] = evaluation["numbers"]
     tables = []
     for against, title in (
-        ("held_out", "Against held-out images"),
+        ("held_out", "Against test images"),
         ("train", "Against training images"),
         ("statistics", "Against the statistics file"),
         ("", "Without a reference"),
