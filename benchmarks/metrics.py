@@ -161,11 +161,9 @@ def sensitivity() -> None:
         "10 % images without faces": np.concatenate([other[:900], landscapes(100)]),
         "training faces": train,
     }
-    held_out = comparison.reference(
-        jnp.asarray(embeddings.extract(embedding, data.held_out[:count]))
-    )
+    test = comparison.reference(jnp.asarray(embeddings.extract(embedding, data.test[:count])))
     seen = comparison.reference(jnp.asarray(embeddings.extract(embedding, train)))
-    print(f"\n{embedding.name}, {count} faces each, against {count} held-out faces")
+    print(f"\n{embedding.name}, {count} faces each, against {count} test faces")
     names = ("Frechet", "kernel x 1000", "precision", "recall", "density", "coverage")
     names += (
         "completeness",
@@ -178,10 +176,10 @@ def sensitivity() -> None:
     print("| | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for name, pixels in sets.items():
         fake = jnp.asarray(embeddings.extract(embedding, pixels))
-        metrics = comparison.compare(held_out, fake)
-        diversity = comparison.diversity(held_out.nearest, fake)
+        metrics = comparison.compare(test, fake)
+        diversity = comparison.diversity(test.nearest, fake)
         memorisation = comparison.memorisation(
-            jax.random.key(0), fake, seen.features, held_out.features
+            jax.random.key(0), fake, seen.features, test.features
         )
         row = (
             f"{float(metrics['frechet']):.1f}",

@@ -3,7 +3,7 @@
     python benchmarks/transfer.py --workdir runs/transfer
 
 Trains one VAE per seed and a GAN from it for each variant, compares 1,000 samples of each GAN with
-the held-out images, and prints means over the seeds and differences from the first variant, paired
+the test images, and prints means over the seeds and differences from the first variant, paired
 by seed. All variants have equal cost: the GAN from scratch, which has no VAE, takes more steps.
 Finished runs are skipped; `--table` only prints the results. docs/transfer.md explains why this
 does not answer whether the warm start helps.
@@ -63,14 +63,14 @@ def make_config(seed: int, fraction: float, variant: str) -> ConfigDict:
 
 
 class Evaluator:
-    """Metrics of samples against the held-out images, whose features are computed once."""
+    """Metrics of samples against the test images, whose features are computed once."""
 
     def __init__(self, config: ConfigDict) -> None:
         data = images.load(config.data)
         self.shape = data.shape
         self.embedding = embeddings.make("efflite0_224")
-        held_out = data.held_out.take(np.arange(len(data.held_out)))
-        self.real = comparison.reference(embeddings.extract(self.embedding, held_out))
+        test = data.test.take(np.arange(len(data.test)))
+        self.real = comparison.reference(embeddings.extract(self.embedding, test))
 
     def __call__(self, config: ConfigDict, folder: pathlib.Path) -> dict[str, float]:
         """Returns the metrics of the final generator of a run."""

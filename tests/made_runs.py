@@ -42,7 +42,8 @@ def write(path, config, vae_steps=(3, 7), gan_steps=(2, 5), scratch=False):
     trained, grown = states(config, scratch)
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(configuration.to_json(config))
-    (path / "data.json").write_text(json.dumps({"digest": "d" * 64, "train": 40, "held_out": 8}))
+    counts = {"train": 40, "validation": 8, "test": 8, "is_test_unseen": False}
+    (path / "data.json").write_text(json.dumps({"digest": "d" * 64} | counts))
     (path / "latent.json").write_text(
         json.dumps(
             {"step": vae_steps[-1] if vae_steps else 0, "latent_size": 5, "active_units": 3,

@@ -69,6 +69,33 @@ def test_changed_future_fields_are_recorded_as_events(tmp_path, config):
         require_usable(tmp_path, config)
 
 
+DATA = {"digest": "d" * 64, "train": 811, "validation": 63, "test": 126}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "trains", "pattern"),
+    [
+        (DATA, True, None),
+        (DATA | {"digest": "e" * 64}, False, "have changed"),
+        ({"digest": "d" * 64, "train": 874, "held_out": 126}, True, "874 .*811 .*version"),
+        ({"digest": "d" * 64, "train": 874, "held_out": 126}, False, None),
+        ({"digest": "d" * 64, "train": 811, "held_out": 126}, True, None),
+    ],
+)
+def test_run_on_other_images_is_refused(tmp_path, config, recorded, trains, pattern):
+    with open_workdir(tmp_path, config) as workdir:
+        workdir.require_data(recorded, True)
+        written = (tmp_path / "data.json").read_bytes()
+        assert json.loads(written) == recorded
+        if pattern is None:
+            workdir.require_data(DATA, trains)
+        else:
+            with pytest.raises(UserError, match=pattern) as caught:
+                workdir.require_data(DATA, trains)
+            assert "\n" not in str(caught.value)
+    assert (tmp_path / "data.json").read_bytes() == written
+
+
 def test_run_with_removed_field_is_refused(tmp_path, config):
     names = list(migrations.REMOVED)[:2]
     old = configuration.flatten(config) | dict.fromkeys(names, 1)

@@ -71,7 +71,10 @@ FIELDS: dict[str, Field] = {
         "white", COLOUR, "colour behind transparent pixels, and of the margins of fit=pad"
     ),
     "data.held_out_one_in": Field(
-        8, at_least(2), "one image in this many is held out, chosen by a hash of its pixels"
+        8,
+        at_least(2),
+        "one image in this many is a test image and, of 1,500 images or more, half as many are "
+        "validation images, chosen by a hash of the pixels",
     ),
     "data.max_bad_fraction": Field(
         0.1, FRACTION, "of unusable files, above which the run is refused"

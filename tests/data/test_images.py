@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from vaegan_jax import config as configuration
@@ -34,24 +36,33 @@ def test_bundled_archive_has_documented_hash():
     assert digest in images.COMIC_FACES.with_name("README.md").read_text()
 
 
+def expected_part(digest, one_in, count):
+    """The documented rule, with Python's integers."""
+    quotient, remainder = divmod(int.from_bytes(digest[:8], "big"), one_in)
+    if remainder == 0:
+        return "test"
+    is_validation = count >= 1_500 and quotient % (2 * (one_in - 1)) == 0
+    return "validation" if is_validation else "train"
+
+
 def test_pixels_equal_pillows_conversion(data, originals):
-    held_out = [
-        int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:8], "big") % 8 == 0
-        for pixels in originals.values()
-    ]
-    originals, held_out = np.stack(list(originals.values())), np.array(held_out)
-    np.testing.assert_array_equal(data.train[:], originals[~held_out])
-    np.testing.assert_array_equal(data.held_out[:], originals[held_out])
-
-
-def test_one_eighth_is_held_out_without_overlap(data):
+    digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in originals.values()]
+    parts = np.array([expected_part(digest, 8, 8300) for digest in digests])
+    for name in ("train", "validation", "test"):
+        expected = np.stack(list(originals.values()))[parts == name]
+        np.testing.assert_array_equal(getattr(data, name)[:], expected)
     assert data.shape == (64, 64, 3)
-    assert len(data.train) + len(data.held_out) == 8300
-    # Four standard deviations of a fair draw of one in eight.
-    assert abs(len(data.held_out) - 8300 / 8) < 4 * np.sqrt(8300 * 7 / 64)
-    held_out = {pixels.tobytes() for pixels in data.held_out[:]}
-    assert not held_out & {pixels.tobytes() for pixels in data.train[:]}
+    assert data.is_test_unseen
     assert (data.skipped, data.duplicates) == (0, 0)
+
+
+def test_facts_and_description_state_all_counts(data):
+    counts = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
+    assert sum(counts.values()) == 8300
+    facts = images.facts(data)
+    assert facts | counts == facts
+    assert facts["is_test_unseen"]
+    assert all(str(count) in images.describe(data) for count in counts.values())
 
 
 def test_split_supports_array_and_slice_indices(data):
@@ -59,19 +70,76 @@ def test_split_supports_array_and_slice_indices(data):
     assert everything.dtype == np.uint8
     assert everything.shape == data.train.shape
     assert everything.nbytes == data.train.nbytes
-    indices = np.array([5, 3, 5, -1, 7000])
+    indices = np.array([5, 3, 5, -1, 6000])
     np.testing.assert_array_equal(data.train[indices], everything[indices])
     np.testing.assert_array_equal(data.train[10:20:3], everything[10:20:3])
 
 
-@pytest.mark.parametrize("one_in", [2, 3, 100])
-def test_is_held_out_follows_the_digest(one_in):
-    digests = np.random.default_rng(0).integers(0, 256, (20_000, 32)).astype(np.uint8)
-    held_out = images.is_held_out(digests, one_in)
-    share = 1 / one_in
-    assert abs(held_out.mean() - share) < 4 * np.sqrt(share * (1 - share) / 20_000)
-    expected = [int.from_bytes(row[:8].tobytes(), "big") % one_in == 0 for row in digests[:100]]
-    np.testing.assert_array_equal(held_out[:100], expected)
+def random_digests(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 32)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("one_in", [2, 3, 8, 100])
+@pytest.mark.parametrize("count", [1_499, 1_500, 20_000])
+def test_parts_follow_the_documented_rule(one_in, count):
+    digests = random_digests(count)
+    parts = images.split(digests, one_in)
+    expected = np.array([expected_part(row.tobytes(), one_in, count) for row in digests])
+    is_two = count < images.MIN_IMAGES_FOR_TEST
+    for name, positions in zip(("train", "validation", "test"), parts, strict=True):
+        name = "test" if is_two and name == "validation" else name
+        np.testing.assert_array_equal(positions, np.flatnonzero(expected == name))
+
+
+@pytest.mark.parametrize("one_in", [2, 3, 8, 100])
+def test_one_in_k_is_a_test_and_one_in_2k_a_validation_image(one_in):
+    count = 200_000
+    _, validation, test = images.split(random_digests(count), one_in)
+    for positions, share in ((test, 1 / one_in), (validation, 0.5 / one_in)):
+        # Four standard deviations of a binomial distribution.
+        assert abs(len(positions) - count * share) < 4 * np.sqrt(count * share * (1 - share))
+
+
+SPLITS = {
+    "one_in": st.integers(2, 40),
+    "count": st.sampled_from([20, 1_499, 1_500, 2_000]),
+    "seed": st.integers(0, 99),
+}
+
+
+def members(digests, one_in):
+    """The digests in each part."""
+    return [{bytes(row) for row in digests[part]} for part in images.split(digests, one_in)]
+
+
+@given(**SPLITS)
+def test_parts_are_a_partition(one_in, count, seed):
+    train, validation, test = images.split(random_digests(count, seed), one_in)
+    parts = [train, test] if count < 1_500 else [train, validation, test]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(count))
+    assert np.array_equal(validation, test) == (count < 1_500 or not len(test) + len(validation))
+
+
+@given(**SPLITS)
+def test_parts_depend_neither_on_the_order_nor_on_duplicates(one_in, count, seed):
+    digests = random_digests(count, seed)
+    before = members(digests, one_in)
+    order = np.random.default_rng(seed).permutation(count)
+    assert members(digests[order], one_in) == before
+    if count != 1_499:
+        repeated = np.concatenate([digests, digests[:1]])
+        assert members(repeated, one_in) == before
+
+
+@given(**SPLITS, added=st.integers(1, 100))
+def test_added_images_move_no_other_image(one_in, count, seed, added):
+    digests = random_digests(count + added, seed)
+    before, after = members(digests[:count], one_in), members(digests, one_in)
+    if count < 1_500 <= count + added:  # some training images become validation images
+        assert after[0] - members(digests[count:], one_in)[0] <= before[0]
+        assert before[2] <= after[2]
+    else:
+        assert all(x <= y for x, y in zip(before, after, strict=True))
 
 
 def test_empty_split_is_refused():

@@ -47,7 +47,7 @@ def decoded(monkeypatch):
 
 
 def everything(loaded):
-    return {image.tobytes() for split in (loaded.train, loaded.held_out) for image in split[:]}
+    return {image.tobytes() for split in loaded[:3] for image in split[:]}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,17 @@ def test_several_shards_keep_the_order(data, monkeypatch, tmp_path):
     several = images.load(data)
     assert len(list(pathlib.Path(data.directory).rglob("*array_record*"))) == 6  # of 7 images each
     np.testing.assert_array_equal(several.train[:], one.train[:])
-    np.testing.assert_array_equal(several.held_out[:], one.held_out[:])
+    np.testing.assert_array_equal(several.test[:], one.test[:])
+
+
+def test_few_images_have_no_unseen_test_images(data):
+    loaded = images.load(data)
+    assert loaded.validation is loaded.test
+    assert not loaded.is_test_unseen
+    facts = images.facts(loaded)
+    assert facts["validation"] == facts["test"] == 40 - facts["train"]
+    assert not facts["is_test_unseen"]
+    assert "unseen" in images.describe(loaded)
 
 
 def test_second_load_decodes_nothing(data, decoded):
@@ -99,9 +109,8 @@ def test_changed_folder_is_prepared_again(data, decoded):
     second = images.load(data)
     assert len(decoded) == 81
     assert len(everything(second) - everything(first)) == 1
-    train, held_out = ({image.tobytes() for image in split[:]} for split in second[:2])
-    assert train >= {image.tobytes() for image in first.train[:]}
-    assert held_out >= {image.tobytes() for image in first.held_out[:]}
+    for before, after in zip(first[:3], second[:3], strict=True):
+        assert {image.tobytes() for image in after[:]} >= {image.tobytes() for image in before[:]}
     assert second.digest != first.digest
     (pathlib.Path(data.path) / "new.png").unlink()
     assert images.load(data).digest == first.digest
@@ -242,7 +251,7 @@ def test_duplicates_are_counted_and_in_one_split(data):
     assert before.duplicates == 0
     train = {image.tobytes() for image in loaded.train[:]}
     assert train == {image.tobytes() for image in before.train[:]}
-    assert not train & {image.tobytes() for image in loaded.held_out[:]}
+    assert not train & {image.tobytes() for image in loaded.test[:]}
     assert len(loaded.train) == 2 * len(before.train)
     assert "40 duplicates" in images.describe(loaded)
 

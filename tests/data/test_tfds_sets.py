@@ -36,7 +36,7 @@ def data(directory, name="own_digits", **fields):
 
 
 def everything(loaded):
-    return {image.tobytes() for split in (loaded.train, loaded.held_out) for image in split[:]}
+    return {image.tobytes() for split in loaded[:3] for image in split[:]}
 
 
 def expected(numbers, channels):

@@ -77,7 +77,7 @@ def folder_run(folder, prepared_directory, tmp_path_factory):
 def test_run_on_a_folder_of_photographs(folder_run, prepared_directory):
     workdir, result = folder_run
     facts = json.loads((workdir / "data.json").read_text())
-    assert facts["train"] + facts["held_out"] == COUNT
+    assert facts["train"] + facts["test"] == COUNT
     assert (facts["skipped"], facts["duplicates"], facts["shape"]) == (1, 0, [16, 48, 3])
     samples = np.asarray(Image.open(workdir / "images/gan/samples_000006.png"))
     assert samples.shape == (8 * 18 - 2, 8 * 50 - 2, 3)
@@ -119,6 +119,27 @@ def test_resuming_with_other_images_is_refused(
     arguments = flags(changed, prepared_directory)
     assert "images" in refused(workdir, *arguments, config="configs/folder.py")
     assert snapshot(workdir) == before
+
+
+def test_run_with_another_split_is_reported_but_not_trained(
+    folder_run, prepared_directory, folder, tmp_path, call, refused
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(folder_run[0], workdir)
+    facts = json.loads((workdir / "data.json").read_text())
+    old = {name: facts[name] for name in ("digest", "duplicates", "skipped", "shape")}
+    old |= {"train": facts["train"] + 2, "held_out": facts["test"]}
+    (workdir / "data.json").write_text(json.dumps(old))
+    arguments = flags(folder, prepared_directory)
+    code, _, errors = call(workdir, *arguments, "--stages=report", config="configs/folder.py")
+    assert code == 0, errors
+    assert f"{old['held_out']} held-out images" in (workdir / "report.html").read_text()
+    code, _, errors = call(workdir, *arguments, config="configs/folder.py")
+    assert code == 0, errors
+    before = snapshot(workdir / "checkpoints")
+    arguments += ("--config.gan.steps=9",)
+    assert "split" in refused(workdir, *arguments, config="configs/folder.py")
+    assert snapshot(workdir / "checkpoints") == before
 
 
 def test_a_moved_folder_of_images_is_the_same_data(

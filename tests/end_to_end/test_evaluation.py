@@ -19,7 +19,7 @@ def test_numbers_have_errors_and_floors(finished):
     assert evaluation["seed"] == 0
     assert evaluation["settings"]["evaluation.samples"] == 100
     assert evaluation["environment"]["packages"]["jax"]
-    assert evaluation["data"]["held_out"] > 900
+    assert evaluation["data"]["test"] > 900
     by_key = {(n["subject"], n["against"], n["metric"]): n for n in evaluation["numbers"]}
     assert len(by_key) == len(evaluation["numbers"])
     for subject in ("vae_samples", "vae_reconstructions", "gan_samples"):

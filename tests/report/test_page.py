@@ -111,8 +111,10 @@ def run(tmp_path, config):
                 folder.record_environment({"python": "3.11", "packages": {"jax": "0.10"},
                                          "platform": "Linux", "cpu": "a <chip>", "cores": 2,
                                          "device": "cpu", "devices": 1}, {})  # fmt: skip
-                counts = {"train": 900, "validation": 50, "test": 100, "duplicates": 1, "skipped": 2}
-                folder.require_data({"digest": "d" * 64, "shape": [16, 32, 3], **counts})
+                facts = {"digest": "d" * 64, "train": 900, "validation": 50, "test": 100,
+                         "is_test_unseen": True, "duplicates": 1, "skipped": 2,
+                         "shape": [16, 32, 3]}  # fmt: skip
+                folder.require_data(facts, True)
             if progress >= 3:
                 written = {
                     "format": workdir.EVALUATION_FORMAT,

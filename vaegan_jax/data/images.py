@@ -1,6 +1,5 @@
 """Loads the data set of a run: opens the source, prepares it once, splits it by content."""
 
-import functools
 import hashlib
 import json
 import pathlib
@@ -16,6 +15,9 @@ from vaegan_jax.data.preprocessing import Settings
 from vaegan_jax.errors import UserError, one_line
 
 COMIC_FACES = pathlib.Path(__file__).with_name("comic_faces") / "comic_faces_64.zip"
+MIN_IMAGES_FOR_TEST = 1_500
+"""Number of images below which the test images also serve as validation images."""
+
 _ATTEMPTS = 3
 
 
@@ -70,7 +72,9 @@ class Images(NamedTuple):
 
     Attributes:
       train: training images.
-      held_out: images for evaluation only.
+      validation: images for curves, pictures and choices during training; the same object as `test`
+        if there are fewer than `MIN_IMAGES_FOR_TEST` images in all.
+      test: images for the final numbers only.
       digest: SHA-256 of all pixels and their order, in hex.
       skipped: number of unusable files.
       skipped_list: CSV file of their names and the reasons.
@@ -78,7 +82,8 @@ class Images(NamedTuple):
     """
 
     train: Split
-    held_out: Split
+    validation: Split
+    test: Split
     digest: str
     skipped: int
     skipped_list: pathlib.Path
@@ -88,6 +93,11 @@ class Images(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
         return self.train.image_shape
+
+    @property
+    def is_test_unseen(self) -> bool:
+        """Whether the test images serve no purpose before the final numbers."""
+        return self.validation is not self.test
 
 
 def load(data: ConfigDict) -> Images:
@@ -103,20 +113,22 @@ def load(data: ConfigDict) -> Images:
             f"The images of {data.path or data.name} cannot be prepared ({one_line(error)}): set "
             "data.directory to a writable folder with enough free space."
         ) from error
-    held_out = is_held_out(prepared.digests, data.held_out_one_in)
-    if held_out.all() or not held_out.any():
+    parts = split(prepared.digests, data.held_out_one_in)
+    count = len(prepared.digests)
+    if not all(map(len, parts)):
         raise UserError(
-            f"The training split or the held-out split of the {len(held_out)} images of "
-            f"{source.label} is empty: use more images, or change data.held_out_one_in."
+            f"The training, validation or test split of the {count} images of {source.label} is "
+            "empty: use more images, or change data.held_out_one_in."
         )
-    split = functools.partial(Split, prepared, image_shape=settings(data).image_shape)
+    train, validation, test = (Split(prepared, x, settings(data).image_shape) for x in parts)
     return Images(
-        train=split(np.flatnonzero(~held_out)),
-        held_out=split(np.flatnonzero(held_out)),
+        train=train,
+        validation=test if count < MIN_IMAGES_FOR_TEST else validation,
+        test=test,
         digest=preparation.digest(prepared.digests),
         skipped=prepared.skipped,
         skipped_list=prepared.skipped_list,
-        duplicates=len(held_out) - len(np.unique(prepared.digests, axis=0)),
+        duplicates=count - len(np.unique(prepared.digests, axis=0)),
     )
 
 
@@ -151,7 +163,9 @@ def facts(images: Images) -> dict[str, Any]:
     return {
         "digest": images.digest,
         "train": len(images.train),
-        "held_out": len(images.held_out),
+        "validation": len(images.validation),
+        "test": len(images.test),
+        "is_test_unseen": images.is_test_unseen,
         "duplicates": images.duplicates,
         "skipped": images.skipped,
         "shape": list(images.shape),
@@ -162,9 +176,14 @@ def describe(images: Images) -> str:
     """Returns a one-line summary for the user."""
     height, width, channels = images.shape
     text = (
-        f"{len(images.train)} training images and {len(images.held_out)} held-out images, "
-        f"{height}x{width}, {'colour' if channels == 3 else 'grey'}"
+        f"{len(images.train)} training, {len(images.validation)} validation and "
+        f"{len(images.test)} test images, {height}x{width}, {'colour' if channels == 3 else 'grey'}"
     )
+    if not images.is_test_unseen:
+        text += (
+            "; the test images also serve as validation images, so the final numbers are not of "
+            "unseen images"
+        )
     if images.duplicates:
         text += f"; {images.duplicates} duplicates, each in the same split as its original"
     if images.skipped:
@@ -193,19 +212,32 @@ def settings(data: ConfigDict) -> Settings:
     return Settings(height, width, data.channels, data.fit, data.background)
 
 
-def is_held_out(digests: np.ndarray, one_in: int) -> np.ndarray:
-    """Returns which images are held out, by their pixels alone.
+def split(digests: np.ndarray, one_in: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Splits images by a hash of their pixels.
 
-    So the split does not depend on names or order, adding an image does not move another one, and
-    duplicates are in the same split.
+    Let h be the first 8 bytes of an image's digest (big-endian), and k `one_in`. If h mod k is 0,
+    the image is a test image, with probability 1/k. Otherwise, if there are at least
+    `MIN_IMAGES_FOR_TEST` images, it is a validation image if floor(h / k) mod 2(k - 1) is 0, with
+    probability (1 - 1/k) / (2(k - 1)) = 1/(2k), half that of a test image; quotient and remainder
+    of a uniform h are independent. With fewer images, validation and test images are the same.
+
+    The split depends neither on names nor on the order, and duplicates are in the same part. Adding
+    an image moves no other one, unless their number reaches `MIN_IMAGES_FOR_TEST`: then some
+    training images become validation images.
 
     Args:
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.
-      one_in: on average one image in `one_in` is held out.
+      one_in: k, at least 2.
 
     Returns:
-      bool [N].
+      The ascending positions of the training, validation and test images, int64.
     """
-    heads = digests[:, :8].copy().view(">u8")[:, 0]
-    held_out: np.ndarray = heads % one_in == 0
-    return held_out
+    heads = digests[:, :8].copy().view(">u8")[:, 0].astype(np.uint64)
+    quotient, remainder = np.divmod(heads, np.uint64(one_in))
+    is_test = remainder == 0
+    is_validation = is_test
+    if len(digests) >= MIN_IMAGES_FOR_TEST:
+        is_validation = ~is_test & (quotient % np.uint64(2 * (one_in - 1)) == 0)
+    parts = ~is_test & ~is_validation, is_validation, is_test
+    train, validation, test = map(np.flatnonzero, parts)
+    return train, validation, test

@@ -312,7 +312,10 @@ def _metric_name(embedding: Embedding, metric: str, count: int) -> str:
     A Frechet distance depends on the number of images, so its name has the number.
     """
     is_fid = embedding.is_fid
-    names = {"frechet": f"{'fid' if is_fid else 'fd'}_n{count}", "kernel": "kid" if is_fid else "kd"}
+    names = {
+        "frechet": f"{'fid' if is_fid else 'fd'}_n{count}",
+        "kernel": "kid" if is_fid else "kd",
+    }
     return names.get(metric, metric)
 
 

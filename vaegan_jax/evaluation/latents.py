@@ -58,4 +58,3 @@ def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     weight_a = jnp.where(nearly_parallel, 1 - t, jnp.sin((1 - t) * angle) / sine)
     weight_b = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
     return weight_a * a[None] + weight_b * b[None]
-

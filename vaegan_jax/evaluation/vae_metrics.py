@@ -84,7 +84,9 @@ def evaluate_vae(
 def _fidelity_numbers(
     originals: Split, reconstructions: np.ndarray, progress: Progress
 ) -> list[Number]:
-    values = map_batches(len(originals), lambda i: pixels.fidelity(originals[i], reconstructions[i]))
+    values = map_batches(
+        len(originals), lambda i: pixels.fidelity(originals[i], reconstructions[i])
+    )
     if alexnet.available() and min(originals.image_shape[:2]) >= alexnet.MIN_SIZE:
         params = jax.device_put(alexnet.load())
         values["lpips_alex"] = map_batches(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -118,9 +117,7 @@ def evaluate_checkpoints(
     start = time.perf_counter()
     parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
     models = evaluate.Models(**parts)
-    result = evaluate.evaluate(
-        config, data, models, evaluators.embeddings, _make_progress(stop)
-    )
+    result = evaluate.evaluate(config, data, models, evaluators.embeddings, _make_progress(stop))
     failures = findings.find(result.numbers, config.model.latent_size)
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),

@@ -51,14 +51,15 @@ def train_and_evaluate(
     training = _training_stages(config, stages)
     sources = registry.source_digests(configuration.flatten(config))
     environment.pin()  # a user's module may have changed an option when it was imported
-    if any(_is_unfinished(config, path, stage) for stage in training):
+    trains = any(_is_unfinished(config, path, stage) for stage in training)
+    if trains:
         workdir.require_same_sources(path, config, sources)
     data = _load_data(config)
     force = tuple(stages) == ("evaluate",)
     evaluators = evaluate.make_evaluators(config, data, required=force)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
-        folder.require_data(images.facts(data))
+        folder.require_data(images.facts(data), trains)
         facts = environment.facts() | {"sources": sources}
         folder.record_environment(facts, _identity(config, data))
         worked = False
@@ -142,7 +143,7 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
     path = ("params", "encoder")
     directory = folder.checkpoints("vae")
     encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
-    use = latent_use.facts(latent_use.measure(config, encoder, data.held_out))
+    use = latent_use.facts(latent_use.measure(config, encoder, data.validation))
     folder.write_json(workdir.LATENT, {"step": config.vae.steps} | use)
     print(f"vae: {latent_use.advice(use)}", flush=True)
 

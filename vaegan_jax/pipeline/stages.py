@@ -26,7 +26,7 @@ def make_vae_stage(
     """Returns the VAE stage of a run; same signature as `make_gan_stage`."""
     del folder
     init, seed = _compiled_init(config, vae.init, data.shape), np.uint32(config.seed)
-    reconstructions = pictures.make_reconstruction_picture(config, data.held_out)
+    reconstructions = pictures.make_reconstruction_picture(config, data.validation)
     decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
     return loop.Stage(
         number=randomness.Stage.VAE,

@@ -332,9 +332,7 @@ def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> N
         workdir.write_picture(stage.name, name, step, picture)
 
 
-def _measure(
-    stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int
-) -> None:
+def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int) -> None:
     if stage.measure is not None:
         with log.paused():
             distances = stage.measure(parallel.local(state))

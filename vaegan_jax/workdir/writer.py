@@ -35,24 +35,31 @@ class Workdir(reader.Reader):
         self._tensorboards: dict[str, SummaryWriter] = {}
         self._recorded: set[tuple[Any, ...]] = set()
 
-    def require_data(self, facts: dict[str, Any]) -> None:
+    def require_data(self, facts: dict[str, Any], trains: bool) -> None:
         """Records the images that the run is trained on, or compares them with the recorded ones.
 
         Args:
-          facts: `digest`, which is compared, the counts `train` and `held_out`, and anything else.
+          facts: `digest`, the counts `train`, `validation` and `test`, and anything else.
+          trains: whether the run will be trained further, for which it must have the same split.
 
         Raises:
-          UserError: if the run began with other images.
+          UserError: if the run began with other images, or would be trained on others.
         """
         recorded = self.read_json(reader.DATA)
         if recorded is None:
             self._write_atomic(reader.DATA, json.dumps(facts, indent=2) + "\n")
-        elif recorded["digest"] != facts["digest"]:
-            before, now = (f"{x['train']} + {x['held_out']}" for x in (recorded, facts))
+            return
+        counts = f"{recorded['train']} training images then, {facts['train']} now"
+        if recorded["digest"] != facts["digest"]:
             raise UserError(
-                f"The images have changed since the run in {self.path} began ({before} training + "
-                f"held-out images then, {now} now): restore them to resume it, or name another "
-                "--workdir to start a new run."
+                f"The images have changed since the run in {self.path} began ({counts}): restore "
+                "them to resume it, or name another --workdir to start a new run."
+            )
+        if trains and recorded["train"] != facts["train"]:
+            raise UserError(
+                f"The run in {self.path} began with another split of the images ({counts}): resume "
+                f"it with the version that {reader.ENVIRONMENT} names, or name another --workdir "
+                "to start a new run."
             )
 
     def record_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def evaluation(distance, samples=100):
     return {
         "format": 1,
         "seed": 0,
-        "data": {"digest": "d" * 64, "train": 900, "held_out": 100},
+        "data": {"digest": "d" * 64, "train": 900, "test": 100},
         "checkpoints": {"vae": 6, "gan": 6},
         "embedding": PIXELS,
         "settings": {"evaluation.samples": samples, "evaluation.weights": ""},
@@ -84,7 +84,7 @@ def run(path, seconds=1.0, distance=20.0, **config):
     path.mkdir(parents=True)
     fields = {"seed": 0, "vae.steps": 6, "gan.steps": 6, "evaluation.samples": 100} | config
     (path / "config.json").write_text(json.dumps(fields))
-    counts = {"train": 900, "held_out": 100, "shape": [8, 8, 3]}
+    counts = {"train": 900, "validation": 50, "test": 100, "shape": [8, 8, 3]}
     (path / "data.json").write_text(json.dumps({"digest": "d" * 64} | counts))
     environment = {"python": "3.11", "packages": {"jax": "0.10"}, "cpu": "chip"}
     (path / "run.json").write_text(json.dumps(environment))

@@ -156,6 +156,8 @@ def test_the_earliest_difference_is_first(pair):
         ("config.json", {"gan.old": "hinge"}, identity.DIFFERENT),
         ("config.json", {"evaluation.samples": 200}, identity.IDENTICAL),
         ("data.json", {"digest": "e" * 64}, identity.DIFFERENT),
+        ("data.json", {"train": 950}, identity.DIFFERENT),
+        ("data.json", {"test": 99}, identity.IDENTICAL),
         ("run.json", {"cpu": "other"}, identity.IDENTICAL),
     ],
 )

@@ -69,7 +69,7 @@ def test_every_run_has_a_line_in_every_plot(tmp_path):
     plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     titles = [re.search(r'aria-label="(.*?)"', plot)[1] for plot in plots]
     assert titles == [
-        "fd_pixels to held-out images", "loss, VAE", "kl, VAE", "sharpness, VAE",
+        "fd_pixels to validation images", "loss, VAE", "kl, VAE", "sharpness, VAE",
         "discriminator loss, GAN", "generator loss, GAN"
     ]  # fmt: skip
     for title, plot in zip(titles, plots, strict=True):

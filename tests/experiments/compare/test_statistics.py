@@ -68,12 +68,19 @@ def test_groups_differ_in_config_not_seed(group):
     assert found[2].runs[1].endswith("warm1")
 
 
-def test_groups_differ_in_images(group, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "field", "values"),
+    [
+        ({"digest": "e" * 64}, "images", ["d" * 12, "e" * 12]),
+        ({"train": 950}, "training images", [900, 950]),
+    ],
+)
+def test_groups_differ_in_images(group, tmp_path, change, field, values):
     runs = group(WARM)
-    made.edit(tmp_path / "a0" / "data.json", digest="e" * 64)
+    made.edit(tmp_path / "a0" / "data.json", **change)
     groups, _ = statistics.group([*runs[1:], records.read(tmp_path / "a0")])
     fields = [of.fields for of in statistics.describe(groups)]
-    assert fields == [{"images": "d" * 12}, {"images": "e" * 12}]
+    assert fields == [{field: value} for value in values]
 
 
 def test_a_repeated_seed_is_omitted(group):

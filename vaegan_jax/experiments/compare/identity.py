@@ -87,10 +87,10 @@ def compare_bits(a: Run, b: Run) -> Identity:
 
 
 def is_cause(fact: FactDifference) -> bool:
-    """Whether a fact is an input of training: a field of the config, or the images."""
+    """Whether a fact is an input of training: a field of the config, or the training images."""
     if fact.file == workdir.CONFIG:
         return resume.affects_training(fact.name)
-    return (fact.file, fact.name) == (workdir.DATA, "digest")
+    return fact.file == workdir.DATA and fact.name in ("digest", "train")
 
 
 def _place(value: ValueDifference) -> tuple[int, int]:

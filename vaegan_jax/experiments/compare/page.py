@@ -58,7 +58,7 @@ def _plots(groups: dict[str, list[Values]]) -> list[str]:
     for name in filter(records.is_distance, names):
         metric = name.removeprefix(CURVE)
         lines = _lines(groups, TRAINED, name, f"{CURVE}images")
-        title = f"{metric} to held-out images"
+        title = f"{metric} to validation images"
         drawn.append(plots.svg(lines, title, "images, both stages", metric))
     for stage in TRAINED:
         for _, unit, scalars, log in plots.LEARNING[stage]:

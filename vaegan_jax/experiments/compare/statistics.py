@@ -150,5 +150,6 @@ def _identity(run: Run) -> dict[str, Any]:
         for name, value in run.config.items()
         if (resume.affects_training(name) or name.startswith("evaluation.")) and name not in _FREE
     }
-    digest = run.facts.get(workdir.DATA, {}).get("digest")
-    return fields | {"images": digest and digest[:12]}
+    data = run.facts.get(workdir.DATA, {})
+    digest = data.get("digest")
+    return fields | {"images": digest and digest[:12], "training images": data.get("train")}

@@ -21,7 +21,7 @@ _EXPLANATION = (
 )
 _ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
 _AGAINST = {
-    "held_out": "against held-out images",
+    "held_out": "against test images",
     "train": "against training images",
     "statistics": "against the statistics file",
     "alone": "alone",
