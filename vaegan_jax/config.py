@@ -216,7 +216,7 @@ FIELDS: dict[str, Field] = {
     "evaluation.samples": Field(
         0,
         SAMPLES,
-        "samples per model, 0 for the number of held-out images; at most 10,000",
+        "samples per model, 0 for the number of test images; at most 10,000",
         Resume.ALWAYS,
     ),
     "evaluation.max_reference_images": Field(
@@ -226,7 +226,7 @@ FIELDS: dict[str, Field] = {
         Resume.ALWAYS,
     ),
     "evaluation.max_likelihood_images": Field(
-        1_000, at_least(2), "held-out images for the likelihood bounds", Resume.ALWAYS
+        1_000, at_least(2), "test images for the likelihood bounds", Resume.ALWAYS
     ),
     "evaluation.iwae_samples": Field(64, at_least(1), "K of the IWAE bound", Resume.ALWAYS),
     "evaluation.curve_every": Field(

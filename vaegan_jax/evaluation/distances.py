@@ -37,7 +37,7 @@ def gaussian(features: np.ndarray) -> Gaussian:
     n, d = features.shape
     mean = features.mean(axis=0)
     centred = (features - mean) / math.sqrt(n - 1)
-    return Gaussian(mean, np.linalg.qr(centred, mode="r") if n > d else centred)
+    return Gaussian(mean, np.asarray(np.linalg.qr(centred, mode="r")) if n > d else centred)
 
 
 def frechet(real: Gaussian, fake: Gaussian) -> float:

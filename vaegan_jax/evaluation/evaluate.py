@@ -311,12 +311,8 @@ def _metric_name(embedding: Embedding, metric: str, count: int) -> str:
 
     A Frechet distance depends on the number of images, so its name has the number.
     """
-    is_fid = embedding.is_fid
-    names = {
-        "frechet": f"{'fid' if is_fid else 'fd'}_n{count}",
-        "kernel": "kid" if is_fid else "kd",
-    }
-    return names.get(metric, metric)
+    frechet, kernel = ("fid", "kid") if embedding.is_fid else ("fd", "kd")
+    return {"frechet": f"{frechet}_n{count}", "kernel": kernel}.get(metric, metric)
 
 
 def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
@@ -336,7 +332,10 @@ def _copies(
     neighbours = jax.device_get(distances.neighbours(fake, real.train_features))
     authentic = memorisation.authentic(real.train_nearest, neighbours)
     copying, copying_error = memorisation.data_copying(
-        real.test_neighbours.nearest, neighbours.nearest, cells.test, cells.assign(fake)
+        np.asarray(real.test_neighbours.nearest),
+        np.asarray(neighbours.nearest),
+        cells.test,
+        cells.assign(fake),
     )
     share, error = authentic.mean(), authentic.std(ddof=1) / math.sqrt(len(fake))
     against = subject, "train", embedding.name
@@ -382,7 +381,7 @@ def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embeddin
         key = evaluation_key(config.seed, 2, Purpose.LATENT)
         z = randomness.latents(key, (count, config.model.latent_size), distribution)
         images = latents.decode_images(decode, params, z)
-        numbers = {}
+        numbers: dict[str, float] = {}
         for index, embedding in enumerate(embeddings):
             real, floor = reference(index)
             values = comparison.compare(real, extract(embedding, images))

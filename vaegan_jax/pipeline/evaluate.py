@@ -166,7 +166,7 @@ def _pictures(
     to_encoder = functools.partial(transfer.to_encoder_latents, mean, factor)
     to_generator = functools.partial(transfer.to_generator_latents, mean, factor)
     shown = {"nearest": pictures.pairs(*result.pairs)}
-    rows = {
+    rows: dict[str, tuple[Any, pictures.Convert]] = {
         "vae_samples": (models.decoder, pictures.same),
         "matched_samples": (models.decoder, to_encoder),
         "gan_raw_samples": (models.raw_generator, pictures.same),

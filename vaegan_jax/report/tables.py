@@ -42,8 +42,8 @@ Row = dict[str, Any]
 
 
 ERRORS = (
-    "± is one standard error over other samples of the same weights; another seed or machine changes "
-    "the numbers by more."
+    "± is one standard error over other samples of the same weights; another seed or machine "
+    "changes the numbers by more."
 )
 """What the errors of an evaluation cover."""
 
