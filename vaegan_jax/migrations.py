@@ -56,8 +56,15 @@ REMOVED: dict[str, str] = {
 
 
 def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a flattened config of an earlier version under today's field names."""
-    return {RENAMED.get(name, name): value for name, value in flat.items()}
+    """Returns a flattened config of an earlier version under today's field names.
+
+    Removed fields of the evaluation are dropped, since they do not affect training.
+    """
+    return {
+        RENAMED.get(name, name): value
+        for name, value in flat.items()
+        if name not in REMOVED or not name.startswith("evaluation.")
+    }
 
 
 def unknown_field(name: str, fields: Iterable[str]) -> UserError:
