@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from configs import unbalanced
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
@@ -141,3 +142,14 @@ def test_a_run_that_is_not_finite_does_not_stop_the_others(swept, tmp_path, monk
     with pytest.raises(UserError, match="warm_seed_1"):
         sweep.run_all(swept, tmp_path / "two")
     assert began[5:] == names[:4]
+
+
+def test_the_equal_cost_config_differs_in_the_start_and_the_steps_of_the_gan():
+    warm, scratch = (
+        configuration.flatten(member.config) for member in sweep.members(unbalanced.get_config())
+    )
+    differing = {name for name in warm if warm[name] != scratch[name]}
+    assert differing == {"transfer.generator", "gan.steps"}
+    # The order of magnitude; the exact ratio depends on the machine.
+    extra = scratch["gan.steps"] - warm["gan.steps"]
+    assert 0.5 < extra / warm["vae.steps"] < 2.0
