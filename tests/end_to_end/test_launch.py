@@ -280,6 +280,9 @@ def test_a_sweep_resumes(finished, tmp_path):
     assert second.returncode == 0, second.stderr
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == ["a_seed_0", "a_seed_3"]
+    for name in names:
+        recorded = json.loads((tmp_path / "runs" / name / "run.json").read_text())
+        assert recorded["variant"] == "a"
     alone = state(finished, "gan", 12)  # of seed 0
     assert_trees_equal(state(tmp_path / "runs/a_seed_0", "gan", 12), alone)
     other = state(tmp_path / "runs/a_seed_3", "gan", 12)

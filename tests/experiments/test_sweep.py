@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from configs import unbalanced
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
@@ -111,6 +114,42 @@ def test_run_all_trains_each_member_in_a_subfolder(swept, tmp_path, monkeypatch)
     monkeypatch.setattr(run, "train_and_evaluate", lambda *arguments: calls.append(arguments))
     sweep.run_all(swept, tmp_path, ("vae",))
     members = sweep.members(swept)
+    assert [variant for *_, variant in calls] == ["warm"] * 2 + ["scratch"] * 2 + ["size"] * 2
     assert [path for _, path, *_ in calls] == [tmp_path / member.name for member in members]
     assert [config.seed for config, *_ in calls] == [member.config.seed for member in members]
-    assert {stages for _, _, stages, _ in calls} == {("vae",)}
+    assert {stages for _, _, stages, *_ in calls} == {("vae",)}
+
+
+def test_a_run_that_is_not_finite_does_not_stop_the_others(swept, tmp_path, monkeypatch):
+    began = []
+
+    def train(config, path, *_):
+        path.mkdir(parents=True)
+        began.append(path.name)
+        if path.name == "warm_seed_1":
+            trouble = {"stage": "gan", "step": 4, "trouble": "not_finite"}
+            (path / "metrics.jsonl").write_text(f"{json.dumps(trouble)}\n")
+            raise UserError("Not finite.")
+        if path.name == "size_seed_3":
+            raise UserError("No space left.")
+
+    monkeypatch.setattr(run, "train_and_evaluate", train)
+    with pytest.raises(UserError, match="space"):
+        sweep.run_all(swept, tmp_path / "all")
+    names = [member.name for member in sweep.members(swept)]
+    assert began == names[:5]
+    swept.variants = swept.variants[:2]
+    with pytest.raises(UserError, match="warm_seed_1"):
+        sweep.run_all(swept, tmp_path / "two")
+    assert began[5:] == names[:4]
+
+
+def test_the_equal_cost_config_differs_in_the_start_and_the_steps_of_the_gan():
+    warm, scratch = (
+        configuration.flatten(member.config) for member in sweep.members(unbalanced.get_config())
+    )
+    differing = {name for name in warm if warm[name] != scratch[name]}
+    assert differing == {"transfer.generator", "gan.steps"}
+    # The order of magnitude; the exact ratio depends on the machine.
+    extra = scratch["gan.steps"] - warm["gan.steps"]
+    assert 0.5 < extra / warm["vae.steps"] < 2.0

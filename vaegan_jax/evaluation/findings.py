@@ -25,7 +25,7 @@ _HIGH_LATTICE = 3.0
 # Fraction of the latent dimensions.
 _FEW_ACTIVE = 0.02
 
-_SAMPLES = ("vae_samples", "matched_samples", "gan_samples")
+_SAMPLES = ("vae_samples", "gan_samples")
 
 
 class Finding(NamedTuple):

@@ -10,9 +10,11 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
+from vaegan_jax import workdir
 from vaegan_jax.errors import UserError
 from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import STAGES
+from vaegan_jax.training import monitor
 
 
 class Member(NamedTuple):
@@ -21,10 +23,12 @@ class Member(NamedTuple):
     Attributes:
       name: of its subfolder.
       config: its config, without `seeds` and `variants`.
+      variant: the variant's name, "" if there are none.
     """
 
     name: str
     config: ConfigDict
+    variant: str
 
 
 def is_sweep(config: ConfigDict) -> bool:
@@ -58,7 +62,7 @@ def members(config: ConfigDict) -> list[Member]:
             configuration.check(run)
             parts = [name] if name else []
             parts += [f"seed_{seed}"] if config.seeds else []
-            result.append(Member("_".join(parts), run))
+            result.append(Member("_".join(parts), run, name))
     _require_distinct(result)
     return result
 
@@ -71,21 +75,37 @@ def run_all(
 ) -> None:
     """Trains all runs of a sweep, each in a subfolder of `path`.
 
-    Finished runs are skipped, so an interrupted sweep resumes.
+    Finished runs are skipped, so an interrupted sweep resumes. A run with a value that is not
+    finite does not stop the others, so that a comparison can count it.
 
     Raises:
-      UserError: as `train_and_evaluate`; errors of `members` are raised before any run begins.
+      UserError: as `train_and_evaluate`; errors of `members` are raised before any run begins, and
+        values that are not finite are reported after the last run.
       Stopped: after a signal; everything is saved.
     """
     from vaegan_jax.pipeline import run
 
     configuration.check(config)
     runs = members(config)
-    for number, member in enumerate(runs, 1):
-        print(f"Run {number} of {len(runs)}: {member.name}", flush=True)
-        run.train_and_evaluate(member.config, path / member.name, stages, profile)
+    failed = []
+    for number, (name, member, variant) in enumerate(runs, 1):
+        print(f"Run {number} of {len(runs)}: {name}", flush=True)
+        try:
+            run.train_and_evaluate(member, path / name, stages, profile, variant)
+        except UserError as error:
+            troubles = workdir.Reader(path / name).troubles()
+            if all(line["trouble"] != monitor.NOT_FINITE for line in troubles):
+                raise
+            failed.append(name)
+            print(error, flush=True)
     folders = " ".join(str(path / member.name) for member in runs)
-    print(f"All {len(runs)} runs are finished. To compare them:\nvaegan compare {folders}")
+    print(f"All {len(runs)} runs have ended. To compare them:\nvaegan compare {folders}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs had values that are not finite "
+            f"({', '.join(failed)}): compare the others, or lower the learning rates in another "
+            "--workdir."
+        )
 
 
 def _require_settable(fields: Sequence[str], has_seeds: bool) -> None:
@@ -103,7 +123,7 @@ def _require_distinct(runs: Sequence[Member]) -> None:
     for name in _repeated(run.name for run in runs):
         raise UserError(f"seeds and variants give two runs the name {name}: make names unique.")
     first: dict[str, str] = {}
-    for name, config in runs:
+    for name, config, _ in runs:
         if not re.fullmatch(r"[\w.-]+", name):
             raise UserError(
                 f"variants contains the name {name!r}, which cannot name a folder: use letters, "

@@ -29,6 +29,7 @@ def train_and_evaluate(
     path: pathlib.Path,
     stages: Sequence[str] = STAGES,
     profile: bool = False,
+    variant: str = "",
 ) -> None:
     """Runs a config in a workdir, skipping finished stages.
 
@@ -38,6 +39,7 @@ def train_and_evaluate(
       stages: a subset of `STAGES`. "evaluate" or "report" alone always runs, even if up to date.
         The report is rewritten after any other stage.
       profile: whether to save a profile of some steps of each stage in the workdir.
+      variant: the run's name in a sweep, which run.json records.
 
     Raises:
       UserError: for errors that the user can correct.
@@ -61,7 +63,7 @@ def train_and_evaluate(
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data), trains)
         facts = environment.facts() | {"sources": sources}
-        folder.record_environment(facts, _identity(config, data))
+        folder.record_environment(facts, _identity(config, data) | {"variant": variant})
         worked = False
         if "vae" in training:
             vae_stage = make_vae_stage(config, data, folder, evaluators.measure)

@@ -139,7 +139,7 @@ def test_the_earliest_difference_is_first(pair):
         return value.stage, value.step, value.name
 
     made.edit_number(pair[1], 1, value=21.5)
-    assert first() == ("evaluation", 6, "gan_samples/held_out/fd_pixels")
+    assert first() == ("evaluation", 6, "gan_samples/test/pixels fd_n100")
     change(pair[1], 4, generator_loss=9.0)
     assert first() == ("gan", 4, "generator_loss")
     save(pair, ("vae", 6))

@@ -30,8 +30,8 @@ def test_all_files_are_read(tmp_path):
     values = records.series(found.records)
     assert values["vae", "loss"] == {s: 90.1 / s for s in (2, 4, 6)}
     assert values["gan", "curve/fd_pixels"] == {3: 21.0, 6: 20.0}
-    assert values["evaluation", "gan_samples/held_out/fd_pixels"] == {6: 20.0}
-    assert np.isnan(values["evaluation", "gan_samples/alone/vendi"][6])
+    assert values["evaluation", "gan_samples/test/pixels fd_n100"] == {6: 20.0}
+    assert np.isnan(values["evaluation", "gan_samples/alone/pixels vendi"][6])
     assert {record.run for record in found.records} == {str(path)}
 
 
@@ -53,11 +53,75 @@ def test_missing_files_are_noted(tmp_path):
         assert any(name in note and str(path) in note for note in notes), name
 
 
+def test_evaluations_of_older_versions_are_read(tmp_path):
+    path = made.run(tmp_path / "run")
+    old = made.number("gan_samples", "held_out", "fd_pixels", 3.0)
+    del old["embedding"]
+    dubious = made.number("gan_samples", "test", "recall", 1.0, informative=False)
+    made.edit(path / "evaluation/numbers.json", numbers=[old, dubious])
+    found = [(r.name, r.informative) for r in records.read(path).records if r.stage == "evaluation"]
+    assert found == [
+        ("gan_samples/held_out/fd_pixels", True),
+        ("gan_samples/test/pixels recall", False),
+    ]
+
+
+def trouble(name, stage="gan", step=5):
+    return {"stage": stage, "step": step, "trouble": name, "text": "x", "remedy": "y"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "checkpoint", "not_finite", "problems"),
+    [
+        (6, 6, None, []),
+        (5, 4, None, ["ended early"]),
+        (3, None, None, ["ended early"]),  # before the GAN
+        (0, None, None, []),  # no metrics
+        (5, 4, 5, ["not finite"]),
+        (6, 4, 6, ["not finite"]),  # at the last step, found when it was saved
+        (6, 6, 5, []),  # it resumed and finished
+        (6, 6, 6, []),
+    ],
+)
+def test_ends_of_runs(tmp_path, lines, checkpoint, not_finite, problems):
+    path = made.run(tmp_path / "run")
+    if checkpoint:
+        made.save(path, "gan", checkpoint, made.state())
+    kept = made.metrics()[:lines]
+    kept += [trouble("not_finite", step=not_finite)] if not_finite else []
+    made.write_lines(path / "metrics.jsonl", kept)
+    assert records.read(path).problems == problems
+
+
+def test_collapses_are_read_from_troubles_and_findings(tmp_path):
+    paths = [made.run(tmp_path / name) for name in "abcd"]
+    made.write_lines(paths[0] / "metrics.jsonl", [*made.metrics(), trouble("mode_collapse")])
+    lines = [*made.metrics(), trouble("posterior_collapse", "vae"), trouble("blur")]
+    made.write_lines(paths[1] / "metrics.jsonl", lines)
+    finding = {"name": "Mode collapse", "text": "x"}
+    made.edit(paths[2] / "evaluation/numbers.json", findings=[finding])
+    made.edit(paths[3] / "evaluation/numbers.json", findings=[finding | {"name": "Blur"}])
+    problems = [records.read(path).problems for path in paths]
+    assert problems == [["collapsed"], ["collapsed"], ["collapsed"], []]
+
+
+def test_seconds_of_training_are_those_of_the_last_lines(tmp_path):
+    warm = records.read(made.run(tmp_path / "warm", seconds=2.0))
+    assert warm.seconds == {"vae": 12.0, "gan": 12.0, "total": 24.0}
+    scratch = made.run(tmp_path / "scratch", **{"transfer.generator": "scratch"})
+    made.write_lines(scratch / "metrics.jsonl", made.metrics()[3:])
+    assert records.read(scratch).seconds == {"gan": 6.0, "total": 6.0}
+    copied = made.run(tmp_path / "copied")  # its VAE was trained elsewhere
+    made.write_lines(copied / "metrics.jsonl", made.metrics()[3:])
+    seconds = records.read(copied).seconds
+    assert seconds["gan"] == 6.0
+    assert np.isnan([seconds["vae"], seconds["total"]]).all()
+
+
 def test_early_ends_and_non_finite_values_are_noted(tmp_path):
-    trouble = {"stage": "gan", "step": 5, "trouble": "not_finite", "text": "x", "remedy": "y"}
     path = made.run(tmp_path / "run")
     made.save(path, "gan", 4, made.state())
-    made.write_lines(path / "metrics.jsonl", [*made.metrics()[:5], trouble])
+    made.write_lines(path / "metrics.jsonl", [*made.metrics()[:5], trouble("not_finite")])
     early, not_finite = records.read(path).notes
     assert re.search(r"gan\D*4\D*6", early)
     assert re.search(r"gan\D*5", not_finite)

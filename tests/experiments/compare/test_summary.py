@@ -90,7 +90,7 @@ def test_json_of_two_runs(tmp_path, call, differing):
     assert len(found["identity"]["first"]) == differing
     assert found["facts"] == [{"file": "run.json", "name": "cpu", "values": ["chip", "other"]}]
     assert [group["runs"] for group in found["groups"]] == [[str(a)], [str(b)]]
-    row = next(row for row in found["rows"] if row["name"] == "gan_samples/held_out/fd_pixels")
+    row = next(row for row in found["rows"] if row["name"] == "gan_samples/test/pixels fd_n100")
     assert [mean["mean"] for mean in row["means"]] == [20.0, 20.0]
 
 
@@ -100,7 +100,7 @@ def test_json_of_many_runs(tmp_path, call):
     found = json.loads(out)
     assert (code, found["identity"]) == (0, None)
     assert found["groups"][0]["seeds"] == [0, 1, 2]
-    row = next(row for row in found["rows"] if row["name"] == "gan_samples/held_out/fd_pixels")
+    row = next(row for row in found["rows"] if row["name"] == "gan_samples/test/pixels fd_n100")
     assert (row["means"][0]["n"], row["means"][0]["mean"]) == (3, 21.0)
 
 
@@ -124,26 +124,92 @@ def test_groups_have_intervals_and_paired_differences(tmp_path, call):
     assert code == 0
     assert f"C/2 {paths[8]} seed=2, gan.old=y" in words(out)
     # 21 ± 4.303 / sqrt(3)
-    assert "fd_pixels 21.0 [18.5, 23.5] 26.2 [23.6, 28.8] 21.0 [16.7, 25.3]" in words(out)
-    assert "+5.17 [4.45, 5.88] +0.0 [-2.5, 2.5] not resolved (±2.48)" in words(out)
+    assert "fd_n100 21.0 [18.5, 23.5] 26.2 [23.6, 28.8] 21.0 [16.7, 25.3]" in words(out)
+    # Both tests of the primary comparison: t = 31 and 0; the second is at a level of 0.05:
+    # (4.303 + 1.061) / sqrt(3).
+    assert (
+        "+5.17 [4.45, 5.88] p=0.0021 +0.0 [-2.5, 2.5] p=1 not resolved (could show 3.1)"
+        in words(out)
+    )
 
 
-def test_missing_and_non_finite_numbers_are_noted(tmp_path, call):
+def test_missing_and_non_finite_numbers_are_counted_and_noted(tmp_path, call):
     paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(4)]
-    paths.append(made.run(tmp_path / "other", **{"gan.old": "x"}))
+    paths += [made.run(tmp_path / f"b{s}", seed=s, **{"gan.old": "x"}) for s in range(3)]
     trouble = {"stage": "gan", "step": 4, "trouble": "not_finite", "text": "x", "remedy": "y"}
     made.write_lines(paths[3] / "metrics.jsonl", [*made.metrics()[:4], trouble])
     (paths[3] / "evaluation/numbers.json").unlink()
+    finding = {"name": "Mode collapse", "text": "x"}
+    made.edit(paths[1] / "evaluation/numbers.json", findings=[finding])
     made.edit_number(paths[2], 2, value=None)
-    (paths[4] / "evaluation/numbers.json").unlink()
+    made.edit_number(paths[5], 1, value=None)
     code, out, _ = call(*paths)
     assert code == 0
-    assert "A, n=4 B, n=1 B - A, n=1" in words(out)
-    assert "fd_pixels 21.0 [18.5, 23.5] (n=3) - -" in words(out)
-    assert "precision 0.5 [0.5, 0.5] (n=2) - -" in words(out)
-    assert "vendi - - -" in words(out)
-    assert any(str(paths[3]) in line and "not finite" in line for line in out.splitlines())
-    assert any(str(paths[2]) in line and "precision" in line for line in out.splitlines())
+    assert "A, n=4, 1 not finite, 1 collapsed B, n=3 B - A, n=3" in words(out)
+    assert "fd_n100 3 of 4 finite 2 of 3 finite 2 of 3 finite" in words(out)
+    assert "precision 2 of 4 finite 0.5 [0.5, 0.5] 2 of 3 finite" in words(out)
+    assert "vendi 0 of 4 finite 0 of 3 finite 0 of 3 finite" in words(out)
+    for path, named in ((paths[3], "not finite"), (paths[2], "precision"), (paths[1], "collapse")):
+        assert any(str(path) in line and named in line for line in out.splitlines()), named
+
+
+def sweep(tmp_path, seeds=3, scratch_seconds=2.0):
+    """Two variants: one with a VAE, and one without, whose GAN is trained for twice as long."""
+    paths = []
+    for s in range(seeds):
+        paths.append(made.run(tmp_path / f"warm{s}", seed=s, distance=20.0 + 0.1 * s * s))
+        scratch = made.run(
+            tmp_path / f"scratch{s}", scratch_seconds, 25.0 + s, seed=s,
+            **{"transfer.generator": "scratch"},
+        )  # fmt: skip
+        made.write_lines(scratch / "metrics.jsonl", made.metrics(scratch_seconds)[3:])
+        numbers = made.evaluation(25.0 + s)["numbers"][1:]
+        made.edit(scratch / "evaluation/numbers.json", numbers=numbers)
+        made.write_lines(scratch / "curve.jsonl", made.read_lines(scratch / "curve.jsonl")[2:])
+        paths.append(scratch)
+    for path in paths:
+        made.edit(path / "run.json", variant=path.name[:-1])
+    return paths
+
+
+@pytest.mark.parametrize(("seconds", "equal"), [(2.0, True), (2.09, True), (2.12, False)])
+def test_variants_without_a_vae_are_named_and_their_cost_is_shown(tmp_path, call, seconds, equal):
+    paths = sweep(tmp_path, scratch_seconds=seconds)
+    code, out, _ = call(*paths)
+    assert code == 0
+    assert f"warm/2 {paths[4]}" in words(out)
+    assert "warm, n=3 6 6 12 1.00" in words(out)
+    assert f"scratch, n=3 - {6 * seconds:.0f} {6 * seconds:.0f} {seconds / 2:.2f}" in words(out)
+    assert ("unequal" in out) is not equal
+    assert "warm is better than scratch" in out
+    rows = [line for line in out.splitlines() if "21.1" in line]  # the VAE's samples
+    assert rows
+    assert all(line.split()[-2:] == ["-", "-"] for line in rows)
+    found = json.loads(call(*paths, "--json")[1])
+    assert [group["label"] for group in found["groups"]] == ["warm", "scratch"]
+    assert found["groups"][1]["seconds"] == {"gan": 6 * seconds, "total": 6 * seconds}
+    assert found["groups"][1]["cost_ratio"] == pytest.approx(seconds / 2)
+    assert found["better"] == ["warm"]
+    assert len(found["warnings"]) == (not equal)
+    primary, *others = found["rows"]
+    assert (primary["name"], primary["is_primary"]) == ("gan_samples/test/pixels fd_n100", True)
+    (test,) = primary["differences"]
+    assert test["p"] == test["adjusted_p"] <= 0.05
+    assert test["resolved"] is True
+    assert {"n", "of", "mean", "half_width", "detectable"} <= test.keys()
+    assert not any(row["is_primary"] for row in others)
+
+
+def test_the_primary_comparison_is_the_first_table_of_numbers(tmp_path, call):
+    _, out, _ = call(*sweep(tmp_path))
+    first = next(line for line in out.splitlines() if "fd_n100" in line)
+    assert "20.17" in first
+
+
+def test_few_seeds_are_a_warning(tmp_path, call):
+    found = json.loads(call(*sweep(tmp_path, seeds=2), "--json")[1])
+    assert len(found["warnings"]) == 1
+    assert [len(group["seeds"]) for group in found["groups"]] == [2, 2]
 
 
 def test_a_repeated_run_is_omitted_and_noted(tmp_path, call):

@@ -27,7 +27,7 @@ def render(runs: Sequence[Run], comparison: Comparison) -> str:
       OSError: if a picture cannot be read.
     """
     by_name = {run.name: records.series(run.records) for run in runs}
-    groups = {group.letter: [by_name[name] for name in group.runs] for group in comparison.groups}
+    groups = {group.label: [by_name[name] for name in group.runs] for group in comparison.groups}
     return page.render(
         pathlib.Path(__file__).with_name("comparison.html.jinja"),
         title=f"{len(comparison.runs)} runs compared",
@@ -74,8 +74,8 @@ def _lines(
 ) -> list[plots.Line]:
     """Returns one line per run and stage over steps or a `cost`, in the colour of the group."""
     lines: list[plots.Line] = []
-    for index, (letter, runs) in enumerate(groups.items()):
-        label = letter  # only the first line of a group has a label
+    for index, (name_of_group, runs) in enumerate(groups.items()):
+        label = name_of_group  # only the first line of a group has a label
         # Every second group is dashed, so that equal lines are both visible.
         dashed = (index + index // len(plots.COLOURS)) % 2 == 1
         for run in runs:

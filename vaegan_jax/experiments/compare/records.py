@@ -17,9 +17,16 @@ STAGES = (*TRAINED, EVALUATION)
 CURVE = "curve/"
 """Prefix of the names of records of curve.jsonl."""
 
+# How a run ended, in the order in which groups list it.
+ENDED_NOT_FINITE = "not finite"
+COLLAPSED = "collapsed"
+ENDED_EARLY = "ended early"
+PROBLEMS = (ENDED_NOT_FINITE, COLLAPSED, ENDED_EARLY)
+
+_COLLAPSES = {"mode_collapse", "posterior_collapse"}
 # Copies of the config, and numbers and times, which are compared separately.
 _NOT_FACTS = {
-    workdir.ENVIRONMENT: ("config_sha256", "seed", "data_sha256"),
+    workdir.ENVIRONMENT: ("config_sha256", "seed", "data_sha256", "variant"),
     workdir.NUMBERS: ("numbers", "findings", "seconds", "seed", "checkpoints"),
 }
 
@@ -31,8 +38,9 @@ class Record(NamedTuple):
       run: the run's folder.
       stage: one of `STAGES`.
       step: of training; for an evaluation, of the evaluated checkpoint.
-      name: such as "loss", "curve/fd_pixels" or "gan_samples/held_out/fd_pixels".
+      name: such as "loss", "curve/fd_pixels" or "gan_samples/test/pixels fd_n100".
       value: NaN for null in numbers.json, which stands for any value that is not finite.
+      informative: False if the evaluation says that the value shows nothing about the model.
     """
 
     run: str
@@ -40,6 +48,7 @@ class Record(NamedTuple):
     step: int
     name: str
     value: float
+    informative: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Run:
       records: all numbers, in the order of their files.
       checkpoints: steps by stage.
       notes: sentences on missing or skipped data.
+      problems: those of `PROBLEMS` that the run has.
+      variant: its name in a sweep, "" if it has none.
     """
 
     name: str
@@ -60,6 +71,15 @@ class Run:
     records: list[Record]
     checkpoints: dict[str, list[int]]
     notes: list[str]
+    problems: list[str]
+    variant: str
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of training by stage and in "total", NaN if unknown; a scratch run has no VAE."""
+        last = {each.stage: each.value for each in self.records if each.name == "seconds"}
+        seconds = {stage: last.get(stage, float("nan")) for stage in _stages(self.config)}
+        return seconds | {"total": sum(seconds.values())}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -144,8 +164,20 @@ def _read(path: pathlib.Path) -> Run:
         "checkpoints": any(steps.values()),
     }
     notes += [f"{path} has no {name}." for name, exists in available.items() if not exists]
-    notes += _early_ends(path, facts[workdir.CONFIG], metrics)
-    return Run(str(path), facts, records, steps, notes)
+    endings, sentences = _endings(path, facts[workdir.CONFIG], metrics, steps)
+    findings = files.get(workdir.NUMBERS, {}).get("findings", ())
+    failures = [line.get("trouble") for line in metrics] + [each.get("name") for each in findings]
+    collapses = _COLLAPSES & {str(name).lower().replace(" ", "_") for name in failures}
+    if collapses:
+        endings.add(COLLAPSED)
+        notes.append(f"{path} has {' and '.join(sorted(collapses)).replace('_', ' ')}.")
+    problems = [each for each in PROBLEMS if each in endings]
+    variant = files.get(workdir.ENVIRONMENT, {}).get("variant", "")
+    return Run(str(path), facts, records, steps, notes + sentences, problems, variant)
+
+
+def _stages(config: dict[str, Any]) -> tuple[str, ...]:
+    return TRAINED if config["transfer.generator"] == "vae" else TRAINED[1:]
 
 
 def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:
@@ -184,7 +216,7 @@ def _records(path: pathlib.Path, lines: Iterable[dict[str, Any]], prefix: str) -
 
 
 def _evaluation(path: pathlib.Path, evaluation: dict[str, Any] | None) -> Iterator[Record]:
-    """Yields the numbers of numbers.json, named "subject/against/metric"."""
+    """Yields the numbers of numbers.json, named "subject/against/embedding metric"."""
     if evaluation is None:
         return
     try:
@@ -193,25 +225,35 @@ def _evaluation(path: pathlib.Path, evaluation: dict[str, Any] | None) -> Iterat
             stage = "gan" if subject.startswith("gan") else "vae"
             step = evaluation.get("checkpoints", {}).get(stage) or 0
             value = float("nan") if number["value"] is None else float(number["value"])
+            embedding = number.get("embedding")  # older evaluations had one
+            metric = f"{embedding} {metric}" if embedding else metric
             name = f"{subject}/{against or 'alone'}/{metric}"
-            yield Record(str(path), EVALUATION, step, name, value)
+            informative = number.get("informative", True)
+            yield Record(str(path), EVALUATION, step, name, value, informative)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path / workdir.NUMBERS, "no list of numbers") from error
 
 
-def _early_ends(
-    path: pathlib.Path, config: dict[str, Any], metrics: Sequence[dict[str, Any]]
-) -> Iterator[str]:
-    """Yields sentences on stages that ended early, or with values that are not finite."""
-    for stage in TRAINED:
+def _endings(
+    path: pathlib.Path,
+    config: dict[str, Any],
+    metrics: Sequence[dict[str, Any]],
+    saved: dict[str, list[int]],
+) -> tuple[set[str], list[str]]:
+    """Returns whether a run ended not finite or early, and sentences on it."""
+    endings, notes = set(), []
+    for stage in _stages(config) if metrics else ():
         lines = [line for line in metrics if line["stage"] == stage]
-        last = max((line["step"] for line in lines if "trouble" not in line), default=None)
+        last = max((line["step"] for line in lines if "trouble" not in line), default=0)
         steps = config.get(f"{stage}.steps")
-        if last is not None and isinstance(steps, int) and last < steps:
-            yield f"{path} ended at {stage} step {last} of {steps}."
-        for line in lines:
-            if line.get("trouble") == monitor.NOT_FINITE:
-                yield f"{path} had a value that is not finite at {stage} step {line['step']}."
+        if isinstance(steps, int) and last < steps:
+            endings.add(ENDED_EARLY)
+            notes.append(f"{path} ended at {stage} step {last} of {steps}.")
+        for step in (x["step"] for x in lines if x.get("trouble") == monitor.NOT_FINITE):
+            notes.append(f"{path} had a value that is not finite at {stage} step {step}.")
+            if step >= last and step > max(saved[stage], default=0):  # it did not continue
+                endings.add(ENDED_NOT_FINITE)
+    return endings - {ENDED_EARLY} if ENDED_NOT_FINITE in endings else endings, notes
 
 
 def _damaged(path: pathlib.Path, why: str) -> UserError:

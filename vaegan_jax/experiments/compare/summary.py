@@ -10,18 +10,22 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.experiments.compare import identity, records, statistics
 from vaegan_jax.experiments.compare.identity import Identity
 from vaegan_jax.experiments.compare.records import FactDifference, Run
-from vaegan_jax.experiments.compare.statistics import Group, Interval, Row
+from vaegan_jax.experiments.compare.statistics import Difference, Group, Interval, Row
 from vaegan_jax.report.tables import SUBJECTS, Table, lay_out
 
+_MAX_COST_RATIO = 1.05
+_MIN_SEEDS = 3
 _EXPLANATION = (
     f"Brackets: {statistics.CONFIDENCE:.0%} t interval of the mean over seeds, which does not "
-    "include the sampling error of an evaluation. Differences are paired by seed. A difference is "
-    "not resolved if its interval contains 0; the number after ± is the smallest difference that "
-    "would be resolved with this spread. There is no correction for multiple comparisons."
+    "include the sampling error of an evaluation. Differences are paired by seed. p is of a paired "
+    "t test; below the primary comparison, it is adjusted for the number of tests (Holm). A "
+    f"difference is resolved if p is at most {1 - statistics.CONFIDENCE:.2g}; the comparison could "
+    f"show, with a probability of about {statistics.POWER:.0%}, the one in parentheses."
 )
 _ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
 _AGAINST = {
-    "held_out": "against test images",
+    "test": "against test images",
+    "held_out": "against held-out images",
     "train": "against training images",
     "statistics": "against the statistics file",
     "alone": "alone",
@@ -40,6 +44,8 @@ class Comparison:
       identity: of two runs, else None.
       facts: in which the runs differ; for more than two, without the inputs of training.
       rows: final numbers.
+      better: see `statistics.better`.
+      warnings: sentences on few seeds and unequal cost.
       notes: sentences on missing, omitted and non-finite data.
     """
 
@@ -47,13 +53,15 @@ class Comparison:
     identity: Identity | None
     facts: list[FactDifference]
     rows: list[Row]
+    better: list[str | None]
+    warnings: list[str]
     notes: list[str]
 
     @property
     def runs(self) -> dict[str, str]:
-        """The folders by short name: the group's letter, with the seed if it has several runs."""
+        """The folders by short name: the group's label, with the seed if it has several runs."""
         return {
-            f"{group.letter}/{seed}" if len(group.runs) > 1 else group.letter: run
+            f"{group.label}/{seed}" if len(group.runs) > 1 else group.label: run
             for group in self.groups
             for seed, run in zip(group.seeds, group.runs, strict=True)
         }
@@ -103,7 +111,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
     for run in runs:
         bad = [name for name, x in statistics.final_values(run).items() if not math.isfinite(x)]
         notes += [f"{run.name}: not finite: {_named(bad)}."] if bad else []
-    return Comparison(statistics.describe(groups), result, facts, rows, notes)
+    described = statistics.describe(groups)
+    better = statistics.better(described, rows)
+    warnings = list(_warnings(described, is_pair=result is not None))
+    return Comparison(described, result, facts, rows, better, warnings, notes)
 
 
 def as_json(comparison: Comparison) -> str:
@@ -131,7 +142,7 @@ def sections(comparison: Comparison) -> list[Section]:
     shown = [Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])]
     verdict = comparison.identity.verdict if comparison.identity else None
     if comparison.identity is not None:
-        shown.append(Section("Verdict", list(_verdict(comparison.identity))))
+        shown.append(Section("Verdict", list(_verdict(comparison))))
     if comparison.facts:
         title = "Likely causes" if verdict == identity.DIFFERENT else "Recorded facts that differ"
         rows = [
@@ -145,13 +156,53 @@ def sections(comparison: Comparison) -> list[Section]:
     if comparison.notes:
         shown.append(Section("Notes", comparison.notes))
     if comparison.rows and verdict != identity.IDENTICAL:
-        line = _ONE_RUN_EACH if verdict else _EXPLANATION
-        shown.append(Section("Final numbers", [line], _number_tables(comparison), is_numeric=True))
+        lines = [_ONE_RUN_EACH] if verdict else [*_conclusions(comparison), _EXPLANATION]
+        tables = [_cost_table(comparison.groups), *_number_tables(comparison)]
+        shown.append(Section("Final numbers", comparison.warnings + lines, tables, is_numeric=True))
     return shown
 
 
-def _verdict(result: Identity) -> Iterator[str]:
+def _warnings(groups: Sequence[Group], is_pair: bool) -> Iterator[str]:
+    """Yields sentences on few seeds and unequal cost."""
+    few = [f"{each.label} ({len(each.runs)})" for each in groups if len(each.runs) < _MIN_SEEDS]
+    if few and not is_pair:
+        yield f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}."
+    for each in groups:
+        if _is_unequal(each):
+            yield (
+                f"Warning: unequal cost: training {each.label} took {each.cost_ratio:.2f} times as "
+                f"long as {groups[0].label}."
+            )
+
+
+def _is_unequal(group: Group) -> bool:
+    return group.cost_ratio > _MAX_COST_RATIO or group.cost_ratio < 1 / _MAX_COST_RATIO
+
+
+def _conclusions(comparison: Comparison) -> Iterator[str]:
+    """Yields a line on the primary comparison for each group after the first."""
+    first, *others = comparison.groups
+    primary = [row for row in comparison.rows if row.is_primary]
+    for index, (group, better) in enumerate(zip(others, comparison.better, strict=True)):
+        test, *confirming = [row.differences[index] for row in primary]
+        if better is not None:
+            worse = group.label if better == first.label else first.label
+            result = f"{better} is better than {worse}" + ", in both embeddings" * bool(confirming)
+        elif test.adjusted_p is None:
+            result = "no test: values are missing, not finite or without spread"
+        elif not test.resolved:
+            result = "not resolved"
+        else:
+            result = "neither is called better: the embeddings disagree, or are not informative"
+        p = "" if test.adjusted_p is None else f" (p={test.adjusted_p:.2g})"
+        cost = ", at unequal cost" if _is_unequal(group) else ""
+        yield f"Primary comparison, {group.label} - {first.label}: {result}{p}{cost}."
+
+
+def _verdict(comparison: Comparison) -> Iterator[str]:
     """Yields lines on the identity of two runs."""
+    result = comparison.identity
+    assert result is not None
     equal = f"{result.equal} of {result.numbers} numbers are bit-identical"
     yield f"Verdict: {result.verdict}; {equal}."
     if result.first:
@@ -163,43 +214,71 @@ def _verdict(result: Identity) -> Iterator[str]:
         yield "Only the config or the images differ."
     for saved in result.checkpoints:
         yield f"Checkpoint {saved.stage} {saved.step}: {saved.equal} of {saved.leaves} leaves equal"
-    for letter, names in zip("AB", result.only, strict=True):
+    for label, names in zip(comparison.runs, result.only, strict=True):
         if names:
-            yield f"Only in {letter}, or for more steps: {_named(names)}"
+            yield f"Only in {label}, or for more steps: {_named(names)}"
+
+
+def _cost_table(groups: Sequence[Group]) -> Table:
+    """Returns the training times; "-" where there is no VAE."""
+    rows = []
+    for group in groups:
+        seconds = [group.seconds.get(name) for name in (*records.TRAINED, "total")]
+        cells = ["-" if x is None else "unknown" if math.isnan(x) else f"{x:.0f}" for x in seconds]
+        flag = " (unequal)" if _is_unequal(group) else ""
+        rows.append([_heading(group), *cells, f"{group.cost_ratio:.2f}{flag}"])
+    columns = ["", "VAE", "GAN", "total", f"relative to {groups[0].label}"]
+    return Table("Training time in seconds, mean over runs", columns, rows)
+
+
+def _heading(group: Group) -> str:
+    counts = [f"n={len(group.runs)}", *(f"{n} {name}" for name, n in group.problems.items())]
+    return ", ".join([group.label, *counts])
 
 
 def _number_tables(comparison: Comparison) -> list[Table]:
-    """Returns one table per subject and reference."""
+    """Returns the table of the primary comparison, and one per subject and reference."""
     first, *others = comparison.groups
-    sizes = [len(group.runs) for group in comparison.groups]
-    is_pair = comparison.identity is not None
-    pairs = [1 if is_pair else len({*first.seeds} & {*group.seeds}) for group in others]
-    columns = [f"{group.letter}, n={n}" for group, n in zip(comparison.groups, sizes, strict=True)]
-    columns += [f"{g.letter} - A, n={n}" for g, n in zip(others, pairs, strict=True)]
+    pairs = [max(row.differences[i].of for row in comparison.rows) for i in range(len(others))]
+    columns = [_heading(group) for group in comparison.groups]
+    columns += [f"{g.label} - {first.label}, n={n}" for g, n in zip(others, pairs, strict=True)]
     tables: dict[str, list[list[str]]] = {}
-    for row in comparison.rows:
-        subject, against, metric = row.name.split("/", 2)
-        title = f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
-        cells = [_cell(mean, n) for mean, n in zip(row.means, sizes, strict=True)]
-        cells += [_cell(mean, n, "+") for mean, n in zip(row.differences, pairs, strict=True)]
+    for row in sorted(comparison.rows, key=lambda row: (not row.is_primary, _title(row))):
+        title = f"Primary comparison: {_title(row)}" if row.is_primary else _title(row)
+        metric = row.name.split("/", 2)[2]
+        metric += " (not informative)" if row.uninformative else ""
+        cells = [*map(_cell, row.means), *map(_difference_cell, row.differences)]
         tables.setdefault(title, []).append([metric, *cells])
-    return [Table(title, ["", *columns], tables[title]) for title in sorted(tables)]
+    return [Table(title, ["", *columns], rows) for title, rows in tables.items()]
 
 
-def _cell(interval: Interval, size: int, sign: str = "") -> str:
-    """Returns ``mean [low, high]``, with n if it is not `size`; with a sign for a difference."""
+def _title(row: Row) -> str:
+    subject, against, _ = row.name.split("/", 2)
+    return f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
+
+
+def _cell(interval: Interval, sign: str = "") -> str:
+    """Returns ``mean [low, high]``, or how many values are finite."""
     if interval.mean is None:
-        return "-"
+        return f"{interval.n} of {interval.of} finite" if interval.of else "-"
     half_width = interval.half_width
     cell = _number(interval.mean, half_width, sign)
     if half_width is not None:
         low, high = interval.mean - half_width, interval.mean + half_width
         cell += f" [{_number(low, half_width)}, {_number(high, half_width)}]"
-    if sign and not interval.mean and not half_width:
-        cell = "equal"
-    elif sign and half_width is not None and abs(interval.mean) <= half_width:
-        cell += f" not resolved (±{_number(half_width)})"
-    return cell + ("" if interval.n == size else f" (n={interval.n})")
+    return cell
+
+
+def _difference_cell(difference: Difference) -> str:
+    """Returns a cell with a sign and the result of the test."""
+    if difference.mean == 0 and not difference.half_width:
+        return "equal"
+    cell = _cell(difference, "+")
+    if difference.adjusted_p is not None and difference.detectable is not None:
+        cell += f" p={difference.adjusted_p:.2g}"
+        shown = _number(difference.detectable, difference.half_width)
+        cell += "" if difference.resolved else f" not resolved (could show {shown})"
+    return cell
 
 
 def _number(value: float, half_width: float | None = None, sign: str = "") -> str:
