@@ -43,10 +43,6 @@ def override(config, name, value):
     return config
 
 
-def test_default_config_passes():
-    configuration.check(configuration.default_config())
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_pass_and_override_fields(path):
     config = load(path)
@@ -59,12 +55,13 @@ def test_shipped_configs_pass_and_override_fields(path):
     assert configuration.flatten(config) != configuration.flatten(configuration.default_config())
 
 
-def test_command_line_overrides_every_field():
+def test_every_field_is_a_flag_and_is_written_as_json():
     for name, field in configuration.FIELDS.items():
         assert name in configuration.flatten(load(CONFIGS[0], f"--config.{name}={field.default}"))
     config = load(CONFIGS[0], "--config.gan.steps=2000", "--config.data.image_size=(32, 48)")
-    assert config.gan.steps == 2000
-    assert configuration.flatten(config)["data.image_size"] == [32, 48]
+    flat = configuration.flatten(config)
+    assert (flat["gan.steps"], flat["data.image_size"]) == (2000, [32, 48])
+    assert json.loads(configuration.to_json(config)) == flat
 
 
 BAD = {
@@ -211,32 +208,8 @@ def test_missing_field_is_refused_by_name():
     config = configuration.default_config()
     with config.unlocked():
         del config.gan.noise
-    with pytest.raises(UserError, match=r"gan\.noise"):
-        configuration.check(config)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (
-            {"vae.decoder_variance": "learned"},
-            r"vae\.decoder_variance=learned.*vae\.reconstruction=gaussian",
-        ),
-        (
-            {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
-            r"transfer\.discriminator=encoder.*transfer\.generator=scratch",
-        ),
-        (
-            {"transfer.discriminator": "encoder"},
-            r"model\.discriminator_norm \(none\).*model\.norm \(group\)",
-        ),
-    ],
-)
-def test_inconsistent_fields_are_refused_by_name(fields, message):
-    config = configuration.default_config()
-    config.update_from_flattened_dict(fields)
-    with pytest.raises(UserError, match=message):
-        configuration.check(config)
+    assert "gan.noise" in refusal(config)
+    assert "seed" in refusal(ConfigDict())
 
 
 @pytest.mark.parametrize(
@@ -280,56 +253,47 @@ def test_config_is_refused_iff_its_generator_is_never_updated():
                 assert trains or "gan.discriminator_" in said
 
 
+LINEAR, CYCLICAL = {"vae.kl_schedule": "linear"}, {"vae.kl_schedule": "cyclical"}
+FOLDER = {"data.name": "folder", "data.path": "pictures"}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"vae.kl_schedule": "linear"}, "vae.kl_warmup_steps"),
-        ({"vae.kl_schedule": "linear", "vae.kl_warmup_steps": 20}, "vae.kl_warmup_steps"),
-        ({"vae.kl_warmup_steps": 5}, "vae.kl_schedule"),
-        ({"vae.kl_warmup_steps": 5, "vae.kl_schedule": "cyclical"}, "vae.kl_schedule"),
-        ({"vae.kl_cycles": 2}, "vae.kl_schedule"),
-        ({"vae.kl_schedule": "linear", "vae.kl_warmup_steps": 19}, None),
-        ({"vae.kl_schedule": "cyclical", "vae.kl_cycles": 2}, None),
-        ({"vae.kl_schedule": "cyclical", "vae.kl_cycles": 11}, "vae.kl_cycles"),
+        (
+            {"vae.decoder_variance": "learned"},
+            ["vae.decoder_variance=learned", "vae.reconstruction=gaussian"],
+        ),
+        (
+            {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
+            ["transfer.discriminator=encoder", "transfer.generator=scratch"],
+        ),
+        (
+            {"transfer.discriminator": "encoder"},
+            ["model.discriminator_norm (none)", "model.norm (group)"],
+        ),
+        (LINEAR, ["vae.kl_warmup_steps"]),
+        (LINEAR | {"vae.kl_warmup_steps": 20}, ["vae.kl_warmup_steps"]),
+        (LINEAR | {"vae.kl_warmup_steps": 19}, None),
+        ({"vae.kl_warmup_steps": 5}, ["vae.kl_schedule"]),
+        (CYCLICAL | {"vae.kl_warmup_steps": 5}, ["vae.kl_schedule"]),
+        ({"vae.kl_cycles": 2}, ["vae.kl_schedule"]),
+        (CYCLICAL | {"vae.kl_cycles": 2}, None),
+        (CYCLICAL | {"vae.kl_cycles": 11}, ["vae.kl_cycles"]),
+        ({"data.path": "pictures"}, ["data.path ('pictures')", "comic_faces"]),
+        ({"data.name": "mnist", "data.path": "pictures"}, ["data.path ('pictures')", "mnist"]),
+        ({"data.split": "test"}, ["data.split ('test')", "comic_faces"]),
+        (FOLDER | {"data.split": "test"}, ["data.split ('test')", "folder"]),
+        (FOLDER | {"data.feature": "image"}, ["data.feature ('image')", "folder"]),
     ],
 )
-def test_schedule_without_effect_is_refused(fields, named):
+def test_inconsistent_fields_are_refused_by_name(fields, named):
     config = configuration.default_config()
     config.vae.steps = 20
     config.update_from_flattened_dict(fields)
-    assert (refusal(config) is None) == (named is None)
-    assert named is None or named in refusal(config)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "data_name"),
-    [
-        ("data.path", "pictures", "comic_faces"),
-        ("data.path", "pictures", "mnist"),
-        ("data.split", "test", "comic_faces"),
-        ("data.split", "test", "folder"),
-        ("data.feature", "image", "folder"),
-    ],
-)
-def test_data_field_of_another_source_is_refused(name, value, data_name):
-    config = configuration.default_config()
-    config.data.name = data_name
-    if data_name == "folder":
-        config.data.path = "pictures"
-    override(config, name, value)
-    with pytest.raises(UserError, match=rf"{name} \('{value}'\).*{data_name}"):
-        configuration.check(config)
-
-
-def test_empty_config_is_refused():
-    with pytest.raises(UserError, match="seed"):
-        configuration.check(ConfigDict())
-
-
-def test_json_round_trip():
-    config = configuration.default_config()
-    config.data.image_size = (32, 48)
-    assert json.loads(configuration.to_json(config)) == configuration.flatten(config)
+    message = refusal(config)
+    assert (message is None) == (named is None)
+    assert all(part in message for part in named or ())
 
 
 @given(
