@@ -64,91 +64,51 @@ def test_every_field_is_a_flag_and_is_written_as_json():
     assert json.loads(configuration.to_json(config)) == flat
 
 
-BAD = {
+NAN, INF = float("nan"), float("inf")
+
+# Bad values of fields that share a rule.
+SHARED = [
+    (
+        [0, -1, 1.5, "8"],
+        "model.base_width model.latent_size vae.steps vae.batch_size vae.kl_cycles gan.steps "
+        "gan.batch_size gan.penalty_every gan.discriminator_steps training.log_every "
+        "training.picture_every training.checkpoint_every training.max_checkpoints "
+        "evaluation.iwae_samples",
+    ),
+    ([-1, 0.5], "data.workers vae.kl_warmup_steps gan.discriminator_warmup_steps "
+                "evaluation.curve_every"),
+    ([1, 0, 8.0], "data.held_out_one_in evaluation.path_samples evaluation.max_likelihood_images"),
+    ([-1, 1, 39], "evaluation.samples evaluation.max_reference_images evaluation.curve_samples"),
+    ([0, -1.0, NAN, INF, "fast"], "vae.learning_rate gan.generator_learning_rate "
+                                  "gan.discriminator_learning_rate training.seconds_per_call"),
+    ([1.0, -0.1, NAN], "vae.b1 vae.b2 gan.b1 gan.b2"),
+    ([-0.5, NAN, INF], "data.max_resident_mb vae.kl_weight vae.free_bits gan.r1_weight "
+                       "gan.r2_weight gan.gradient_penalty_weight gan.penalty_weight"),
+    ([1, "yes"], "data.flip model.spectral_norm transfer.match_posterior"),
+    ([3, None], "data.path data.feature data.directory evaluation.weights evaluation.statistics"),
+    (["other", 3], "data.fit model.norm model.discriminator_norm vae.reconstruction "
+                   "vae.decoder_variance vae.kl_schedule transfer.generator "
+                   "transfer.discriminator gan.noise evaluation.resize"),
+]  # fmt: skip
+BAD = {name: values for values, names in SHARED for name in names.split()} | {
     "seeds": [3, (0, -1), (0.5,), "01", {0: 1}, {}, {0, 1}, ((0, 1),), range(3), None],
-    "variants": [
-        "warm",
-        ("",),
-        (": gan.steps=3",),
-        (3,),
-        {"a": "vae.steps=1"},
-        {},
-        {"a"},
-        (("a",),),
-        None,
-    ],
+    "variants": ["warm", ("",), (": gan.steps=3",), (3,), {"a": "vae.steps=1"}, {}, {"a"},
+                 (("a",),), None],
     "seed": [-1, 1.5, 2**32, True],
     "data.name": ["", "two words", "/mnist", 3],
-    "data.path": [3],
     "data.split": ["", " ", 3],
-    "data.feature": [3],
-    "data.directory": [3],
     "data.image_size": [0, 60, -16, (64,), (64, 60), (64, 64, 3), "64", 64.0, True],
     "data.channels": [0, 2, 4, "3", True, 3.0],
-    "data.fit": ["cover"],
     "data.background": ["", "no colour", "#12345", "#11223344", 7],
-    "data.held_out_one_in": [1, 0, 8.0],
-    "data.max_bad_fraction": [-0.1, 1.1, float("nan")],
-    "data.flip": [1, "yes"],
-    "data.max_resident_mb": [-1.0, float("inf")],
-    "data.workers": [-1, 0.5],
-    "model.base_width": [0, 1.5],
-    "model.latent_size": [0, "128"],
-    "model.norm": ["batch"],
-    "model.discriminator_norm": ["batch"],
-    "model.spectral_norm": [1, "yes"],
+    "data.max_bad_fraction": [-0.1, 1.1, NAN],
     "model.dtype": ["float16"],
-    "vae.steps": [0, 1.5],
-    "vae.batch_size": [0],
-    "vae.learning_rate": [0, -1.0, float("nan"), float("inf"), "fast"],
-    "vae.b1": [1.0, -0.1, float("nan")],
-    "vae.b2": [1.0, -0.1],
-    "vae.reconstruction": ["l2"],
-    "vae.decoder_variance": ["fixed"],
-    "vae.kl_weight": [-1.0, float("nan"), float("inf")],
-    "vae.kl_schedule": ["cosine"],
-    "vae.kl_warmup_steps": [-1],
-    "vae.kl_cycles": [0],
-    "vae.free_bits": [-0.1, float("inf")],
-    "transfer.generator": ["encoder"],
-    "transfer.discriminator": ["vae"],
-    "transfer.match_posterior": [1],
-    "gan.steps": [0],
-    "gan.batch_size": [0],
-    "gan.objective": ["hinge!"],
-    "gan.r1_weight": [-0.5, float("nan")],
-    "gan.r2_weight": [-0.5],
-    "gan.gradient_penalty_weight": [-0.5, float("inf")],
+    "gan.objective": ["hinge!", 3],
     "gan.penalty": ["r1", "a.b:", 3],
-    "gan.penalty_weight": [-1.0],
-    "gan.penalty_every": [0],
     "gan.augmentations": ["color", "colour,", "colour;cutout", 3],
-    "gan.discriminator_steps": [0],
-    "gan.noise": ["laplace"],
-    "gan.generator_learning_rate": [0],
-    "gan.discriminator_learning_rate": [0],
-    "gan.b1": [1.0],
-    "gan.b2": [1.0],
-    "gan.discriminator_warmup_steps": [-1],
     "gan.ema_half_life_images": [0],
-    "training.log_every": [0],
-    "training.picture_every": [0],
-    "training.checkpoint_every": [0],
-    "training.max_checkpoints": [0],
-    "training.seconds_per_call": [0, -1],
     "evaluation.embedding": ["", "resnet", "a.b:", 3],
     "evaluation.size": [0, 31, 224.0],
-    "evaluation.resize": ["bicubic"],
-    "evaluation.weights": [3],
-    "evaluation.statistics": [None],
-    "evaluation.samples": [-1, 1, 39],
-    "evaluation.max_reference_images": [-1, 39],
-    "evaluation.path_samples": [0, 1],
-    "evaluation.max_likelihood_images": [1],
-    "evaluation.iwae_samples": [0],
-    "evaluation.curve_every": [-1],
-    "evaluation.curve_samples": [39],
-}
+}  # fmt: skip
 
 
 def test_invalid_values_cover_every_field():
