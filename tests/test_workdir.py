@@ -1,7 +1,6 @@
 import io
 import json
 import os
-import pathlib
 import struct
 import subprocess
 import sys
@@ -28,6 +27,12 @@ from vaegan_jax.workdir import (
 @pytest.fixture
 def config():
     return configuration.default_config()
+
+
+@pytest.fixture
+def workdir(tmp_path, config):
+    with open_workdir(tmp_path, config) as opened:
+        yield opened
 
 
 def test_config_is_written_once(tmp_path, config):
@@ -82,55 +87,43 @@ DATA = {"digest": "d" * 64, "train": 811, "validation": 63, "test": 126}
         ({"digest": "d" * 64, "train": 811, "held_out": 126}, True, None),
     ],
 )
-def test_run_on_other_images_is_refused(tmp_path, config, recorded, trains, pattern):
-    with open_workdir(tmp_path, config) as workdir:
-        workdir.require_data(recorded, True)
-        written = (tmp_path / "data.json").read_bytes()
-        assert json.loads(written) == recorded
-        if pattern is None:
+def test_run_on_other_images_is_refused(workdir, recorded, trains, pattern):
+    workdir.require_data(recorded, True)
+    if pattern is None:
+        workdir.require_data(DATA, trains)
+    else:
+        with pytest.raises(UserError, match=pattern):
             workdir.require_data(DATA, trains)
-        else:
-            with pytest.raises(UserError, match=pattern) as caught:
-                workdir.require_data(DATA, trains)
-            assert "\n" not in str(caught.value)
-    assert (tmp_path / "data.json").read_bytes() == written
+    assert workdir.read_json("data.json") == recorded
 
 
-def test_run_with_removed_field_is_refused(tmp_path, config):
-    names = list(migrations.REMOVED)[:2]
-    old = configuration.flatten(config) | dict.fromkeys(names, 1)
-    (tmp_path / "config.json").write_text(json.dumps(old))
+REMOVED = list(migrations.REMOVED)[:2]
+UNUSABLE = {
+    "removed fields": ("config.json", json.dumps(dict.fromkeys(REMOVED, 1)), REMOVED),
+    "no run": ("holiday.jpg", "...", ["holds no run"]),
+    "unreadable config": ("config.json", '{"seed": ', ["config.json cannot be read"]),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_unusable_folder_is_refused(tmp_path, config, name):
+    file, text, parts = UNUSABLE[name]
+    (tmp_path / file).write_text(text)
     with pytest.raises(UserError) as caught, open_workdir(tmp_path, config):
         pass
-    assert all(name in str(caught.value) for name in names)
+    assert all(part in str(caught.value) for part in parts)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-def test_folder_without_run_is_refused(tmp_path, config):
-    (tmp_path / "holiday.jpg").write_bytes(b"...")
-    with pytest.raises(UserError, match="holds no run"), open_workdir(tmp_path, config):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
-
-
-def test_unreadable_config_is_named(tmp_path, config):
-    (tmp_path / "config.json").write_text('{"seed": ')
+@pytest.mark.parametrize("place", ["file/run", "file", "/proc/run"])
+def test_unwritable_workdir_is_named(tmp_path, config, place):
+    (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"config\.json cannot be read"),
-        open_workdir(tmp_path, config),
+        pytest.raises(UserError, match=f"{tmp_path / place} cannot be written"),
+        open_workdir(tmp_path / place, config),
     ):
         pass
-
-
-def test_unwritable_workdir_is_named(tmp_path, config):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "run", tmp_path / "file", pathlib.Path("/proc/run")):
-        with (
-            pytest.raises(UserError, match=f"{path} cannot be written"),
-            open_workdir(path, config),
-        ):
-            pass
 
 
 def test_lock_refuses_second_process_and_survives_sigkill(tmp_path, config):
@@ -158,51 +151,51 @@ def test_lock_refuses_second_process_and_survives_sigkill(tmp_path, config):
         pass
 
 
-def test_metrics_are_read_back_exactly(tmp_path, config):
-    values = {
-        "a": 0.1 + 0.2,
-        "b": float(np.float32(1 / 3)),
-        "c": 5e-324,
-        "d": -1.7976931348623157e308,
-    }
-    with open_workdir(tmp_path, config) as workdir:
-        workdir.rewind("vae", 0)
-        workdir.write_metrics("vae", 3, values)
-        assert workdir.metrics() == [{"stage": "vae", "step": 3} | values]
+def test_metrics_are_read_back_exactly(workdir):
+    numbers = (0.1 + 0.2, float(np.float32(1 / 3)), 5e-324, -1.7976931348623157e308)
+    values = dict(zip("abcd", numbers, strict=True))
+    workdir.rewind("vae", 0)
+    workdir.write_metrics("vae", 3, values)
+    assert workdir.metrics() == [{"stage": "vae", "step": 3} | values]
 
 
-def test_rewind_removes_later_records_of_one_stage(tmp_path, config):
-    picture = np.zeros((2, 3, 3), np.uint8)
-    with open_workdir(tmp_path, config) as workdir:
-        for stage in ("vae", "gan"):
-            workdir.rewind(stage, 0)
-            for step in (2, 4, 6):
-                workdir.write_metrics(stage, step, {"loss": 1.0})
-                workdir.write_picture(stage, "samples", step, picture)
-        with (tmp_path / "metrics.jsonl").open("a") as file:
+def test_rewind_removes_later_records_of_one_stage(workdir, tmp_path):
+    assert (workdir.metrics(), workdir.curve(), workdir.events()) == ([], [], [])
+    for stage in ("vae", "gan"):
+        workdir.rewind(stage, 0)
+        workdir.write_event(f"{stage}: began")
+        for step in (2, 4, 6):
+            workdir.write_metrics(stage, step, {"loss": 1.0})
+            workdir.write_curve(stage, step, {"fd_x": 0.1 + 0.2})
+            workdir.write_picture(stage, "samples", step, np.zeros((2, 3, 3), np.uint8))
+    for name in ("metrics.jsonl", "curve.jsonl", "events.jsonl"):
+        with (tmp_path / name).open("a") as file:
             file.write('{"stage": "gan", "step": 8, "lo')  # killed while writing
-        workdir.rewind("gan", 4)
-        kept = [(line["stage"], line["step"]) for line in workdir.metrics()]
-        workdir.write_metrics("gan", 6, {"loss": 2.0})
-        text = (tmp_path / "metrics.jsonl").read_text()
-    assert kept == [("vae", 2), ("vae", 4), ("vae", 6), ("gan", 2), ("gan", 4)]
-    assert json.loads(text.splitlines()[-1]) == {"stage": "gan", "step": 6, "loss": 2.0}
-    names = {
-        stage: sorted(p.name for p in (tmp_path / "images" / stage).iterdir())
-        for stage in ("vae", "gan")
-    }
-    assert names == {
-        "vae": [f"samples_{step:06d}.png" for step in (2, 4, 6)],
-        "gan": [f"samples_{step:06d}.png" for step in (2, 4)],
-    }
+    workdir.rewind("gan", 4)
+    kept = {"vae": [2, 4, 6], "gan": [2, 4]}
+    steps = [(stage, step) for stage in kept for step in kept[stage]]
+    assert [(line["stage"], line["step"]) for line in workdir.metrics()] == steps
+    assert workdir.curve() == [
+        {"stage": stage, "step": step, "fd_x": 0.1 + 0.2} for stage, step in steps
+    ]
+    for stage in kept:
+        names = sorted(path.name for path in (tmp_path / "images" / stage).iterdir())
+        assert names == [f"samples_{step:06d}.png" for step in kept[stage]]
+    workdir.write_metrics("gan", 6, {"loss": 2.0})
+    last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last) == {"stage": "gan", "step": 6, "loss": 2.0}
+    workdir.write_event("gan: continued")
+    events = ["vae: began", "gan: began", "gan: continued"]
+    assert [line["event"] for line in workdir.events()] == events
+    assert all(line["time"].endswith("+00:00") for line in workdir.events())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_picture_round_trip(tmp_path, config, channels):
+def test_picture_round_trip(workdir, tmp_path, channels):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
-    with open_workdir(tmp_path, config) as workdir:
-        workdir.rewind("gan", 0)
-        path = workdir.write_picture("gan", "samples", 12, picture)
+    workdir.rewind("gan", 0)
+    path = workdir.write_picture("gan", "samples", 12, picture)
+    workdir.close()
     assert path == tmp_path / "images/gan/samples_000012.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(picture.shape), picture)
     (event_file,) = (tmp_path / "tensorboard" / "gan").iterdir()
@@ -223,55 +216,25 @@ def tensorboard_events(path):
         data = data[16 + length :]
 
 
-def test_rewind_cuts_curve_and_keeps_events(tmp_path, config):
-    with open_workdir(tmp_path, config) as workdir:
-        assert (workdir.curve(), workdir.events()) == ([], [])
-        for stage in ("vae", "gan"):
-            workdir.rewind(stage, 0)
-            for step in (2, 4):
-                workdir.write_curve(stage, step, {"fd_x": 0.1 + 0.2})
-            workdir.write_event(f"{stage}: began")
-        with (tmp_path / "events.jsonl").open("a") as file:
-            file.write('{"time": "20')  # killed while writing
-        workdir.rewind("vae", 3)
-        workdir.write_event("vae: went on")
-        assert workdir.curve() == [
-            {"stage": stage, "step": step, "fd_x": 0.1 + 0.2}
-            for stage, step in (("vae", 2), ("gan", 2), ("gan", 4))
-        ]
-        events = [line["event"] for line in workdir.events()]
-        assert events == ["vae: began", "gan: began", "vae: went on"]
-        assert all(line["time"].endswith("+00:00") for line in workdir.events())
-
-
-def test_environment_changes_are_recorded(tmp_path, config):
-    with open_workdir(tmp_path, config) as workdir:
-        assert workdir.read_json("run.json") is None
-        for version in ("1", "1", "2", "2", "1"):
-            workdir.record_environment({"jax": version, "cores": 2}, {"seed": version})
-        changed = [{"jax": "2"}, {"jax": "1"}]
-        assert workdir.read_json("run.json") == {
-            "seed": "1", "jax": "1", "cores": 2, "resumed_with": changed,
-        }  # fmt: skip
-
-        events = [line["event"] for line in workdir.events()]
-        assert events == ["resumed in another environment: jax"] * 2
-        assert workdir.config() == configuration.flatten(config)
-
-
-def test_nested_environment_changes_are_recorded(tmp_path, config):
-    began = {"settings": {"a": 1, "b": None}, "git": None}
-    later = {"settings": {"a": 1, "b": "c"}, "git": {"commit": "e", "dirty": True}}
-    last = {"settings": {"a": 1}, "git": {"commit": "e", "dirty": False}}
-    with open_workdir(tmp_path, config) as workdir:
-        for facts in (began, later, later, last, last):
-            workdir.record_environment(facts, {})
-        assert workdir.read_json("run.json") == began | {
-            "resumed_with": [
-                {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
-                {"settings": {"b": None}, "git": {"dirty": False}},
-            ]
-        }
+def test_environment_changes_are_recorded(workdir, config):
+    assert workdir.read_json("run.json") is None
+    began = {"jax": "1", "cores": 2, "settings": {"a": 1, "b": None}, "git": None}
+    later = began | {"settings": {"a": 1, "b": "c"}, "git": {"commit": "e", "dirty": True}}
+    last = began | {"jax": "2", "settings": {"a": 1}, "git": {"commit": "e", "dirty": False}}
+    for seed, facts in enumerate((began, began, later, later, last, last, began)):
+        workdir.record_environment(facts, {"seed": seed})
+    assert workdir.read_json("run.json") == began | {
+        "seed": 0,
+        "resumed_with": [
+            {"settings": {"b": "c"}, "git": {"commit": "e", "dirty": True}},
+            {"jax": "2", "settings": {"b": None}, "git": {"dirty": False}},
+            {"jax": "1", "git": None},
+        ],
+    }
+    events = [line["event"] for line in workdir.events()]
+    changed = ("settings, git", "jax, settings, git", "jax, git")
+    assert events == [f"resumed in another environment: {names}" for names in changed]
+    assert workdir.config() == configuration.flatten(config)
 
 
 SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embeddings": {"mine": "b"}}
@@ -302,22 +265,21 @@ def test_run_without_recorded_sources_is_accepted(tmp_path, config):
     require_same_sources(tmp_path, config, SOURCES)
 
 
-def test_evaluation_replaces_previous_one(tmp_path, config):
+def test_evaluation_replaces_previous_one(workdir, tmp_path):
     black, white = (np.full((2, 3, 3), grey, np.uint8) for grey in (0, 255))
-    with open_workdir(tmp_path, config) as workdir:
-        assert workdir.evaluation() is None
-        workdir.write_evaluation({"numbers": [0.1 + 0.2]}, {"a": black, "b": black})
-        workdir.write_evaluation({"numbers": [5e-324, None]}, {"a": white})
-        assert workdir.evaluation() == {"numbers": [5e-324, None]}
-        names = sorted(path.name for path in (tmp_path / "evaluation").iterdir())
-        assert names == ["a.png", "numbers.json"]
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "evaluation/a.png")), white)
-        # Numbers that JSON has no word for are a fault of the caller, not a file others choke on.
-        with pytest.raises(ValueError, match="JSON"):
-            workdir.write_evaluation({"numbers": [float("nan")]}, {})
-        (tmp_path / "evaluation/numbers.json").write_text("{")
-        with pytest.raises(UserError, match=r"numbers\.json cannot be read"):
-            workdir.evaluation()
+    assert workdir.evaluation() is None
+    workdir.write_evaluation({"numbers": [0.1 + 0.2]}, {"a": black, "b": black})
+    workdir.write_evaluation({"numbers": [5e-324, None]}, {"a": white})
+    assert workdir.evaluation() == {"numbers": [5e-324, None]}
+    names = sorted(path.name for path in (tmp_path / "evaluation").iterdir())
+    assert names == ["a.png", "numbers.json"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "evaluation/a.png")), white)
+    # Numbers that JSON has no word for are a fault of the caller, not a file others choke on.
+    with pytest.raises(ValueError, match="JSON"):
+        workdir.write_evaluation({"numbers": [float("nan")]}, {})
+    (tmp_path / "evaluation/numbers.json").write_text("{")
+    with pytest.raises(UserError, match=r"numbers\.json cannot be read"):
+        workdir.evaluation()
 
 
 def test_require_run(tmp_path, config):
@@ -328,30 +290,29 @@ def test_require_run(tmp_path, config):
     require_run(tmp_path / "run")
 
 
-def test_troubles_are_recorded_once(tmp_path, config):
+def test_troubles_are_recorded_once(workdir):
     trouble = monitor.Trouble("blur", {"sharpness": 0.1}, "It blurs.", "patience")
-    with open_workdir(tmp_path, config) as workdir:
-        for stage in ("vae", "gan"):
-            workdir.rewind(stage, 0)
-        workdir.write_metrics("vae", 4, {"loss": 1.0})
-        assert workdir.write_trouble("vae", 4, trouble)
-        assert not workdir.write_trouble("vae", 8, trouble)
-        assert workdir.write_trouble("gan", 8, trouble)
-        for step, new in ((7, True), (7, False), (9, True)):
-            assert workdir.write_trouble("vae", step, monitor.not_finite("kl", step, "vae")) == new
-        seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
-        assert seen == [
-            ("vae", "blur", 4), ("gan", "blur", 8),
-            ("vae", "not_finite", 7), ("vae", "not_finite", 9),
-        ]  # fmt: skip
-        assert workdir.troubles()[0]["sharpness"] == 0.1
-        assert [line["step"] for line in workdir.metrics()] == [4]
-        assert workdir.metrics("gan") == []
-        # What follows a restored checkpoint is seen again; what was not finite stays on record.
-        workdir.rewind("vae", 3)
-        seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
-        assert seen == [("gan", "blur", 8), ("vae", "not_finite", 7), ("vae", "not_finite", 9)]
-        assert workdir.write_trouble("vae", 4, trouble)
+    for stage in ("vae", "gan"):
+        workdir.rewind(stage, 0)
+    workdir.write_metrics("vae", 4, {"loss": 1.0})
+    assert workdir.write_trouble("vae", 4, trouble)
+    assert not workdir.write_trouble("vae", 8, trouble)
+    assert workdir.write_trouble("gan", 8, trouble)
+    for step, new in ((7, True), (7, False), (9, True)):
+        assert workdir.write_trouble("vae", step, monitor.not_finite("kl", step, "vae")) == new
+    seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
+    assert seen == [
+        ("vae", "blur", 4), ("gan", "blur", 8),
+        ("vae", "not_finite", 7), ("vae", "not_finite", 9),
+    ]  # fmt: skip
+    assert workdir.troubles()[0]["sharpness"] == 0.1
+    assert [line["step"] for line in workdir.metrics()] == [4]
+    assert workdir.metrics("gan") == []
+    # What follows a restored checkpoint is seen again; what was not finite stays on record.
+    workdir.rewind("vae", 3)
+    seen = [(line["stage"], line["trouble"], line["step"]) for line in workdir.troubles()]
+    assert seen == [("gan", "blur", 8), ("vae", "not_finite", 7), ("vae", "not_finite", 9)]
+    assert workdir.write_trouble("vae", 4, trouble)
 
 
 def test_read_lines_skips_incomplete_lines(tmp_path):

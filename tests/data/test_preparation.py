@@ -46,8 +46,12 @@ def decoded(monkeypatch):
     return count
 
 
+def contents(split):
+    return {image.tobytes() for image in split[:]}
+
+
 def everything(loaded):
-    return {image.tobytes() for split in loaded[:3] for image in split[:]}
+    return set().union(*map(contents, loaded[:3]))
 
 
 @pytest.mark.parametrize(
@@ -73,15 +77,19 @@ def test_images_are_prepared_by_the_settings(data, change):
     }
 
 
-def test_several_shards_keep_the_order(data, monkeypatch, tmp_path):
-    one = images.load(data)
-    monkeypatch.setattr(preparation, "_SHARD_BYTES", 7 * 16 * 32 * 3)
+@pytest.mark.parametrize(("workers", "shard_size", "shards"), [(7, 40, 1), (2, 7, 6)])
+def test_result_depends_on_neither_workers_nor_shards(
+    data, monkeypatch, tmp_path, workers, shard_size, shards
+):
+    before = images.load(data)
+    monkeypatch.setattr(preparation, "_SHARD_BYTES", shard_size * 16 * 32 * 3)
     monkeypatch.setattr(preparation, "_BATCH", 5)
-    data.directory = str(tmp_path / "again")
-    several = images.load(data)
-    assert len(list(pathlib.Path(data.directory).rglob("*array_record*"))) == 6  # of 7 images each
-    np.testing.assert_array_equal(several.train[:], one.train[:])
-    np.testing.assert_array_equal(several.test[:], one.test[:])
+    data.workers, data.directory = workers, str(tmp_path / "again")
+    after = images.load(data)
+    assert len(list(pathlib.Path(data.directory).rglob("*array_record*"))) == shards
+    assert after.digest == before.digest
+    for one, other in zip(before[:3], after[:3], strict=True):
+        np.testing.assert_array_equal(one[:], other[:])
 
 
 def test_few_images_have_no_unseen_test_images(data):
@@ -94,15 +102,6 @@ def test_few_images_have_no_unseen_test_images(data):
     assert "unseen" in images.describe(loaded)
 
 
-def test_second_load_decodes_nothing(data, decoded):
-    first = images.load(data)
-    assert len(decoded) == 40
-    second = images.load(data)
-    assert len(decoded) == 40
-    assert second.digest == first.digest
-    np.testing.assert_array_equal(second.train[:], first.train[:])
-
-
 def test_changed_folder_is_prepared_again(data, decoded):
     first = images.load(data)
     fill(pathlib.Path(data.path), "new.png", data=encode(picture(99), "png"))
@@ -110,11 +109,13 @@ def test_changed_folder_is_prepared_again(data, decoded):
     assert len(decoded) == 81
     assert len(everything(second) - everything(first)) == 1
     for before, after in zip(first[:3], second[:3], strict=True):
-        assert {image.tobytes() for image in after[:]} >= {image.tobytes() for image in before[:]}
+        assert contents(after) >= contents(before)
     assert second.digest != first.digest
     (pathlib.Path(data.path) / "new.png").unlink()
-    assert images.load(data).digest == first.digest
+    again = images.load(data)
     assert len(decoded) == 81  # the first preparation was kept
+    assert again.digest == first.digest
+    np.testing.assert_array_equal(again.train[:], first.train[:])
 
 
 def test_file_edited_with_mtime_restored_is_prepared_again(data):
@@ -135,8 +136,8 @@ def test_copied_folder_is_not_prepared_again_and_zip_has_same_digest(data, decod
     data.path = str(copy)
     assert images.load(data).digest == first.digest
     assert len(decoded) == 40
-    contents = {path.name: path.read_bytes() for path in copy.iterdir()}
-    data.path = str(zipped(tmp_path / "pictures.zip", contents))
+    files = {path.name: path.read_bytes() for path in copy.iterdir()}
+    data.path = str(zipped(tmp_path / "pictures.zip", files))
     assert images.load(data).digest == first.digest
 
 
@@ -170,6 +171,12 @@ def test_unreadable_file_is_used_once_it_is_readable(data, monkeypatch, decoded)
         assert "07.png,cannot be read" in loaded.skipped_list.read_text()
     loaded = images.load(data)
     assert (loaded.skipped, len(everything(loaded))) == (0, 40)
+    monkeypatch.setattr(hashing, "_RECENT_NS", 0)
+    images.load(data)
+    data.update({"image_size": 48})  # so that all are read again, though not hashed
+    refuse(monkeypatch, "open", "07.png")
+    loaded = images.load(data)
+    assert (loaded.skipped, len(everything(loaded))) == (1, 39)
 
 
 def test_file_unreadable_during_preparation_is_retried_then_refused(data, monkeypatch):
@@ -181,23 +188,6 @@ def test_file_unreadable_during_preparation_is_retried_then_refused(data, monkey
     refuse(monkeypatch, "read_bytes", "07.png", times=2)
     loaded = images.load(data)
     assert (loaded.skipped, len(everything(loaded))) == (0, 40)
-
-
-def test_file_unreadable_after_it_was_hashed_is_skipped(data, monkeypatch):
-    monkeypatch.setattr(hashing, "_RECENT_NS", 0)
-    images.load(data)
-    data.update({"image_size": 48})  # so that all are read again
-    refuse(monkeypatch, "open", "07.png")
-    loaded = images.load(data)
-    assert (loaded.skipped, len(everything(loaded))) == (1, 39)
-
-
-def test_result_does_not_depend_on_workers(data, tmp_path):
-    one = images.load(data)
-    data.workers, data.directory = 7, str(tmp_path / "again")
-    seven = images.load(data)
-    assert one.digest == seven.digest
-    np.testing.assert_array_equal(one.train[:], seven.train[:])
 
 
 def test_bad_files_are_skipped_counted_and_listed(data):
@@ -249,9 +239,8 @@ def test_duplicates_are_counted_and_in_one_split(data):
     loaded = images.load(data)
     assert loaded.duplicates == 40
     assert before.duplicates == 0
-    train = {image.tobytes() for image in loaded.train[:]}
-    assert train == {image.tobytes() for image in before.train[:]}
-    assert not train & {image.tobytes() for image in loaded.test[:]}
+    assert contents(loaded.train) == contents(before.train)
+    assert not contents(loaded.train) & contents(loaded.test)
     assert len(loaded.train) == 2 * len(before.train)
     assert "40 duplicates" in images.describe(loaded)
 

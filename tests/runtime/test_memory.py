@@ -8,17 +8,22 @@ from vaegan_jax.pipeline import stages
 from vaegan_jax.runtime import memory
 
 
-@pytest.fixture(scope="module")
-def call():
+def test_fitting_program_is_compiled_once():
+    traced = []
+
+    @jax.jit
+    def call(x):
+        traced.append(x)
+        return x + 1
+
+    wrapped = memory.checked(call, "vae")
+    assert [int(wrapped(jnp.int32(x))) for x in range(3)] == [1, 2, 3]
+    assert len(traced) == 1
+
+
+def test_program_with_large_temporaries_is_refused():
     # Sorted: a compiler may fuse the rest into a kernel whose workspace it does not count.
-    return jax.jit(lambda x: jnp.linalg.norm(jnp.sort(jnp.outer(x, x), axis=0)))
-
-
-def test_fitting_program_is_called(call):
-    assert memory.checked(call, "vae")(jnp.ones(4)) == call(jnp.ones(4))
-
-
-def test_program_with_large_temporaries_is_refused(call):
+    call = jax.jit(lambda x: jnp.linalg.norm(jnp.sort(jnp.outer(x, x), axis=0)))
     large = jax.ShapeDtypeStruct((2**21,), jnp.float32)  # whose square takes 17 TB
     with pytest.raises(UserError, match=r"vae\.batch_size or model\.base_width"):
         memory.checked(call, "vae")(large)
@@ -32,16 +37,3 @@ def test_stage_is_refused_before_allocation(config, stage, monkeypatch):
     monkeypatch.setattr(memory, "_free", lambda: 2000)
     with pytest.raises(UserError, match=rf"{stage}\.batch_size or model\.base_width"):
         make_stage(config, data, None).init()
-
-
-def test_checked_program_is_compiled_once():
-    traced = []
-
-    @jax.jit
-    def call(x):
-        traced.append(x)
-        return x + 1
-
-    wrapped = memory.checked(call, "vae")
-    assert [int(wrapped(jnp.int32(3))) for _ in range(3)] == [4, 4, 4]
-    assert len(traced) == 1
