@@ -15,42 +15,47 @@ from tests.end_to_end.launched import command, lines, numbers
 def test_numbers_have_errors_and_floors(finished):
     evaluation = numbers(finished)
     assert evaluation["checkpoints"] == {"vae": 12, "gan": 12}
-    assert evaluation["embedding"]["name"] == "pixels"
+    assert [embedding["name"] for embedding in evaluation["embeddings"]] == ["pixels"]
     assert evaluation["seed"] == 0
     assert evaluation["settings"]["evaluation.samples"] == 100
     assert evaluation["environment"]["packages"]["jax"]
     assert evaluation["data"]["test"] > 900
-    by_key = {(n["subject"], n["against"], n["metric"]): n for n in evaluation["numbers"]}
+    by_key = {
+        (n["subject"], n["against"], n["embedding"], n["metric"]): n for n in evaluation["numbers"]
+    }
     assert len(by_key) == len(evaluation["numbers"])
-    for subject in ("vae_samples", "vae_reconstructions", "gan_samples"):
-        for against in ("train", "held_out"):
-            for metric in ("fd_pixels", "kd_pixels", "precision", "recall", "density", "coverage",
-                           "authenticity", "completeness"):  # fmt: skip
-                number = by_key[subject, against, metric]
-                assert None not in (number["value"], number["error"], number["floor"])
-                assert (number["count"], number["reference_count"]) == (100, 200)
-        for metric in ("vendi", "duplicates", "nearer_to_training", "sharpness"):
-            assert by_key[subject, "", metric]["floor"] is not None
+    samples = ("vae_samples", "matched_samples", "gan_raw_samples", "gan_samples")
+    for subject in (*samples, "vae_reconstructions"):
+        for metric in ("fd_n100", "kd", "precision", "recall", "density", "coverage"):
+            number = by_key[subject, "test", "pixels", metric]
+            assert None not in (number["value"], number["floor"])
+            assert (number["error"] is None) == (subject == "vae_reconstructions")
+            assert (number["count"], number["reference_count"]) == (100, 200)
+        for metric in ("sharpness", "lattice"):
+            assert by_key[subject, "", "", metric]["floor"] is not None
+        assert by_key[subject, "", "pixels", "vendi"]["floor"] > 1
+    for subject in samples:
+        for metric in ("authenticity", "data_copying"):
+            assert by_key[subject, "train", "pixels", metric]["error"] is not None
     for metric in ("elbo_bits_per_dim", "iwae_2_bits_per_dim", "calibrated_elbo_bits_per_dim",
                    "calibrated_iwae_2_bits_per_dim", "kl_nats", "active_units",
                    "posterior_prior_mmd"):  # fmt: skip
-        assert by_key["vae", "", metric]["error"] is not None
+        assert by_key["vae", "", "", metric]["error"] is not None
     # After a few steps, samples are far from real images.
-    distance = by_key["gan_samples", "held_out", "fd_pixels"]
+    distance = by_key["gan_samples", "test", "pixels", "fd_n100"]
     assert distance["value"] > 4 * distance["floor"]
     stdout = (finished.parent / "stdout.txt").read_text()
-    assert "fd_pixels" in stdout
+    assert "fd_n100" in stdout
     assert f"{distance['floor']:.3g}" in stdout
 
 
-def test_the_curve_has_a_line_every_few_steps(finished):
+def test_the_curve_has_a_line_every_few_steps_and_the_matched_decoder(finished):
     curve = lines(finished, "curve.jsonl")
     assert [(line["stage"], line["step"], line["images"]) for line in curve] == [
-        (stage, step, 16 * step) for stage in ("vae", "gan") for step in (6, 12)
+        (stage, step, 16 * step)
+        for stage, step in (("vae", 6), ("vae", 12), ("gan", 0), ("gan", 6), ("gan", 12))
     ]
-    assert all(0 < line["fd_pixels_floor"] < line["fd_pixels"] for line in curve)
-    # The generator is frozen until step 4.
-    assert curve[2]["fd_pixels"] == pytest.approx(curve[1]["fd_pixels"], rel=0.01)
+    assert all(0 < line["fd_n50_pixels_floor"] < line["fd_n50_pixels"] for line in curve)
 
 
 def test_sigterm_during_the_evaluation_leaves_no_evaluation(finished, tmp_path):

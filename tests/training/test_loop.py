@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -311,6 +312,19 @@ def test_curve_is_written_at_intervals_and_does_not_change_training(tmp_path, co
         final_state(make_stage(config), config, tmp_path / "without"),
     )
     assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+
+
+def test_initial_state_is_measured_once(tmp_path, config):
+    config.evaluation.curve_every = 4
+    stage = make_stage(config, measure=lambda state: {"fd_x": float(state.step)})
+    started = dataclasses.replace(stage, measures_start=True)
+    with workdir.open_workdir(tmp_path, config) as folder:
+        folder.rewind("vae", 0)
+        folder.write_curve("vae", 0, {"fd_x": 9.0})  # of a run that was killed before it saved
+    train(started, config, tmp_path)
+    with workdir.open_workdir(tmp_path, config) as folder:
+        curve = [(line["step"], line["fd_x"], line.get("images")) for line in folder.curve()]
+    assert curve == [(0, 0.0, 0), (4, 4.0, 16), (7, 7.0, 28)]
 
 
 def test_events_of_stopped_and_resumed_run(tmp_path, config):
