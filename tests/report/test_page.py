@@ -119,6 +119,7 @@ def run(tmp_path, config):
                 written = {
                     "format": workdir.EVALUATION_FORMAT,
                     "embeddings": [{"name": "x", "sha256": "f" * 64, "resize": "to 8x8"}],
+                    "data": {"train": 900, "is_test_unseen": True},
                     "checkpoints": {"vae": 20, "gan": 60},
                     "numbers": [
                         number("vae_samples", "test", "fd_n100", 31.5, 2.5),

@@ -19,7 +19,11 @@ def row(subject, against, embedding, metric, value, error, floor, count=50, refe
 
 
 def evaluation(*rows):
-    return {"embeddings": [{"name": "x_64"}, {"name": "y_32"}], "numbers": list(rows)}
+    return {
+        "embeddings": [{"name": "x_64"}, {"name": "y_32"}],
+        "data": {"train": 900, "is_test_unseen": True},
+        "numbers": list(rows),
+    }
 
 
 EVALUATION = evaluation(
@@ -103,7 +107,7 @@ def test_tables_have_a_column_per_set_and_one_for_the_floor():
         ["active_units", "4.00 ± 0.50", "", "40"],
         ["posterior_prior_mmd", "0.0210 ± 0.0021", "0.0004", "40"],
     ]
-    for table, numbers in ((first, ("60", "300", "50")), (second, ("60", "40", "50"))):
+    for table, numbers in ((first, ("60", "300", "900", "50")), (second, ("60", "40", "50"))):
         words = table.title.replace(",", "").split()
         assert [word for word in words if word.isdigit()] == list(numbers)
     assert tables.make(evaluation()) == []
@@ -130,6 +134,12 @@ def test_terminal_columns_are_aligned():
                 assert part.strip() == cell
                 assert part.startswith(cell) if i == 0 else part.endswith(cell)
                 start += width + 2
+
+
+def test_remarks_depend_on_whether_the_test_images_are_unseen():
+    seen = EVALUATION | {"data": {"train": 900, "is_test_unseen": False}}
+    assert tables.remarks(seen) != tables.remarks(EVALUATION)
+    assert tables.remarks(seen) in tables.as_text(seen)
 
 
 def test_note_is_the_last_line_of_a_table():

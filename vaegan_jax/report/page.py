@@ -42,7 +42,7 @@ def make(folder: Workdir) -> str:
         ],
         evaluation=evaluation,
         embedding_names=tables.embedding_names(evaluation) if evaluation else "",
-        errors=tables.ERRORS,
+        remarks=tables.remarks(evaluation) if evaluation else "",
         troubles=folder.troubles(),
         latent=latent_use.advice(latent) if latent else "",
         tables=tables.make(evaluation) if evaluation else [],

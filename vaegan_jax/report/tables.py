@@ -41,11 +41,14 @@ Row = dict[str, Any]
 """A `Number` as in `evaluation/numbers.json`."""
 
 
-ERRORS = (
+_ERRORS = (
     "± is one standard error over other samples of the same weights; another seed or machine "
     "changes the numbers by more."
 )
-"""What the errors of an evaluation cover."""
+_SEEN = (
+    "There are too few images for a validation part, so the test images also served during "
+    "training, and the numbers are not of unseen images."
+)
 
 
 class Table(NamedTuple):
@@ -69,7 +72,8 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
         real = {n["against"]: n["reference_count"] for n in chosen if n["against"]}
         title = f"{embedding}, against {real['test']} test images"
         if "train" in real:
-            title += f" and, for copies, {real['train']} training images"
+            searched = f"{real['train']} of {evaluation['data']['train']}"
+            title += f" and, for copies, {searched} training images"
         tables.append(_subject_table(title, chosen))
     if chosen := [n for n in numbers if not n["embedding"] and n["subject"] in SUBJECTS]:
         tables.append(_subject_table("Pixels", chosen))
@@ -146,9 +150,15 @@ def embedding_names(evaluation: dict[str, Any]) -> str:
     return " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
 
 
+def remarks(evaluation: dict[str, Any]) -> str:
+    """Returns what the errors of an evaluation cover, and whether its test images are unseen."""
+    seen = "" if evaluation["data"]["is_test_unseen"] else f" {_SEEN}"
+    return f"{_ERRORS}{seen}"
+
+
 def as_text(evaluation: dict[str, Any]) -> str:
     """Returns the tables for a terminal."""
-    lines = [f"evaluated with {embedding_names(evaluation)}. {ERRORS}"]
+    lines = [f"evaluated with {embedding_names(evaluation)}. {remarks(evaluation)}"]
     for table in make(evaluation):
         lines += lay_out(table)
     return "\n".join(lines)
