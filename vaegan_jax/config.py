@@ -222,7 +222,7 @@ FIELDS: dict[str, Field] = {
     "evaluation.max_reference_images": Field(
         50_000,
         SAMPLES,
-        "real images to compare with, training and held out each; 0 for all",
+        "training images and test images to compare with, each; 0 for all",
         Resume.ALWAYS,
     ),
     "evaluation.max_likelihood_images": Field(
