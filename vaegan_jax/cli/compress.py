@@ -1,18 +1,11 @@
 """Commands that compress images with the VAE: encode, decode."""
 
 import argparse
-import io
 import pathlib
-
-import numpy as np
-from PIL import Image
 
 from vaegan_jax.cli import common, options
 from vaegan_jax.errors import UserError
 from vaegan_jax.export import codec
-
-_QUALITIES = range(1, 96)
-_MAX_COMPARED = 4_096
 
 
 def add_parsers(commands: options.Commands) -> None:
@@ -42,7 +35,7 @@ def add_parsers(commands: options.Commands) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    """Compresses images, and prints the sizes and the PSNR of JPEG and WebP for comparison."""
+    """Compresses images, and prints the size and the PSNR."""
     model = common.load(arguments, encoder=True, default="vae")
     common.require_new(arguments.out, arguments.force)
     originals = common.read_images(arguments.images, model)
@@ -54,12 +47,11 @@ def encode(arguments: argparse.Namespace) -> None:
     back = common.decode(model, model.to_generator_latents(latents))
     arguments.out.write_bytes(data)
     print(f"result: {arguments.out}, {len(originals)} images in {len(data)} bytes")
-    print(_line("this model", len(data), originals, back))
-    if len(originals) <= _MAX_COMPARED:
-        for line in comparison(originals, len(data)):
-            print(line)
-    else:
-        print(f"JPEG and WebP: not compared, since there are more than {_MAX_COMPARED} images")
+    n, height, width, _ = originals.shape
+    print(
+        f"{8 * len(data) / (n * height * width):.4f} bits per pixel, {len(data) / n:.1f} bytes per "
+        f"image, PSNR {common.psnr(originals, back):.2f} dB"
+    )
 
 
 def decode(arguments: argparse.Namespace) -> None:
@@ -84,64 +76,3 @@ def decode(arguments: argparse.Namespace) -> None:
         common.save_grid(out, common.decode(model, z), 8, 1, arguments.force)
     else:
         common.save_files(out, common.decode_blocks(model, z), len(z))
-
-
-def comparison(originals: np.ndarray, size: int) -> list[str]:
-    """Returns a line each for JPEG and WebP, for uint8 [N, H, W, C].
-
-    All images are saved as one sheet, which costs fewer headers than one file per image, at the
-    highest quality whose size is not larger than `size`.
-    """
-    lines = []
-    for name in ("JPEG", "WEBP"):
-        quality, data = best(originals, name, size)
-        note = "; larger even at quality 1" if len(data) > size else ""
-        back = _from_sheet(data, originals.shape)
-        lines.append(_line(f"{name} quality {quality}", len(data), originals, back) + note)
-    return lines
-
-
-def best(images: np.ndarray, name: str, size: int) -> tuple[int, bytes]:
-    """Returns the highest quality whose file has at most `size` bytes, or 1, and the file."""
-    low, high = 0, len(_QUALITIES) - 1
-    while low < high:  # sizes increase with the quality
-        middle = (low + high + 1) // 2
-        fits = len(_sheet(images, name, _QUALITIES[middle])) <= size
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return _QUALITIES[low], _sheet(images, name, _QUALITIES[low])
-
-
-def _columns(count: int) -> int:
-    return int(np.ceil(np.sqrt(count)))
-
-
-def _sheet(images: np.ndarray, name: str, quality: int) -> bytes:
-    """Returns uint8 [N, H, W, C] as one file, without gaps between images."""
-    n, height, width, channels = images.shape
-    columns = _columns(n)
-    rows = -(-n // columns)
-    filled = np.concatenate([images, np.repeat(images[-1:], rows * columns - n, axis=0)])
-    sheet = filled.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
-    buffer = io.BytesIO()
-    picture = Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
-    options = {"method": 6} if name == "WEBP" else {"optimize": True}
-    picture.save(buffer, name, quality=quality, **options)
-    return buffer.getvalue()
-
-
-def _from_sheet(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    n, height, width, channels = shape
-    with Image.open(io.BytesIO(data)) as picture:
-        sheet = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    cells = sheet.reshape(-1, height, _columns(n), width, channels).transpose(0, 2, 1, 3, 4)
-    return cells.reshape(-1, height, width, channels)[:n]
-
-
-def _line(name: str, size: int, originals: np.ndarray, back: np.ndarray) -> str:
-    n, height, width, _ = originals.shape
-    bits = 8 * size / (n * height * width)
-    return (
-        f"{name}: {bits:.4f} bits per pixel, {size / n:.1f} bytes per image, PSNR "
-        f"{common.psnr(originals, back):.2f} dB"
-    )
