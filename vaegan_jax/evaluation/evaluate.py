@@ -24,21 +24,20 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import (
     comparison,
     distances,
+    feature_metrics,
     latents,
-    memorisation,
     pixels,
     vae_metrics,
 )
 from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.embeddings import Embedding, extract
+from vaegan_jax.evaluation.feature_metrics import RealFeatures
 from vaegan_jax.evaluation.number import (
     MIN_SAMPLES,
     SUBJECTS,
     Number,
     evaluation_key,
-    jackknife_error,
     mean,
-    number,
     random_subset,
 )
 from vaegan_jax.randomness import Purpose
@@ -88,26 +87,6 @@ class Evaluation(NamedTuple):
     units: vae_metrics.Units | None
 
 
-class _Real(NamedTuple):
-    """Real images and their features, with precomputed references.
-
-    Attributes:
-      train: the training images that are searched for copies.
-      test: the test images.
-      train_features: float32 [n, d].
-      train_nearest: squared distances to the nearest other training image, float32 [n, 1].
-      reference: of the test images.
-      test_neighbours: the nearest training images of the test images, arrays [m].
-    """
-
-    train: Split
-    test: Split
-    train_features: np.ndarray
-    train_nearest: np.ndarray
-    reference: comparison.Reference
-    test_neighbours: distances.Neighbours
-
-
 def require_enough(data: Images) -> None:
     """Raises a `UserError` if there are too few training or test images to evaluate."""
     counts = len(data.train), len(data.validation), len(data.test)
@@ -152,9 +131,9 @@ def evaluate(
     numbers += _pixel_numbers(images, test)
     pairs = None
     for embedding in embeddings:
-        real = _embed_real(train, test, embedding, progress)
+        real = feature_metrics.embed_real(train, test, embedding, progress)
         features = _embed_all(embedding, images, progress)
-        numbers += _feature_numbers(seed, embedding, real, features, progress)
+        numbers += feature_metrics.feature_numbers(seed, embedding, real, features, progress)
         if pairs is None:
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
             pairs = _nearest_pairs(features[newest], images[newest], real)
@@ -228,124 +207,11 @@ def _embed_all(
     return dict(zip(images, np.split(features, ends[:-1]), strict=True))
 
 
-def _embed_real(train: Split, test: Split, embedding: Embedding, progress: Progress) -> _Real:
-    label = f"{embedding.name} features of"
-    train_features, test_features = (
-        extract(embedding, split, progress=progress, label=f"{label} {name} images")
-        for name, split in (("training", train), ("test", test))
-    )
-    on_device = jax.device_put(train_features)
-    return _Real(
-        train,
-        test,
-        train_features,
-        jax.device_get(distances.nearest_others(on_device, 1)),
-        comparison.reference(test_features),
-        jax.device_get(distances.neighbours(test_features, on_device)),
-    )
-
-
-def _feature_numbers(
-    seed: int,
-    embedding: Embedding,
-    real: _Real,
-    features: dict[str, np.ndarray],
-    progress: Progress,
-) -> list[Number]:
-    test_features = np.asarray(real.reference.features)
-    cells = memorisation.Cells.fit(
-        evaluation_key(seed, 0, Purpose.MEMORISATION), real.train_features, test_features
-    )
-    authentic = memorisation.authentic(real.train_nearest, real.test_neighbours)
-
-    @functools.cache
-    def floors(count: int) -> dict[str, float]:
-        """Returns the metrics of `count` real images, those that there are enough images for."""
-        values = {}
-        keys = [evaluation_key(seed, i, Purpose.SUBSET) for i in (4, 5)]
-        if len(real.train) >= count:
-            rows = random_subset(keys[0], len(real.train), count)
-            values = comparison.compare(real.reference, real.train_features[rows])
-        if len(real.test) >= count:
-            rows = random_subset(keys[1], len(real.test), count)
-            values |= {
-                "vendi": distances.vendi(test_features[rows]),
-                "authenticity": float(authentic[rows].mean()),
-            }
-        return values
-
-    def measure(rows: np.ndarray) -> dict[str, float]:
-        return comparison.compare(real.reference, rows) | {"vendi": distances.vendi(rows)}
-
-    numbers = []
-    for index, (subject, fake) in enumerate(features.items()):
-        count = len(fake)
-        values, floor = measure(fake), floors(count)
-        errors: dict[str, float] = {}
-        if subject != "vae_reconstructions":  # they are functions of the test images, not samples
-            key = evaluation_key(seed, index, Purpose.DEALING)
-            label = f"{embedding.name} errors of {SUBJECTS[subject]}"
-            errors = jackknife_error(key, fake, measure, progress=progress, label=label)
-        for metric, value in values.items():
-            against = "" if metric == "vendi" else "test"
-            numbers.append(
-                number(
-                    subject,
-                    against,
-                    embedding.name,
-                    _metric_name(embedding, metric, count),
-                    value,
-                    errors.get(metric),
-                    floor.get(metric),
-                    count,
-                    len(real.test) if against else 0,
-                )
-            )
-        if subject != "vae_reconstructions":
-            numbers += _copies(embedding, subject, real, cells, fake, floor.get("authenticity"))
-    return numbers
-
-
-def _metric_name(embedding: Embedding, metric: str, count: int) -> str:
-    """Returns the name of a metric of `count` images; only Inception's distances are FID and KID.
-
-    A Frechet distance depends on the number of images, so its name has the number.
-    """
-    frechet, kernel = ("fid", "kid") if embedding.is_fid else ("fd", "kd")
-    return {"frechet": f"{frechet}_n{count}", "kernel": kernel}.get(metric, metric)
-
-
 def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
-    return f"{_metric_name(embedding, metric, count)}_{embedding.name}"
+    return f"{feature_metrics.metric_name(embedding, metric, count)}_{embedding.name}"
 
 
-def _copies(
-    embedding: Embedding,
-    subject: str,
-    real: _Real,
-    cells: memorisation.Cells,
-    fake: np.ndarray,
-    floor: float | None,
-) -> list[Number]:
-    """Returns the metrics of copies of training images."""
-    counts = len(fake), len(real.train)
-    neighbours = jax.device_get(distances.neighbours(fake, real.train_features))
-    authentic = memorisation.authentic(real.train_nearest, neighbours)
-    copying, copying_error = memorisation.data_copying(
-        np.asarray(real.test_neighbours.nearest),
-        np.asarray(neighbours.nearest),
-        cells.test,
-        cells.assign(fake),
-    )
-    share, error = authentic.mean(), authentic.std(ddof=1) / math.sqrt(len(fake))
-    against = subject, "train", embedding.name
-    return [
-        number(*against, "authenticity", share, error, floor, *counts),
-        number(*against, "data_copying", copying, copying_error, 0.0, *counts),
-    ]
-
-
-def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: _Real) -> Pairs:
+def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: RealFeatures) -> Pairs:
     """Returns the most likely copies among the samples and some others, with nearest images."""
     to_train = jax.device_get(distances.neighbours(features, real.train_features))
     usual = real.train_nearest[to_train.row, 0]
