@@ -165,7 +165,7 @@ def _read(path: pathlib.Path) -> Run:
     }
     notes += [f"{path} has no {name}." for name, exists in available.items() if not exists]
     endings, sentences = _endings(path, facts[workdir.CONFIG], metrics, steps)
-    findings = files.get(workdir.NUMBERS, {}).get("findings", ())
+    findings = files.get(workdir.NUMBERS, {}).get("findings") or ()
     failures = [line.get("trouble") for line in metrics] + [each.get("name") for each in findings]
     collapses = _COLLAPSES & {str(name).lower().replace(" ", "_") for name in failures}
     if collapses:

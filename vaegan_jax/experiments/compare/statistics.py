@@ -115,13 +115,13 @@ def interval(values: Sequence[float | None]) -> Interval:
     return Interval(n, n, float(np.mean(finite)), half_width)
 
 
-def p_value(differences: Sequence[float | None]) -> float:
-    """Returns the two-sided p value of a paired t test; NaN if there is none."""
-    found = interval(differences)
+def difference(values: Sequence[float | None]) -> Difference:
+    """Returns the mean of paired differences with its t test, not yet adjusted."""
+    found = Difference(**vars(interval(values)))
     # Coarse metrics may have equal differences but for rounding, which no t test describes.
     if found.mean is None or not (found.half_width or 0.0) > 1e-9 * abs(found.mean):
-        return math.nan
-    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+        return found
+    return dataclasses.replace(found, p=float(scipy.stats.ttest_1samp(values, 0.0).pvalue))
 
 
 def detectable(standard_error: float, n: int, level: float) -> float:
@@ -212,28 +212,16 @@ def table(groups: Sequence[Mapping[Any, Run]]) -> list[Row]:
     dubious = Counter(x.name for run in runs for x in run.records if not x.informative)
     names = [*dict.fromkeys(name for of_run in values.values() for name in of_run)]
     primary = _primary(names)
-    names = [*dict.fromkeys(primary + names)]
-    of_names = [
-        [{key: values[run.name].get(name) for key, run in of.items()} for of in groups]
-        for name in names
-    ]
-    differences = [
-        [[_minus(of[key], first[key]) for key in of if key in first] for of in others]
-        for first, *others in of_names
-    ]
-    p = np.array([[p_value(pairs) for pairs in of_name] for of_name in differences])
-    return [
-        Row(
-            name,
-            is_primary=name in primary,
-            uninformative=dubious[name],
-            means=[interval([*of.values()]) for of in of_names[i]],
-            differences=[
-                _test(x, *cell) for x, *cell in zip(differences[i], p[i], *more, strict=True)
-            ],
-        )
-        for i, (name, *more) in enumerate(zip(names, *_adjust(p, len(primary)), strict=True))
-    ]
+    rows = []
+    for name in dict.fromkeys(primary + names):
+        first, *others = of_groups = [
+            {key: values[run.name].get(name) for key, run in of.items()} for of in groups
+        ]
+        pairs = [[_minus(of[key], first[key]) for key in of if key in first] for of in others]
+        means = [interval([*of.values()]) for of in of_groups]
+        differences = [difference(each) for each in pairs]
+        rows.append(Row(name, name in primary, dubious[name], means, differences))
+    return _adjusted(rows, len(primary))
 
 
 def better(groups: Sequence[Group], rows: Sequence[Row]) -> list[str | None]:
@@ -279,26 +267,28 @@ def _is_distance(name: str) -> bool:
     return name.startswith(_CURVE) or _FRECHET.fullmatch(name) is not None
 
 
-def _adjust(p: np.ndarray, primary: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns adjusted p values, and the levels that p had to reach: [rows, differences] each."""
-    adjusted, levels = [], []
+def _adjusted(rows: Sequence[Row], primary: int) -> list[Row]:
+    """Returns rows with adjusted p values; the first `primary` ones are primary."""
+    p = np.array([[each.p for each in row.differences] for row in rows], np.float64)  # None is NaN
+    result: list[Row] = []
     for family in [*np.maximum.accumulate(p[:primary])[:, None], p[primary:]]:
-        adjusted.append(holm(family))
-        not_resolved = int(np.sum(adjusted[-1] > 1 - CONFIDENCE))
-        levels.append(np.full(family.shape, (1 - CONFIDENCE) / max(1, not_resolved)))
-    return np.concatenate(adjusted), np.concatenate(levels)
+        adjusted = holm(family)
+        level = (1 - CONFIDENCE) / max(1, int(np.sum(adjusted > 1 - CONFIDENCE)))
+        for row, values in zip(rows[len(result) :], adjusted.tolist(), strict=False):
+            differences = [_test(*x, level) for x in zip(row.differences, values, strict=True)]
+            result.append(dataclasses.replace(row, differences=differences))
+    return result
 
 
-def _test(pairs: Sequence[float | None], p: float, adjusted: float, level: float) -> Difference:
-    found = Difference(**vars(interval(pairs)))
+def _test(found: Difference, adjusted: float, level: float) -> Difference:
+    """Returns a difference with its adjusted p value; `level` is the one that p had to reach."""
     if math.isnan(adjusted) or found.half_width is None:
         return found
     error = found.half_width / _quantile((1 + CONFIDENCE) / 2, found.n)
     return dataclasses.replace(
         found,
-        p=float(p),
-        adjusted_p=float(adjusted),
-        resolved=bool(adjusted <= 1 - CONFIDENCE),
+        adjusted_p=adjusted,
+        resolved=adjusted <= 1 - CONFIDENCE,
         detectable=detectable(error, found.n, level),
     )
 

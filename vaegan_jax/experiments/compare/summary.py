@@ -189,7 +189,7 @@ def _conclusions(comparison: Comparison) -> Iterator[str]:
             worse = group.label if better == first.label else first.label
             result = f"{better} is better than {worse}" + ", in both embeddings" * bool(confirming)
         elif test.adjusted_p is None:
-            result = "no test: values are missing, not finite or without spread"
+            result = "no test, which needs two or more pairs of finite values with some spread"
         elif not test.resolved:
             result = "not resolved"
         else:
