@@ -5,19 +5,14 @@ import subprocess
 import sys
 import threading
 
-import jax
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, assert_trees_equal
-from vaegan_jax import randomness, vae, workdir
-from vaegan_jax.checkpoints import Checkpoints
+from tests.conftest import ROOT
+from vaegan_jax import randomness
 from vaegan_jax.data import feed
-from vaegan_jax.runtime.signals import StopRequest
-from vaegan_jax.training import loop
 
-SHAPE = (16, 32, 3)
-IMAGES = np.random.default_rng(0).integers(0, 256, (23, *SHAPE)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 16, 32, 3)).astype(np.uint8)
 STAGE = randomness.Stage.VAE
 
 
@@ -129,36 +124,3 @@ def test_stream_reads_ahead_a_bounded_number_of_images():
         ahead = Counting.read - 4 * (step + 3)
         # The next block, one in preparation, and two batches per thread.
         assert ahead <= 4 * (3 + 2 * 3 + 2 * 2), ahead
-
-
-def train(config, path, limit_mb, steps=7):
-    config = config.copy_and_resolve_references()
-    config.data.max_resident_mb, config.vae.steps, config.data.flip = limit_mb, steps, True
-
-    def init():
-        return vae.init(config, SHAPE)
-
-    stage = loop.Stage(
-        number=STAGE,
-        steps=steps,
-        batch_size=4,
-        template=jax.eval_shape(init),
-        init=jax.jit(init),
-        step=vae.make_train_step(config, SHAPE),
-        pictures=lambda state: {},
-        shown=("kl",),
-    )
-    with workdir.open_workdir(path, config) as folder:
-        loop.train(stage, IMAGES, config, folder, StopRequest())
-    checkpoints = Checkpoints(path / "checkpoints" / "vae", 9)
-    states = [checkpoints.restore(step, stage.template)[0] for step in (3, 6, 7)]
-    checkpoints.close()
-    return states
-
-
-def test_training_is_bit_identical_resident_or_streamed(tmp_path, config):
-    config.training.seconds_per_call = 1e-3
-    resident = train(config, tmp_path / "resident", 1e3)
-    streamed = train(config, tmp_path / "streamed", 0.0)
-    assert_trees_equal(streamed, resident)
-    assert int(resident[0].step) == 3

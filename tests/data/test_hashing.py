@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.data.test_sources import refuse
 from vaegan_jax.data import hashing
 
 NAMES = ["a.png", "b.png", "c.png"]
@@ -87,15 +88,9 @@ def test_changed_file_of_same_name_size_and_mtime_is_read_again(change, tmp_path
 
 def test_read_error_is_returned_and_not_cached(tmp_path, files, monkeypatch):
     monkeypatch.setattr(hashing, "_RECENT_NS", 0)
-    cache, real = tmp_path / "cache.json", pathlib.Path.open
-
-    def refused(path, *arguments, **options):
-        if path.name == "b.png":
-            raise PermissionError(13, "Permission denied")
-        return real(path, *arguments, **options)
-
+    cache = tmp_path / "cache.json"
     with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "open", refused)
+        refuse(patch, "open", "b.png")
         first, failed, last = hashing.hash_files(files, cache)
     assert isinstance(failed, PermissionError)
     assert [first, last] == [HASHES[0], HASHES[2]]

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from tests.conftest import ROOT
 from tests.data.test_decoding import encode, picture
-from tests.data.test_sources import fill, zipped
+from tests.data.test_sources import fill, refuse, zipped
 from vaegan_jax import config as configuration
 from vaegan_jax.data import decoding, hashing, images, preparation, preprocessing
 from vaegan_jax.errors import UserError
@@ -118,17 +118,6 @@ def test_changed_folder_is_prepared_again(data, decoded):
     np.testing.assert_array_equal(again.train[:], first.train[:])
 
 
-def test_file_edited_with_mtime_restored_is_prepared_again(data):
-    path = pathlib.Path(data.path) / "07.png"
-    path.write_bytes(encode(picture(7), "bmp"))
-    first, before = images.load(data), path.stat()
-    path.write_bytes(encode(picture(99), "bmp"))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_size == before.st_size
-    new = preprocessing.prepare(picture(99), images.settings(data)).tobytes()
-    assert everything(images.load(data)) - everything(first) == {new}
-
-
 def test_copied_folder_is_not_prepared_again_and_zip_has_same_digest(data, decoded, tmp_path):
     first = images.load(data)
     copy = tmp_path / "copy" / "pictures"
@@ -148,18 +137,6 @@ def test_other_version_is_prepared_again(place, data, decoded, monkeypatch):
     monkeypatch.setattr(target, tfds.core.Version("0.0.1") if "VERSION" in place else "0")
     images.load(data)
     assert len(decoded) == 80
-
-
-def refuse(monkeypatch, method, name, times=10**9):
-    """Makes a method of paths fail for one name, `times` times."""
-    real, left = getattr(pathlib.Path, method), iter(range(times))
-
-    def failing(path, *arguments, **options):
-        if path.name == name and next(left, None) is not None:
-            raise PermissionError(13, "Permission denied")
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(pathlib.Path, method, failing)
 
 
 def test_unreadable_file_is_used_once_it_is_readable(data, monkeypatch, decoded):
@@ -255,10 +232,11 @@ def test_name_that_is_not_utf8_is_prepared_and_listed(data):
     assert "th\\udce9.png" in loaded.skipped_list.read_text()
 
 
-SLOWLY = """
-import sys, time
+LOAD = """
+import resource, sys, time
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images, preprocessing
+from vaegan_jax.errors import UserError
 config = configuration.default_config()
 config.data.name, config.data.path, config.data.directory = "folder", sys.argv[1], sys.argv[2]
 config.data.image_size, config.data.workers = (16, 32), 2
@@ -266,34 +244,10 @@ real = preprocessing.prepare
 def slowly(image, settings):
     time.sleep(0.2)
     return real(image, settings)
-preprocessing.prepare = slowly
-images.load(config.data)
-"""
-
-
-def test_killed_preparation_is_not_used_and_is_removed(data):
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, data.path, data.directory], cwd=ROOT)
-    folder = pathlib.Path(data.directory)
-    for _ in range(600):
-        if list(folder.rglob("incomplete.*")):
-            break
-        time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(folder.rglob("incomplete.*"))
-    assert len(everything(images.load(data))) == 40
-    assert not list(folder.rglob("incomplete.*"))
-
-
-WITHOUT_SPACE = """
-import resource, sys
-from vaegan_jax import config as configuration
-from vaegan_jax.data import images
-from vaegan_jax.errors import UserError
-config = configuration.default_config()
-config.data.name, config.data.path, config.data.directory = "folder", sys.argv[1], sys.argv[2]
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may become larger
+if sys.argv[3] == "slowly":
+    preprocessing.prepare = slowly
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may become larger
 try:
     images.load(config.data)
 except UserError as error:
@@ -301,20 +255,39 @@ except UserError as error:
 """
 
 
+def start(data, how):
+    """Loads the images in another process."""
+    command = [sys.executable, "-c", LOAD, data.path, data.directory, how]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_preparation_is_not_used_and_is_removed(data):
+    process = start(data, "slowly")
+    folder = pathlib.Path(data.directory)
+    for _ in range(600):
+        if list(folder.rglob("incomplete.*")):
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(folder.rglob("incomplete.*"))
+    assert len(everything(images.load(data))) == 40
+    assert not list(folder.rglob("incomplete.*"))
+
+
 def test_full_disk_is_reported(data):
-    arguments = [sys.executable, "-c", WITHOUT_SPACE, data.path, data.directory]
-    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
-    message = result.stderr.splitlines()[-1]
-    assert "data.directory" in message
+    process = start(data, "without space")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "data.directory" in errors.splitlines()[-1]
     assert not list(pathlib.Path(data.directory).rglob("*array_record*"))
 
 
 def test_two_processes_prepare_once(data):
-    arguments = [sys.executable, "-c", SLOWLY, data.path, data.directory]
-    processes = [
-        subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [start(data, "slowly") for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("Prepared in" in output for output in outputs) == 1

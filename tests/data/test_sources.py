@@ -44,6 +44,18 @@ def reasons(source):
     return dict(source.skipped)
 
 
+def refuse(monkeypatch, method, name, times=10**9, number=errno.EACCES):
+    """Makes a method of paths fail for one name, `times` times."""
+    real, left = getattr(pathlib.Path, method), iter(range(times))
+
+    def failing(path, *arguments, **options):
+        if path.name == name and next(left, None) is not None:
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, method, failing)
+
+
 NAMES = [
     "00000001_(2).jpg",
     "B.PNG",
@@ -144,15 +156,9 @@ def test_links_are_followed_once_and_pipes_not_read(tmp_path):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
 def test_unreadable_file_is_skipped_and_changes_identity(tmp_path, failing, number, monkeypatch):
     fill(tmp_path, "a.png", failing)
-    complete, real = sources.open_path(tmp_path), pathlib.Path.open
-
-    def refused(path, *arguments, **options):
-        if path.name == failing:
-            raise OSError(number, os.strerror(number))
-        return real(path, *arguments, **options)
-
+    complete = sources.open_path(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "open", refused)
+        refuse(patch, "open", failing, number=number)
         source = sources.open_path(tmp_path)
         assert list(source.names) == ["a.png"]
         assert reasons(source) == {failing: f"cannot be read: {os.strerror(number)}"}
