@@ -186,8 +186,8 @@ def discriminator_loss(
     Returns:
       The loss, a scalar, and scalars: `discriminator_loss` (the objective alone, in nats for
       losses of probabilities), each penalty by its name, mean logits, `margin` (mean real minus
-      mean fake logit) and its absolute value, `discriminator_accuracy`, and `feature_diversity`
-      (see `symptoms.diversity`).
+      mean fake logit) and its absolute value, `discriminator_auc` (see `symptoms.auc`), and
+      `feature_diversity` (see `symptoms.diversity`).
     """
     if terms:
         # In separate passes, which the compiler shares with those of R1 and R2.
@@ -205,7 +205,7 @@ def discriminator_loss(
         "fake_logit": jnp.mean(fake_logits),
         "margin": margin,
         "absolute_margin": jnp.abs(margin),
-        "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
+        "discriminator_auc": symptoms.auc(real_logits, fake_logits),
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
     for index, (name, weight, penalty) in enumerate(terms):

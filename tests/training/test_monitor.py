@@ -11,7 +11,7 @@ VAE = {
     "sharpness": 0.6,
 }
 GAN = {
-    "discriminator_accuracy": 0.9, "generator_slope": 0.6, "generator_gradient_norm": 2.0,
+    "discriminator_auc": 0.97, "generator_slope": 0.6, "generator_gradient_norm": 2.0,
     "margin": 2.0, "absolute_margin": 2.0, "real_logit": 1.0, "fake_logit": -1.0,
     "diversity": 0.9, "feature_diversity": 0.8, "near_duplicates": 0.0, "sharpness": 0.9,
 }  # fmt: skip
@@ -53,7 +53,7 @@ def test_healthy_run_has_no_troubles(watched, stage):
 @pytest.mark.parametrize(
     ("stage", "changes", "near", "name"),
     [
-        ("gan", {"discriminator_accuracy": 0.99}, {"discriminator_accuracy": 0.97},
+        ("gan", {"discriminator_auc": 0.999}, {"discriminator_auc": 0.997},
          "discriminator_overpowering"),
         ("gan", {"generator_slope": 0.019}, {"generator_slope": 0.021}, "vanishing_gradient"),
         ("gan", {"margin": -0.5}, {"margin": -0.7}, "oscillation"),
@@ -62,7 +62,7 @@ def test_healthy_run_has_no_troubles(watched, stage):
         ("gan", {"fake_logit": -101.0}, {"fake_logit": -99.0}, "divergence"),
         ("gan", {"diversity": 0.29}, {"diversity": 0.31}, "mode_collapse"),
         ("gan", {"feature_diversity": 0.29}, {"feature_diversity": 0.31}, "mode_collapse"),
-        ("gan", {"near_duplicates": 0.51}, {"near_duplicates": 0.49}, "mode_collapse"),
+        ("gan", {"near_duplicates": 0.11}, {"near_duplicates": 0.09}, "mode_collapse"),
         ("gan", {"sharpness": 0.24}, {"sharpness": 0.26}, "blur"),
         ("vae", {"sharpness": 0.24}, {"sharpness": 0.26}, "blur"),
         ("vae", {"kl": 0.9}, {"kl": 1.1}, "posterior_collapse"),
@@ -100,7 +100,7 @@ def test_only_the_last_window_counts(watched, monkeypatch):
 
 def test_discriminator_warmup_does_not_count(watched):
     watched.gan.discriminator_warmup_steps = 9  # of lines of four steps, the first three
-    winning = lines("gan", {"discriminator_accuracy": 1.0}, 8)
+    winning = lines("gan", {"discriminator_auc": 1.0}, 8)
     assert names("gan", winning[:7], watched) == []
     assert names("gan", winning, watched) == ["discriminator_overpowering"]
 

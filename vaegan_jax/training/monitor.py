@@ -111,13 +111,14 @@ def _steps(config: ConfigDict) -> str:
 
 
 def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    accuracy = now["discriminator_accuracy"]
-    if not accuracy > symptoms.MAX_ACCURACY:
+    auc = now["discriminator_auc"]
+    if not auc > symptoms.MAX_AUC:
         return None
     return Trouble(
         "discriminator_overpowering",
-        {"discriminator_accuracy": accuracy},
-        f"the discriminator classified {accuracy:.1%} of the images correctly {_steps(config)}.",
+        {"discriminator_auc": auc},
+        f"the discriminator gave the real image the larger logit in {auc:.2%} of the pairs of a "
+        f"real and a fake image {_steps(config)}.",
         "a higher gan.r1_weight, a lower gan.discriminator_learning_rate, gan.augmentations",
     )
 
@@ -169,7 +170,7 @@ def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | Non
             f"the distance in features is {now['feature_diversity']:.0%} of that of real images"
         )
     if now["near_duplicates"] > symptoms.MAX_DUPLICATES:
-        reasons.append(f"{now['near_duplicates']:.0%} nearly equal another image of the batch")
+        reasons.append(f"{now['near_duplicates']:.0%} of the pairs nearly coincide")
     if not reasons:
         return None
     names = ("diversity", "feature_diversity", "near_duplicates")
@@ -183,6 +184,8 @@ def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | Non
 
 
 def _gan_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
+    if config.gan.batch_size < 2:  # no pairs
+        return None
     return _blurring(now, config, "the generator's images", "longer training, a wider model")
 
 
@@ -226,7 +229,7 @@ def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Troub
 
 def _ignored_latents(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     active, size = now["active_units"], config.model.latent_size
-    if not active < symptoms.MIN_ACTIVE * size:
+    if not active < symptoms.MIN_ACTIVE * size or config.vae.batch_size < 2:
         return None
     return Trouble(
         "ignored_latents",
