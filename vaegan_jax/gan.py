@@ -18,6 +18,9 @@ from vaegan_jax.runtime import compilation, parallel
 
 Scalars = dict[str, jax.Array]
 
+EMA_RAMP = 0.05
+"""Maximum half-life of the generator's EMA, as a fraction of the images trained on so far."""
+
 
 class GANState(flax.struct.PyTreeNode):
     """Everything that a train step changes.
@@ -290,13 +293,44 @@ def update_discriminator(
     ), scalars
 
 
+def generator_updates(step: jax.Array, config: ConfigDict) -> jax.Array:
+    """Returns the number of updates of the generator in the first `step` steps, an int32 scalar.
+
+    `config` is the section `gan`; see `train_step`.
+    """
+    every = config.discriminator_steps
+    return jnp.maximum(step // every - config.discriminator_warmup_steps // every, 0)
+
+
+def ema_decay(
+    images_seen: jax.typing.ArrayLike,
+    batch_size: int,
+    half_life: float,
+    ramp: float = EMA_RAMP,
+) -> jax.Array:
+    """Returns the factor of the old average in an update of the EMA: a float32 scalar in [0, 1].
+
+    ``0.5 ** (batch_size / min(half_life, ramp * images_seen))``, 0 at the first update: the ramp
+    keeps the weight of the initial generator small in short runs (Karras et al. 2020, arXiv
+    2006.06676, `ema_rampup` in the official code).
+
+    Args:
+      images_seen: images that the generator was trained on before this update.
+      batch_size: images per update.
+      half_life: in images, positive.
+      ramp: the maximum half-life as a fraction of `images_seen`.
+    """
+    images = jnp.asarray(images_seen, jnp.float32)
+    return jnp.exp2(-batch_size / jnp.minimum(half_life, ramp * images))
+
+
 def update_generator(
     state: GANState, gradient: optax.Params, batch_size: int, gan: GAN
 ) -> GANState:
     """Returns the state after one update of the generator and of its moving average.
 
     Args:
-      state: before the update; its step is not advanced.
+      state: before the update; its step counts this one, and is not advanced.
       gradient: of the generator's loss with respect to its parameters.
       batch_size: images per step, the unit of ``gan.ema_half_life_images``.
       gan: the networks, losses and optimizers.
@@ -305,7 +339,8 @@ def update_generator(
         gradient, state.generator_optimizer, state.generator
     )
     params = optax.apply_updates(state.generator, updates)
-    decay = 0.5 ** (batch_size / gan.config.ema_half_life_images)
+    before = generator_updates(state.step - 1, gan.config).astype(jnp.float32)
+    decay = ema_decay(batch_size * before, batch_size, gan.config.ema_half_life_images)
     return state.replace(
         generator=params,
         generator_optimizer=optimizer_state,
