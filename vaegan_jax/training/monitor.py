@@ -75,6 +75,28 @@ def _first_line(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
     return bisect.bisect_left(lines, warm, key=lambda line: line["step"])
 
 
+def relative_changes(lines: Sequence[Line]) -> dict[str, float] | None:
+    """Returns how much the terms of the VAE's loss changed in the last part of its training.
+
+    For "reconstruction" and "kl": ``|b - a| / max(|a|, |b|)``, where b is the mean over the last
+    quarter of the lines, at least `WINDOW`, and a that over as many lines before.
+
+    Args:
+      lines: all lines of the VAE stage.
+
+    Returns:
+      Changes from 0 to 2 by name, or None if there are fewer than ``2 * WINDOW`` lines.
+    """
+    count = max(WINDOW, len(lines) // 4)
+    if len(lines) < 2 * count:
+        return None
+    before, now = _means(lines[-2 * count : -count]), _means(lines[-count:])
+    return {
+        name: abs(now[name] - before[name]) / max(abs(now[name]), abs(before[name]), 1e-12)
+        for name in ("reconstruction", "kl")
+    }
+
+
 def steps_by_trouble(stage: str, lines: Sequence[Line], config: ConfigDict) -> dict[str, list[int]]:
     """Returns the steps at which each trouble was detected, over all lines of a stage."""
     steps: dict[str, list[int]] = {}
@@ -162,6 +184,8 @@ def _gan_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | 
 
 
 def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
+    if config.gan.batch_size < 2:  # no pairs
+        return None
     reasons = []
     if now["diversity"] < symptoms.MIN_DIVERSITY:
         reasons.append(f"the distance in pixels is {now['diversity']:.0%} of that of real images")
@@ -184,8 +208,6 @@ def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | Non
 
 
 def _gan_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    if config.gan.batch_size < 2:  # no pairs
-        return None
     return _blurring(now, config, "the generator's images", "longer training, a wider model")
 
 
