@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 from scipy.spatial.distance import pdist
+from scipy.stats import mannwhitneyu
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import gan, networks, registry
@@ -124,16 +125,43 @@ def test_only_the_discriminator_changes_during_warmup(config, real):
         assert not np.array_equal(before, after)
 
 
-@pytest.mark.parametrize("half_life", [4.0, 1000.0])
-def test_ema_decays_by_half_in_its_half_life(config, real, half_life):
-    config.gan.ema_half_life_images, config.gan.discriminator_warmup_steps = half_life, 0
-    zeros = jax.tree.map(jnp.zeros_like, first_state(config).ema)
-    new, _ = one_step(config, first_state(config, ema=zeros), real)
-    kept = 0.5 ** (4 / half_life)  # four images a step
-    for average, params in zip(
-        jax.tree.leaves(new.ema), jax.tree.leaves(new.generator), strict=True
-    ):
-        np.testing.assert_allclose(average, (1 - kept) * params, rtol=1e-3, atol=1e-7)
+@pytest.mark.parametrize("half_life", [40.0, 10_000.0])
+def test_ema_decay_matches_the_formula(half_life):
+    images = np.arange(0, 50 * half_life, half_life)
+    decay = jax.vmap(lambda seen: gan.ema_decay(seen, 32, half_life))(images)
+    assert decay.dtype == jnp.float32
+    assert decay[0] == 0
+    expected = 0.5 ** (32 / np.minimum(half_life, gan.EMA_RAMP * images[1:]))
+    np.testing.assert_allclose(decay[1:], expected, rtol=1e-5)
+    assert decay[10] < decay[-1] == pytest.approx(0.5 ** (32 / half_life))
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5, 6])
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_generator_updates_are_counted_after_warmup(config, warmup, every):
+    config.gan.discriminator_warmup_steps, config.gan.discriminator_steps = warmup, every
+    due = [step > warmup and step % every == 0 for step in range(1, 20)]
+    counts = [int(gan.generator_updates(jnp.int32(i), config.gan)) for i in range(20)]
+    assert counts == [0, *np.cumsum(due)]
+
+
+@pytest.mark.parametrize(("warmup", "every"), [(0, 1), (3, 1), (1, 2)])
+def test_ema_of_a_run_matches_numpy_also_after_resuming(config, real, warmup, every, monkeypatch):
+    monkeypatch.setattr(gan.ema_decay, "__defaults__", (0.5,))  # 4 images of 8: not all forgotten
+    config.gan.discriminator_warmup_steps, config.gan.discriminator_steps = warmup, every
+    config.gan.ema_half_life_images, config.gan.generator_learning_rate = 5.0, 0.01
+    step = jax.jit(gan.make_train_step(config, SHAPE))
+    state = first_state(config)
+    average, seen = np.asarray(state.ema["dense"]["kernel"], np.float64), 0
+    for i in range(1, 9):
+        state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)  # a restored copy
+        state, _ = step(state, real, step_key(0, Stage.GAN, i - 1))
+        if i > warmup and i % every == 0:
+            decay = 0.5 ** (4 / min(5.0, 0.5 * seen)) if seen else 0.0
+            average = decay * average + (1 - decay) * np.asarray(state.generator["dense"]["kernel"])
+            seen += 4
+        np.testing.assert_allclose(state.ema["dense"]["kernel"], average, atol=1e-6)
+    assert np.abs(average - state.generator["dense"]["kernel"]).max() > 1e-3
 
 
 def test_train_step_is_deterministic_in_state_batch_and_key(config, real):
@@ -373,8 +401,9 @@ def test_discriminator_loss_value_and_gradient_match_the_formula(weight):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
     np.testing.assert_allclose(scalars["discriminator_loss"], objective, rtol=1e-5)
     np.testing.assert_allclose(scalars["margin"], np.mean(x @ w) - np.mean(y @ w), rtol=1e-4)
-    accuracy = (np.mean(x @ w > 0) + np.mean(y @ w < 0)) / 2
-    np.testing.assert_allclose(scalars["discriminator_accuracy"], accuracy, rtol=1e-6)
+    auc = mannwhitneyu(x @ w, y @ w).statistic / 25
+    assert 0 < auc < 1
+    np.testing.assert_allclose(scalars["discriminator_auc"], auc, rtol=1e-6)
     if weight:
         np.testing.assert_allclose(scalars["r1"], 4 * w @ w, rtol=1e-5)
 
@@ -408,7 +437,7 @@ def test_updates_match_sgd_and_ema(config):
         generator_optimizer=optax.sgd(0.25),
     )
     state = gan.GANState(
-        step=jnp.int32(7), generator=jnp.ones(3), discriminator=jnp.asarray(params),
+        step=jnp.int32(700), generator=jnp.ones(3), discriminator=jnp.asarray(params),
         generator_optimizer=optax.sgd(0.25).init(jnp.ones(3)),
         discriminator_optimizer=optax.sgd(0.5).init(params),
         ema=jnp.zeros(3), latent_mean=jnp.zeros(2), latent_factor=jnp.eye(2),
@@ -419,11 +448,12 @@ def test_updates_match_sgd_and_ema(config):
     np.testing.assert_allclose(new.discriminator, w - 0.5 * gradient, rtol=1e-4)
     norm = np.linalg.norm(gradient)
     np.testing.assert_allclose(scalars["discriminator_gradient_norm"], norm, rtol=1e-4)
-    assert new.step == 7
+    assert new.step == 700
     assert_trees_equal(new.generator, state.generator)
 
     newer = gan.update_generator(new, jnp.array([1.0, 2.0, 4.0]), 5, model)
     np.testing.assert_allclose(newer.generator, [0.75, 0.5, 0.0])
-    kept = 0.5 ** (5 / 20)  # five images of a half-life of twenty
+    # Five images of a half-life of 20, once more than 400 images were seen.
+    kept = 0.5 ** (5 / 20)
     np.testing.assert_allclose(newer.ema, (1 - kept) * np.array([0.75, 0.5, 0.0]), rtol=1e-6)
     assert_trees_equal(newer.discriminator, new.discriminator)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.stats import chi2
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import networks, vae
@@ -185,7 +186,8 @@ def test_symptom_scalars_match_numpy(config, batch):
     encoder = networks.make_encoder(config.model, SHAPE)
     decoder = networks.make_decoder(config.model, SHAPE)
     mean, log_variance = encoder.apply({"params": state.params["encoder"]}, batch)
-    assert scalars["active_units"] == (np.var(mean, axis=0) > 0.01).sum()
+    critical = 0.01 * chi2.ppf(0.99, len(batch) - 1) / (len(batch) - 1)
+    assert scalars["active_units"] == (np.var(mean, axis=0, ddof=1) > critical).sum()
     eps = jax.random.normal(draw_key(KEY, Purpose.POSTERIOR), mean.shape)
     z = vae.reparameterize(mean, log_variance, eps)
     decoded = np.tanh(decoder.apply({"params": state.params["decoder"]}, z))

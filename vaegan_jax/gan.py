@@ -18,6 +18,9 @@ from vaegan_jax.runtime import compilation, parallel
 
 Scalars = dict[str, jax.Array]
 
+EMA_RAMP = 0.05
+"""Maximum half-life of the generator's EMA, as a fraction of the images trained on so far."""
+
 
 class GANState(flax.struct.PyTreeNode):
     """Everything that a train step changes.
@@ -186,8 +189,8 @@ def discriminator_loss(
     Returns:
       The loss, a scalar, and scalars: `discriminator_loss` (the objective alone, in nats for
       losses of probabilities), each penalty by its name, mean logits, `margin` (mean real minus
-      mean fake logit) and its absolute value, `discriminator_accuracy`, and `feature_diversity`
-      (see `symptoms.diversity`).
+      mean fake logit) and its absolute value, `discriminator_auc` (see `symptoms.auc`), and
+      `feature_diversity` (see `symptoms.diversity`).
     """
     if terms:
         # In separate passes, which the compiler shares with those of R1 and R2.
@@ -205,7 +208,7 @@ def discriminator_loss(
         "fake_logit": jnp.mean(fake_logits),
         "margin": margin,
         "absolute_margin": jnp.abs(margin),
-        "discriminator_accuracy": (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2,
+        "discriminator_auc": symptoms.auc(real_logits, fake_logits),
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
     for index, (name, weight, penalty) in enumerate(terms):
@@ -290,13 +293,44 @@ def update_discriminator(
     ), scalars
 
 
+def generator_updates(step: jax.Array, config: ConfigDict) -> jax.Array:
+    """Returns the number of updates of the generator in the first `step` steps, an int32 scalar.
+
+    `config` is the section `gan`; see `train_step`.
+    """
+    every = config.discriminator_steps
+    return jnp.maximum(step // every - config.discriminator_warmup_steps // every, 0)
+
+
+def ema_decay(
+    images_seen: jax.typing.ArrayLike,
+    batch_size: int,
+    half_life: float,
+    ramp: float = EMA_RAMP,
+) -> jax.Array:
+    """Returns the factor of the old average in an update of the EMA: a float32 scalar in [0, 1].
+
+    ``0.5 ** (batch_size / min(half_life, ramp * images_seen))``, 0 at the first update: the ramp
+    keeps the weight of the initial generator small in short runs (Karras et al. 2020, arXiv
+    2006.06676, `ema_rampup` in the official code).
+
+    Args:
+      images_seen: images that the generator was trained on before this update.
+      batch_size: images per update.
+      half_life: in images, positive.
+      ramp: the maximum half-life as a fraction of `images_seen`.
+    """
+    images = jnp.asarray(images_seen, jnp.float32)
+    return jnp.exp2(-batch_size / jnp.minimum(half_life, ramp * images))
+
+
 def update_generator(
     state: GANState, gradient: optax.Params, batch_size: int, gan: GAN
 ) -> GANState:
     """Returns the state after one update of the generator and of its moving average.
 
     Args:
-      state: before the update; its step is not advanced.
+      state: before the update; its step counts this one, and is not advanced.
       gradient: of the generator's loss with respect to its parameters.
       batch_size: images per step, the unit of ``gan.ema_half_life_images``.
       gan: the networks, losses and optimizers.
@@ -305,7 +339,8 @@ def update_generator(
         gradient, state.generator_optimizer, state.generator
     )
     params = optax.apply_updates(state.generator, updates)
-    decay = 0.5 ** (batch_size / gan.config.ema_half_life_images)
+    before = generator_updates(state.step - 1, gan.config).astype(jnp.float32)
+    decay = ema_decay(batch_size * before, batch_size, gan.config.ema_half_life_images)
     return state.replace(
         generator=params,
         generator_optimizer=optimizer_state,

@@ -147,7 +147,7 @@ def loss(
     mean, log_variance = vae.encode(params["encoder"], images)
     logits = vae.decode(params["decoder"], reparameterize(mean, log_variance, eps))
     scalars = {
-        "active_units": symptoms.active_units(mean),
+        "active_units": symptoms.active_units_of_batch(mean),
         "sharpness": symptoms.relative_sharpness(jnp.tanh(logits), images),
     }
     reconstruction_term = vae.reconstruction

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from vaegan_jax.evaluation import latent_use
 from vaegan_jax.evaluation.latent_use import LatentUse
 
 SHAPE = (16, 32, 3)
+SETTLED = {"reconstruction": 0.019, "kl": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -23,13 +26,27 @@ SHAPE = (16, 32, 3)
 )
 def test_suggested_size(nats, active, enough, suggested):
     kl = np.array(nats + [0.0] * (32 - len(nats)))
-    facts = latent_use.facts(LatentUse(kl, np.where(kl > 0, 1.0, 0.0)))
+    facts = latent_use.facts(LatentUse(kl, np.where(kl > 0, 1.0, 0.0)), SETTLED)
     assert (facts["active_units"], facts["enough_units"]) == (active, enough)
     assert facts["suggested_size"] == suggested
     assert facts["kl_nats"] == pytest.approx(sum(nats))
     text = latent_use.advice(facts)
     assert f"{active} of 32" in text
     assert ("model.latent_size" in text) == (active > 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [None, {"reconstruction": 0.021, "kl": 0.0}, {"reconstruction": 0.0, "kl": 0.021}]
+)
+def test_no_size_is_suggested_before_training_has_settled(changes):
+    use = LatentUse(np.full(32, 2.0), np.ones(32))
+    assert latent_use.facts(use, SETTLED)["suggested_size"] == 64
+    facts = latent_use.facts(use, changes)
+    assert facts["suggested_size"] is None
+    assert facts["relative_changes"] == changes
+    again = json.loads(json.dumps(facts))
+    assert "model.latent_size" not in latent_use.advice(again)
+    assert ("2.1%" in latent_use.advice(again)) == (changes is not None)
 
 
 def test_latent_use_matches_recomputation(config):

@@ -98,7 +98,7 @@ def run(tmp_path, config):
                 folder.write_event("vae: began")
             if progress >= 2:
                 losses = {"discriminator_loss": 1.4, "generator_loss": 0.7,
-                          "discriminator_accuracy": 0.5, "r1": 0.1}  # fmt: skip
+                          "discriminator_auc": 0.5, "r1": 0.1}  # fmt: skip
                 lines += [metrics_line("gan", step, **losses) for step in (30, 60)]
                 write_lines(path / "metrics.jsonl", lines)
                 curve = [

@@ -192,7 +192,7 @@ METRICS = [
     for s in (2, 4, 6)
 ] + [
     {"stage": "gan", "step": s, "seconds": 1.0 * s, "images_per_second": 5.0,
-     "discriminator_loss": 1.5, "generator_loss": 0.5 * s, "discriminator_accuracy": 0.5,
+     "discriminator_loss": 1.5, "generator_loss": 0.5 * s, "discriminator_auc": 0.5,
      "real_logit": 1.0, "fake_logit": -1.0 * s} | ({"r1": 0.125 * s} if s > 2 else {})
     for s in (2, 4, 6)
 ]  # fmt: skip
@@ -205,7 +205,7 @@ def test_learning_curves_show_the_scalars_of_their_stage():
     elements = plots.learning_plots(METRICS, "gan")
     assert titles(elements) == [
         "Losses of the GAN",
-        "Discriminator's accuracy",
+        "Discriminator's AUC",
         "Discriminator's logits",
         "R1 penalty",
     ]

@@ -75,7 +75,7 @@ def make_gan_stage(
         init=initial_state,
         step=gan.make_train_step(config, data.shape),
         pictures=lambda state: generator_pictures(state.ema),
-        shown=("discriminator_loss", "generator_loss", "discriminator_accuracy"),
+        shown=("discriminator_loss", "generator_loss", "discriminator_auc"),
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
         # The matched decoder, with which the GAN is compared.
         measures_start=config.transfer.generator == "vae",

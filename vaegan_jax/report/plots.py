@@ -127,7 +127,7 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
     ),
     "gan": (
         ("Losses of the GAN", "nats", ("discriminator_loss", "generator_loss"), False),
-        ("Discriminator's accuracy", "fraction", ("discriminator_accuracy",), False),
+        ("Discriminator's AUC", "fraction of pairs", ("discriminator_auc",), False),
         ("Discriminator's logits", "mean logit", ("real_logit", "fake_logit"), False),
         (
             "Gradients of the GAN",

@@ -75,6 +75,28 @@ def _first_line(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
     return bisect.bisect_left(lines, warm, key=lambda line: line["step"])
 
 
+def relative_changes(lines: Sequence[Line]) -> dict[str, float] | None:
+    """Returns how much the terms of the VAE's loss changed in the last part of its training.
+
+    For "reconstruction" and "kl": ``|b - a| / max(|a|, |b|)``, where b is the mean over the last
+    quarter of the lines, at least `WINDOW`, and a that over as many lines before.
+
+    Args:
+      lines: all lines of the VAE stage.
+
+    Returns:
+      Changes from 0 to 2 by name, or None if there are fewer than ``2 * WINDOW`` lines.
+    """
+    count = max(WINDOW, len(lines) // 4)
+    if len(lines) < 2 * count:
+        return None
+    before, now = _means(lines[-2 * count : -count]), _means(lines[-count:])
+    return {
+        name: abs(now[name] - before[name]) / max(abs(now[name]), abs(before[name]), 1e-12)
+        for name in ("reconstruction", "kl")
+    }
+
+
 def steps_by_trouble(stage: str, lines: Sequence[Line], config: ConfigDict) -> dict[str, list[int]]:
     """Returns the steps at which each trouble was detected, over all lines of a stage."""
     steps: dict[str, list[int]] = {}
@@ -111,13 +133,14 @@ def _steps(config: ConfigDict) -> str:
 
 
 def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    accuracy = now["discriminator_accuracy"]
-    if not accuracy > symptoms.MAX_ACCURACY:
+    auc = now["discriminator_auc"]
+    if not auc > symptoms.MAX_AUC:
         return None
     return Trouble(
         "discriminator_overpowering",
-        {"discriminator_accuracy": accuracy},
-        f"the discriminator classified {accuracy:.1%} of the images correctly {_steps(config)}.",
+        {"discriminator_auc": auc},
+        f"the discriminator gave the real image the larger logit in {auc:.2%} of the pairs of a "
+        f"real and a fake image {_steps(config)}.",
         "a higher gan.r1_weight, a lower gan.discriminator_learning_rate, gan.augmentations",
     )
 
@@ -161,6 +184,8 @@ def _gan_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | 
 
 
 def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
+    if config.gan.batch_size < 2:  # no pairs
+        return None
     reasons = []
     if now["diversity"] < symptoms.MIN_DIVERSITY:
         reasons.append(f"the distance in pixels is {now['diversity']:.0%} of that of real images")
@@ -169,7 +194,7 @@ def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | Non
             f"the distance in features is {now['feature_diversity']:.0%} of that of real images"
         )
     if now["near_duplicates"] > symptoms.MAX_DUPLICATES:
-        reasons.append(f"{now['near_duplicates']:.0%} nearly equal another image of the batch")
+        reasons.append(f"{now['near_duplicates']:.0%} of the pairs nearly coincide")
     if not reasons:
         return None
     names = ("diversity", "feature_diversity", "near_duplicates")
@@ -226,7 +251,7 @@ def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Troub
 
 def _ignored_latents(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     active, size = now["active_units"], config.model.latent_size
-    if not active < symptoms.MIN_ACTIVE * size:
+    if not active < symptoms.MIN_ACTIVE * size or config.vae.batch_size < 2:
         return None
     return Trouble(
         "ignored_latents",
