@@ -83,8 +83,8 @@ def averaging_stage(config: ConfigDict, data: images.Images, folder: workdir.Wor
 class Evaluator:
     """The Frechet distance of samples to the held-out images."""
 
-    def __init__(self, config: ConfigDict, data: images.Images) -> None:
-        self.embedding = embeddings.make("efflite0", 64)
+    def __init__(self, config: ConfigDict, data: images.Images, size: int) -> None:
+        self.embedding = embeddings.make("efflite0", size)
         held_out = data.held_out.take(np.arange(len(data.held_out)))
         self.real = distances.gaussian(embeddings.extract(self.embedding, held_out))
         self.decode = jax.jit(networks.make_decode(config.model, data.shape))
@@ -100,14 +100,14 @@ class Evaluator:
         return float(distances.frechet(self.real, distances.gaussian(features)))
 
 
-def train(path: pathlib.Path, seed: int, measured: list[int]) -> None:
+def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None:
     """Trains a GAN; writes the distances of all averages at the measured steps."""
     config = quickstart.get_config()
     config.evaluation.embedding = "none"
     run.train_and_evaluate(config, path / "vae", ("vae",))
     config.seed, config.gan.steps = seed, max(measured)
     data = images.load(config.data)
-    evaluate, lines, metrics = Evaluator(config, data), [], []
+    evaluate, lines, metrics = Evaluator(config, data, size), [], []
     stage = averaging_stage(config, data, workdir.Workdir(path / "vae"))
     batches = feed.Batches(seed, stage.number, stage.batch_size, len(data.train))
     mesh, max_steps = parallel.make_mesh(), config.training.log_every
@@ -135,12 +135,13 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, nargs="+", default=[200, 400, 700, 1_400])
+    parser.add_argument("--size", type=int, default=64, help="input size of the embedding")
     parser.add_argument("--table", action="store_true", help="only print the results")
     args = parser.parse_args()
     lines = []
     for seed in args.seeds:
         if not args.table:
-            train(args.workdir, seed, args.steps)
+            train(args.workdir, seed, args.steps, args.size)
         lines += json.loads((args.workdir / f"distances_{seed}.json").read_text())
     print(f"| seed | GAN steps | {' | '.join(RAMPS)} |")
     print("|---|---|" + "---|" * len(RAMPS))

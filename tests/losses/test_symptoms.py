@@ -147,7 +147,7 @@ def test_inactive_units_are_told_from_active_ones_at_any_batch_size(size):
 @pytest.mark.parametrize("size", [4, 16, 64])
 def test_a_winning_discriminator_is_told_from_a_balanced_one_at_any_batch_size(size):
     noise = batch(size, (2, 25, size))
-    for margin, wins in ((0.0, False), (2.5, False), (3.0, False), (5.5, True), (9.0, True)):
+    for margin, wins in ((0.0, False), (2.5, False), (3.0, False), (6.0, True), (9.0, True)):
         measured = means_of_25_batches(symptoms.auc, noise[0] + margin, noise[1])
         assert (measured > symptoms.MAX_AUC) == wins
 

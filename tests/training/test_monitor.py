@@ -31,6 +31,7 @@ def names(stage, made, config):
 @pytest.fixture
 def watched(config):
     config.gan.discriminator_warmup_steps = 0
+    config.gan.batch_size = 64
     return config
 
 
@@ -54,7 +55,7 @@ def test_healthy_run_has_no_troubles(watched, stage):
 @pytest.mark.parametrize(
     ("stage", "changes", "near", "name"),
     [
-        ("gan", {"discriminator_auc": 0.999}, {"discriminator_auc": 0.997},
+        ("gan", {"discriminator_auc": 0.99995}, {"discriminator_auc": 0.9998},
          "discriminator_overpowering"),
         ("gan", {"generator_slope": 0.019}, {"generator_slope": 0.021}, "vanishing_gradient"),
         ("gan", {"margin": -0.5}, {"margin": -0.7}, "oscillation"),
@@ -143,6 +144,17 @@ def test_batches_of_one_image_are_not_judged_by_their_variation(watched, stage, 
     assert len(names(stage, lines(stage, sick), watched)) == 1
     watched[stage].batch_size = 1
     assert names(stage, lines(stage, sick), watched) == []
+
+
+@pytest.mark.parametrize(("batch_size", "log_every"), [(4, 125), (16, 8), (64, 1)])
+def test_auc_needs_ten_thousand_pairs(watched, batch_size, log_every):
+    watched.gan.batch_size, watched.training.log_every = batch_size, log_every
+    made = [
+        line | {"step": line["step"] + 1_000} for line in lines("gan", {"discriminator_auc": 1.0})
+    ]
+    assert names("gan", made, watched) == ["discriminator_overpowering"]
+    watched.gan.batch_size = batch_size - 2
+    assert (names("gan", made, watched) == []) == (batch_size < 64)
 
 
 def test_missing_scalars_raise_no_trouble(watched):

@@ -18,7 +18,8 @@ _NEAR = 0.2
 _NORMAL_QUANTILE = 2.326  # of 0.99
 
 # Thresholds of the rules in training/monitor.py: rules of thumb, see docs/troubles.md.
-MAX_AUC = 0.998  # of the discriminator
+MAX_AUC = 0.9999  # of the discriminator,
+MIN_PAIRS = 10_000  # over at least so many pairs: fewer are often all in order by chance
 MIN_GENERATOR_SLOPE = 0.02  # mean |d generator loss / d logit|
 MIN_SWING = 1.0  # oscillation: the mean |logit margin| is at least this,
 MAX_STEADINESS = 0.3  # and |mean logit margin| is at most this fraction of it

@@ -134,7 +134,8 @@ def _steps(config: ConfigDict) -> str:
 
 def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
     auc = now["discriminator_auc"]
-    if not auc > symptoms.MAX_AUC:
+    pairs = WINDOW * config.training.log_every * config.gan.batch_size**2
+    if not auc > symptoms.MAX_AUC or pairs < symptoms.MIN_PAIRS:
         return None
     return Trouble(
         "discriminator_overpowering",
