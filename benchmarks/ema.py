@@ -3,7 +3,7 @@
     python benchmarks/ema.py --workdir runs/ema
 
 Trains the VAE of the quickstart, and its GAN once per seed, with several averages beside the state,
-which does not change training. Prints the Frechet distance between samples of each and the held-out
+which does not change training. Prints the Frechet distance between samples of each and the validation
 images, at several steps. `--table` only prints the results. metrics_*.json has the GAN's scalars,
 as means over the steps between two lines.
 """
@@ -81,12 +81,12 @@ def averaging_stage(config: ConfigDict, data: images.Images, folder: workdir.Wor
 
 
 class Evaluator:
-    """The Frechet distance of samples to the held-out images."""
+    """The Frechet distance of samples to the validation images."""
 
     def __init__(self, config: ConfigDict, data: images.Images, size: int) -> None:
         self.embedding = embeddings.make("efflite0", size)
-        held_out = data.held_out.take(np.arange(len(data.held_out)))
-        self.real = distances.gaussian(embeddings.extract(self.embedding, held_out))
+        validation = data.validation.take(np.arange(len(data.validation)))
+        self.real = distances.gaussian(embeddings.extract(self.embedding, validation))
         self.decode = jax.jit(networks.make_decode(config.model, data.shape))
         self.z = randomness.latents(
             number.evaluation_key(0, 0, randomness.Purpose.LATENT),
@@ -103,7 +103,7 @@ class Evaluator:
 def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None:
     """Trains a GAN; writes the distances of all averages at the measured steps."""
     config = quickstart.get_config()
-    config.evaluation.embedding = "none"
+    config.evaluation.embeddings = "none"
     run.train_and_evaluate(config, path / "vae", ("vae",))
     config.seed, config.gan.steps = seed, max(measured)
     data = images.load(config.data)

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 from vaegan_jax import workdir
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import run
+from vaegan_jax.training import monitor
 
 PAGE = (ROOT / "docs" / "troubles.md").read_text()
 COMMON = re.search(r"```sh\n(.*)\n```", PAGE)[1]
@@ -57,10 +58,15 @@ def test_broken_run_raises_its_troubles(tmp_path, text, expected, capsys):
         troubles = folder.troubles()
         events = " ".join(event["event"] for event in folder.events())
         lines = folder.metrics()
+        latent = folder.read_json(workdir.LATENT)
     raised = {(line["stage"], line["trouble"]) for line in troubles}
     expected = {tuple(pair) for pair in re.findall(r"(\w+) `(\w+)`", expected)}
     if not expected:
         assert not raised
+    if not message:
+        changes = monitor.relative_changes([line for line in lines if line["stage"] == "vae"])
+        assert changes is not None
+        assert latent["relative_changes"] == changes
     assert raised >= expected
     assert len(troubles) == len(raised)  # each but once
     said = capsys.readouterr().out

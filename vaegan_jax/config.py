@@ -189,9 +189,7 @@ FIELDS: dict[str, Field] = {
         200, at_least(0), "initial steps that train the discriminator only"
     ),
     "gan.ema_half_life_images": Field(
-        10_000.0,
-        POSITIVE,
-        "maximum half-life of the generator's EMA, in images; shorter at first, see docs/losses.md",
+        10_000.0, POSITIVE, "half-life of the generator's EMA in images; shorter at first"
     ),
     # The training loop of both stages.
     "training.log_every": Field(100, at_least(1), "steps between lines of metrics", Resume.AHEAD),

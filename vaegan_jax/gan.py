@@ -18,8 +18,7 @@ from vaegan_jax.runtime import compilation, parallel
 
 Scalars = dict[str, jax.Array]
 
-EMA_RAMP = 0.05
-"""Maximum half-life of the generator's EMA, as a fraction of the images trained on so far."""
+EMA_RAMP = 0.05  # maximum half-life as a fraction of the images trained on so far
 
 
 class GANState(flax.struct.PyTreeNode):
@@ -69,9 +68,7 @@ def identity_init(generator: optax.Params, latent_size: int) -> GANInit:
 
 
 def random_init(
-    config: ConfigDict,
-    image_shape: tuple[int, int, int],
-    seed: jax.typing.ArrayLike | None = None,
+    config: ConfigDict, image_shape: tuple[int, int, int], seed: jax.typing.ArrayLike | None = None
 ) -> GANInit:
     """Returns random parameters for a generator; `seed` is uint32, ``config.seed`` by default."""
     generator = networks.make_decoder(config.model, image_shape)
@@ -294,34 +291,22 @@ def update_discriminator(
 
 
 def generator_updates(step: jax.Array, config: ConfigDict) -> jax.Array:
-    """Returns the number of updates of the generator in the first `step` steps, an int32 scalar.
-
-    `config` is the section `gan`; see `train_step`.
-    """
+    """Returns the generator's updates in the first `step` steps, int32; `config` is `gan`."""
     every = config.discriminator_steps
     return jnp.maximum(step // every - config.discriminator_warmup_steps // every, 0)
 
 
 def ema_decay(
-    images_seen: jax.typing.ArrayLike,
-    batch_size: int,
-    half_life: float,
-    ramp: float = EMA_RAMP,
+    images_seen: jax.Array, batch_size: int, half_life: float, ramp: float = EMA_RAMP
 ) -> jax.Array:
-    """Returns the factor of the old average in an update of the EMA: a float32 scalar in [0, 1].
+    """Returns the factor of the old average in an update of the EMA: float32 in [0, 1].
 
     ``0.5 ** (batch_size / min(half_life, ramp * images_seen))``, 0 at the first update: the ramp
-    keeps the weight of the initial generator small in short runs (Karras et al. 2020, arXiv
-    2006.06676, `ema_rampup` in the official code).
-
-    Args:
-      images_seen: images that the generator was trained on before this update.
-      batch_size: images per update.
-      half_life: in images, positive.
-      ramp: the maximum half-life as a fraction of `images_seen`.
+    limits the weight of the initial generator in short runs (Karras et al. 2020, arXiv 2006.06676,
+    `ema_rampup` in the official code). `images_seen`, a scalar, is how many images the generator
+    was trained on before this update; `batch_size` and `half_life` are in images, too.
     """
-    images = jnp.asarray(images_seen, jnp.float32)
-    return jnp.exp2(-batch_size / jnp.minimum(half_life, ramp * images))
+    return jnp.exp2(-batch_size / jnp.minimum(half_life, ramp * images_seen))
 
 
 def update_generator(
@@ -341,11 +326,8 @@ def update_generator(
     params = optax.apply_updates(state.generator, updates)
     before = generator_updates(state.step - 1, gan.config).astype(jnp.float32)
     decay = ema_decay(batch_size * before, batch_size, gan.config.ema_half_life_images)
-    return state.replace(
-        generator=params,
-        generator_optimizer=optimizer_state,
-        ema=optax.incremental_update(params, state.ema, 1 - decay),
-    )
+    ema = optax.incremental_update(params, state.ema, 1 - decay)
+    return state.replace(generator=params, generator_optimizer=optimizer_state, ema=ema)
 
 
 def train_step(
@@ -373,22 +355,14 @@ def train_step(
     fake, pull_back = jax.vjp(lambda params: gan.generate(params, z), state.generator)
     keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
 
-    state, scalars = update_discriminator(
-        state,
-        gan.augment(real, keys[0]),
-        gan.augment(fake, keys[1]),
-        draw_key(key, Purpose.PENALTY),
-        gan,
-    )
+    inputs = gan.augment(real, keys[0]), gan.augment(fake, keys[1])
+    state, scalars = update_discriminator(state, *inputs, draw_key(key, Purpose.PENALTY), gan)
     state = state.replace(step=state.step + 1)
 
     def loss(fake: jax.Array) -> tuple[jax.Array, Scalars]:
+        inputs = gan.augment(real, keys[3]), gan.augment(fake, keys[2])
         return generator_loss(
-            state.discriminator,
-            gan.augment(real, keys[3]),
-            gan.augment(fake, keys[2]),
-            discriminate=gan.discriminate,
-            objective=gan.objective,
+            state.discriminator, *inputs, discriminate=gan.discriminate, objective=gan.objective
         )
 
     def update() -> tuple[GANState, Scalars]:

@@ -111,7 +111,7 @@ def advice(facts: dict[str, Any]) -> str:
 
 def _unsettled(changes: Mapping[str, float] | None) -> str:
     if changes is None:
-        return "No latent size is suggested: there are too few lines of metrics."
+        return "No latent size is suggested: too few lines of metrics (lower training.log_every)."
     return (
         "No latent size is suggested before training has settled: the reconstruction term last "
         f"changed by {changes['reconstruction']:.1%} and the KL divergence by {changes['kl']:.1%}, "
