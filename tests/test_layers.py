@@ -184,6 +184,61 @@ def test_initialisation_preserves_variance_through_leaky_relu(layer, shape):
     assert abs(float(after) - 1) < 0.05
 
 
+def test_low_pass_layers_preserve_variance_but_for_the_mean_of_four():
+    for layer, shape, expected in (
+        (layers.Up(48, is_low_pass=True), (8, 16, 16, 96), 1.0),
+        (layers.Down(96, is_low_pass=True), (8, 16, 16, 48), 0.25),  # of white noise
+    ):
+        x = jax.random.normal(jax.random.key(0), shape, jnp.float32)
+        y = layer.init_with_output(jax.random.key(1), x)[0][:, 1:-1, 1:-1]
+        after = jnp.mean(jnp.square(jax.nn.leaky_relu(y, 0.2)))
+        np.testing.assert_allclose(after, expected, rtol=0.06)
+
+
+def lax_conv(x, k):
+    return lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def conv_then_mean(x, k):
+    y = lax_conv(x, k)
+    b, h, w, o = y.shape
+    return y.reshape(b, h // 2, 2, w // 2, 2, o).mean(axis=(2, 4))
+
+
+def nearest_then_conv(g, k):
+    """With the kernel of a convolution from O to C channels, as `up` has it."""
+    nearest = jnp.repeat(jnp.repeat(g, 2, axis=1), 2, axis=2)
+    return lax_conv(nearest, k[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+LOW_PASS = {
+    "down": (lambda x, k: layers.down(x, layers.low_pass(k) / 4), conv_then_mean, 0),
+    "up": (lambda g, k: layers.up(g, layers.low_pass(k)), nearest_then_conv, 2),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3, 5), (4, 16, 16, 4, 8), (2, 4, 12, 32, 3)])
+@pytest.mark.parametrize("name", LOW_PASS)
+def test_low_pass_is_a_3x3_convolution_with_resampling(name, shape):
+    ours, theirs, chosen = LOW_PASS[name]
+    image = draw(shape)[chosen]
+    k = draw(shape, seed=1)[1][:3, :3]
+
+    def first(function):
+        return jax.grad(lambda a, b: jnp.sum(jnp.sin(function(a, b))), argnums=(0, 1))
+
+    def second(function):
+        penalty = lambda a, b: jnp.sum(first(function)(a, b)[0] ** 2)  # noqa: E731
+        return jax.grad(penalty, argnums=(0, 1))(image, k)
+
+    np.testing.assert_allclose(ours(image, k), theirs(image, k), rtol=1e-9, atol=1e-9)
+    for derivative in (lambda function: first(function)(image, k), second):
+        for mine, reference in zip(derivative(ours), derivative(theirs), strict=True):
+            np.testing.assert_allclose(mine, reference, rtol=1e-7, atol=1e-8)
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 3, 8), (4, 4, 8, 16), (64, 1)])
 def test_spectrally_normalised_kernel_has_unit_spectral_norm(shape):
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)

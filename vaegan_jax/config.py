@@ -103,6 +103,9 @@ FIELDS: dict[str, Field] = {
     "model.discriminator_norm": Field(
         "none", one_of("group", "none"), "normalisation in the discriminator"
     ),
+    "model.low_pass": Field(
+        False, BOOL, "strided layers as 3x3 convolutions and 2x2 boxes, without a checkerboard"
+    ),
     "model.spectral_norm": Field(
         False, BOOL, "spectral normalisation of the discriminator's kernels"
     ),

@@ -132,11 +132,26 @@ up.defvjp(_up_forward, _up_backward)
 correlate.defvjp(_correlate_forward, _correlate_backward)
 
 
+def low_pass(k: jax.Array) -> jax.Array:
+    """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O].
+
+    ``up(g, low_pass(k))`` is nearest-neighbour upsampling followed by a 3x3 convolution, and
+    ``down(x, low_pass(k) / 4)`` is a 3x3 convolution followed by the mean over 2x2 pixels (Karras
+    et al. 2017, arXiv 1710.10196, appendix A, fuse both alike). Such layers leave no checkerboard.
+    """
+    shifts = [((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for i in (0, 1) for j in (0, 1)]
+    return jnp.sum(jnp.stack([jnp.pad(k, shift) for shift in shifts]), axis=0)
+
+
 # He initialisation for leaky ReLUs of slope 0.2. An output of `down` sums 16 C products, one of
-# `up` 4 O; `variance_scaling` counts 16 O for the latter, hence the factor 4.
+# `up` 4 O; `variance_scaling` counts 16 O for the latter, hence the factor 4. With a low-pass, an
+# output of the 3x3 convolution sums 9 C or 9 O products.
 _GAIN = 2 / (1 + 0.2**2)
 down_init = nn.initializers.variance_scaling(_GAIN, "fan_in", "normal")
 up_init = nn.initializers.variance_scaling(4 * _GAIN, "fan_in", "normal", in_axis=-1, out_axis=-2)
+low_pass_up_init = nn.initializers.variance_scaling(
+    _GAIN, "fan_in", "normal", in_axis=-1, out_axis=-2
+)
 
 
 _POWER_ITERATIONS = 16
@@ -175,15 +190,20 @@ class Down(nn.Module):
     Attributes:
       features: the number of output channels.
       dtype: of the computation; the kernel is stored in float32.
+      is_low_pass: whether the parameter is a 3x3 kernel, see `low_pass`.
     """
 
     features: int
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
-        kernel = self.param("kernel", down_init, (4, 4, x.shape[-1], self.features), jnp.float32)
+        size = 3 if self.is_low_pass else 4
+        shape = (size, size, x.shape[-1], self.features)
+        kernel = self.param("kernel", down_init, shape, jnp.float32)
+        kernel = low_pass(kernel) / 4 if self.is_low_pass else kernel
         return down(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -193,15 +213,20 @@ class Up(nn.Module):
     Attributes:
       features: the number of output channels.
       dtype: of the computation; the kernel is stored in float32.
+      is_low_pass: whether the parameter is a 3x3 kernel, see `low_pass`.
     """
 
     features: int
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
-        kernel = self.param("kernel", up_init, (4, 4, self.features, x.shape[-1]), jnp.float32)
+        size, init = (3, low_pass_up_init) if self.is_low_pass else (4, up_init)
+        shape = (size, size, self.features, x.shape[-1])
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        kernel = low_pass(kernel) if self.is_low_pass else kernel
         return up(x.astype(self.dtype), kernel.astype(self.dtype))
 
 

@@ -60,17 +60,20 @@ class Trunk(nn.Module):
       base_width: channels after the first level; each further level doubles them.
       norm: see `normalise`; the first level has none.
       dtype: of the computation.
+      is_low_pass: see `layers.low_pass`.
     """
 
     base_width: int
     norm: str = "none"
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the trunk."""
         for level in range(LEVELS):
-            x = Down(self.base_width * 2**level, self.dtype, name=f"down_{level}")(x)
+            width = self.base_width * 2**level
+            x = Down(width, self.dtype, self.is_low_pass, name=f"down_{level}")(x)
             x = normalise(x, self.norm if level else "none")
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(x), _LEAK)
         return x
@@ -87,6 +90,7 @@ class Encoder(nn.Module):
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
+      is_low_pass: see `layers.low_pass`.
     """
 
     base_width: int
@@ -94,6 +98,7 @@ class Encoder(nn.Module):
     image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -103,7 +108,8 @@ class Encoder(nn.Module):
           ValueError: for images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape)
-        x = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
+        trunk = Trunk(self.base_width, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        x = trunk(images)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
         mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         return mean, bound(log_variance, _MAX_LOG_VARIANCE)
@@ -121,6 +127,7 @@ class Decoder(nn.Module):
       image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
       dtype: of the computation.
+      is_low_pass: see `layers.low_pass`.
     """
 
     base_width: int
@@ -128,6 +135,7 @@ class Decoder(nn.Module):
     image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
@@ -158,7 +166,7 @@ class Decoder(nn.Module):
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
             last = level == LEVELS - 1
             features = channels if last else c // 2 ** (level + 1)
-            x = Up(features, self.dtype, name=f"up_{level}")(x)
+            x = Up(features, self.dtype, self.is_low_pass, name=f"up_{level}")(x)
         return Bias(name="bias_out")(x).astype(jnp.float32)
 
 
@@ -172,12 +180,14 @@ class Discriminator(nn.Module):
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
+      is_low_pass: see `layers.low_pass`.
     """
 
     base_width: int
     image_shape: tuple[int, int, int]
     norm: str = "none"
     dtype: Any = jnp.float32
+    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -187,7 +197,8 @@ class Discriminator(nn.Module):
           ValueError: for images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape)
-        features = Trunk(self.base_width, self.norm, self.dtype, name="trunk")(images)
+        trunk = Trunk(self.base_width, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        features = trunk(images)
         self.sow("intermediates", "features", features)
         x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(features))
         return x.astype(jnp.float32).squeeze(-1)
@@ -254,20 +265,20 @@ def make_decode(
 
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
-    dtype = jnp.dtype(model.dtype)
-    return Encoder(model.base_width, model.latent_size, image_shape, model.norm, dtype)
+    options = model.norm, jnp.dtype(model.dtype), model.low_pass
+    return Encoder(model.base_width, model.latent_size, image_shape, *options)
 
 
 def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decoder:
     """Returns the decoder, or the generator, that ``config.model`` describes."""
-    dtype = jnp.dtype(model.dtype)
-    return Decoder(model.base_width, model.latent_size, image_shape, model.norm, dtype)
+    options = model.norm, jnp.dtype(model.dtype), model.low_pass
+    return Decoder(model.base_width, model.latent_size, image_shape, *options)
 
 
 def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:
     """Returns the discriminator that ``config.model`` describes."""
-    dtype = jnp.dtype(model.dtype)
-    return Discriminator(model.base_width, image_shape, model.discriminator_norm, dtype)
+    options = model.discriminator_norm, jnp.dtype(model.dtype), model.low_pass
+    return Discriminator(model.base_width, image_shape, *options)
 
 
 def _flatten(x: jax.Array) -> jax.Array:
