@@ -3,9 +3,9 @@
     python benchmarks/ema.py --workdir runs/ema
 
 Trains the VAE of the quickstart, and its GAN once per seed, with several averages beside the state,
-which does not change training. Prints the Frechet distance between samples of each and the validation
-images, at several steps. `--table` only prints the results. metrics_*.json has the GAN's scalars,
-as means over the steps between two lines.
+which does not change training. Prints the Frechet distance between samples of each and the
+validation images, at several steps. `--table` only prints the results. metrics_*.json has the GAN's
+scalars, as means over the steps between two lines.
 """
 
 import argparse
