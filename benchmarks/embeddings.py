@@ -16,6 +16,7 @@ is the smallest that also detects, at the lowest strength, every distortion that
 """
 
 import argparse
+import functools
 import itertools
 import json
 import pathlib
@@ -45,12 +46,12 @@ class Study(NamedTuple):
     Attributes:
       floor: mean Frechet distance between real sets, and its standard deviation.
       sensitivity: by distortion, at each strength: the mean over the splits.
-      speed: images/s of the fastest 256 images.
+      cost: CPU time per image in milliseconds, summed over cores; the lowest of groups of images.
     """
 
     floor: tuple[float, float]
     sensitivity: dict[str, list[float]]
-    speed: float
+    cost: float
 
 
 def blur(faces: np.ndarray, sigma: float) -> np.ndarray:
@@ -117,9 +118,13 @@ def main_colour(faces: np.ndarray) -> np.ndarray:
 
 
 def distorted_features(
-    extract: Callable[[np.ndarray], np.ndarray], faces: np.ndarray, clean: np.ndarray, split: int
+    embedding: embeddings.Embedding, faces: np.ndarray, clean: np.ndarray, split: int
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yields the features of each distortion of a split at each strength, float32 [COUNT, d]."""
+    """Yields the features of each distortion of a split at each strength, float32 [COUNT, d].
+
+    `clean` are the features of the faces, in the same order.
+    """
+    extract = functools.partial(embeddings.extract, embedding)
     first = (2 * split + 1) * COUNT
     probe, features = faces[first : first + COUNT], clean[first : first + COUNT]
     for name, (function, strengths) in DISTORTIONS.items():
@@ -152,54 +157,30 @@ def frechet(real: np.ndarray, fake: np.ndarray) -> float:
     return float(distances.frechet(*both))
 
 
-def study(
-    extract: Callable[[np.ndarray], np.ndarray],
-    faces: np.ndarray,
-    views: Callable[[np.ndarray], dict[str, np.ndarray]],
-) -> dict[str, Study]:
-    """Studies an embedding, or several views of the features of one network.
-
-    Args:
-      extract: faces uint8 [N, H, W, 3] -> features float32 [N, d].
-      faces: real images, uint8 [POOL, H, W, 3], in random order.
-      views: features -> features by name.
-    """
-    extract(faces[:CHUNK])  # compiles
+def study(embedding: embeddings.Embedding, faces: np.ndarray) -> Study:
+    """Studies an embedding on real images in random order, uint8 [POOL, H, W, 3]."""
+    embeddings.extract(embedding, faces[:CHUNK])  # compiles
     parts, seconds = [], []
-    for start in range(0, POOL - POOL % CHUNK, CHUNK):
-        began = time.perf_counter()
-        parts.append(extract(faces[start : start + CHUNK]))
-        seconds.append(time.perf_counter() - began)
-    speed = CHUNK / min(seconds)
-    clean = np.concatenate([*parts, extract(faces[len(parts) * CHUNK :])])
-
+    for start in range(0, POOL, CHUNK):
+        began = time.process_time()
+        parts.append(embeddings.extract(embedding, faces[start : start + CHUNK]))
+        seconds.append((time.process_time() - began) / len(parts[-1]))
+    clean = np.concatenate(parts)
     rng = np.random.default_rng(0)
     pairs = [rng.permutation(POOL)[: 2 * COUNT].reshape(2, COUNT) for _ in range(FLOORS)]
-    floors = {
-        name: [frechet(view[a], view[b]) for a, b in pairs] for name, view in views(clean).items()
-    }
-    rises: dict[str, dict[str, list[list[float]]]] = {name: {} for name in floors}
+    floors = [frechet(clean[a], clean[b]) for a, b in pairs]
+    mean, deviation = float(np.mean(floors)), float(np.std(floors, ddof=1))
+    rises: dict[str, list[list[float]]] = {name: [] for name in STRENGTHS}
     for split in range(SPLITS):
-        first = 2 * split * COUNT
-        real = views(clean[first : first + COUNT])
-        probe = views(clean[first + COUNT : first + 2 * COUNT])
-        floor = {name: frechet(real[name], probe[name]) for name in real}
-        for kind, variants in distorted_features(extract, faces, clean, split):
-            seen = [views(variant) for variant in variants]
-            for name in real:
-                values = [frechet(real[name], view[name]) - floor[name] for view in seen]
-                rises[name].setdefault(kind, []).append(values)
-    return {
-        name: Study(
-            (float(np.mean(floors[name])), float(np.std(floors[name], ddof=1))),
-            {
-                kind: list(np.mean(values, axis=0) / np.std(floors[name], ddof=1))
-                for kind, values in rises[name].items()
-            },
-            speed,
-        )
-        for name in rises
+        real, probe = np.split(clean[2 * split * COUNT : 2 * (split + 1) * COUNT], 2)
+        floor = frechet(real, probe)
+        for name, variants in distorted_features(embedding, faces, clean, split):
+            rises[name].append([frechet(real, fake) - floor for fake in variants])
+    sensitivity = {
+        name: [float(x) for x in np.mean(values, axis=0) / deviation]
+        for name, values in rises.items()
     }
+    return Study((mean, deviation), sensitivity, 1_000 * min(seconds))
 
 
 def unordered(result: Study) -> list[str]:
@@ -240,11 +221,11 @@ def report(results: dict[str, Study]) -> None:
             for result in results.values()
         )
         print(f"| {kind} | {' / '.join(f'{x:g}' for x in strengths)} | {' | '.join(cells)} |")
-    print("\n| embedding | floor | sd | images/s | not ordered |\n|" + "---|" * 5)
+    print("\n| embedding | floor | sd | CPU ms per image | not ordered |\n|" + "---|" * 5)
     for name, result in results.items():
         mean, deviation = result.floor
         wrong = "; ".join(unordered(result)) or "none"
-        print(f"| {name} | {mean:.4g} | {deviation:.2g} | {result.speed:.0f} | {wrong} |")
+        print(f"| {name} | {mean:.4g} | {deviation:.2g} | {result.cost:.1f} | {wrong} |")
     for network in dict.fromkeys(name.partition("_")[0] for name in results):
         of_network = {k: v for k, v in results.items() if k.startswith(f"{network}_")}
         print("{}: fast {}, default {}".format(network, *chosen(of_network)))
@@ -264,17 +245,12 @@ def main() -> None:
     parser.add_argument("--embeddings", default=default, help="comma-separated names")
     parser.add_argument("--out", type=pathlib.Path, help="also write the results as JSON")
     arguments = parser.parse_args()
-    faces, results = load_faces(), {}
+    faces = load_faces()
+    results: dict[str, Study] = {}
     for embedding in embeddings.make_all(arguments.embeddings):
-        began = time.perf_counter()
-
-        def extract(pixels: np.ndarray, embedding: embeddings.Embedding = embedding) -> np.ndarray:
-            return embeddings.extract(embedding, pixels)
-
-        name = embedding.name
-        results |= study(extract, faces, lambda x, name=name: {name: x})
+        results[embedding.name] = study(embedding, faces)
         jax.clear_caches()
-        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"{embedding.name} done", flush=True)
     report(results)
     if arguments.out:
         arguments.out.write_text(json.dumps({k: v._asdict() for k, v in results.items()}, indent=1))
