@@ -19,7 +19,7 @@ from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
-DEFAULT_SIZES = {"efflite0": 224, "alexnet": 128}
+DEFAULT_SIZES = {"efflite0": 224, "alexnet": 224}
 """Input size in pixels of an embedding without a size in its name."""
 
 PIXELS_SIZE = 8
