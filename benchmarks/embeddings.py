@@ -30,6 +30,7 @@ import numpy as np
 import scipy.ndimage
 
 from vaegan_jax import config as configuration
+from vaegan_jax import registry
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings
 
@@ -239,8 +240,7 @@ def load_faces() -> np.ndarray:
 
 def main() -> None:
     """Studies the embeddings named on the command line."""
-    sizes = {"efflite0": (64, 96, 128, 160, 224), "alexnet": (64, 96, 128, 224)}
-    default = ",".join(f"{name}_{size}" for name, many in sizes.items() for size in many)
+    default = ",".join(f"{n}_{size}" for n in registry.SIZED for size in (64, 128, 160, 224))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--embeddings", default=default, help="comma-separated names")
     parser.add_argument("--out", type=pathlib.Path, help="also write the results as JSON")

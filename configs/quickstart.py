@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
     # About a minute; the defaults take many.
+    # Small input sizes, which docs/embeddings.md justifies.
+    config.evaluation.embeddings = "efflite0_64,alexnet_160"
     config.evaluation.samples = 1_000
     config.evaluation.max_reference_images = 1_000
     config.evaluation.max_likelihood_images = 500
