@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
     config.training.log_every = 50
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
-    # Less than a minute; the full form is in docs/evaluation.md.
-    config.evaluation.embeddings = "efflite0_64,alexnet_128"
+    # Less than a minute: few samples, and small inputs that docs/embeddings.md justifies.
+    config.evaluation.embeddings = "efflite0_64,alexnet_160"
     config.evaluation.samples = 500
-    config.evaluation.max_reference_images = 1_500
+    config.evaluation.max_reference_images = 1_000
     config.evaluation.max_likelihood_images = 500
     config.evaluation.iwae_samples = 16
     config.evaluation.curve_every = 400

@@ -29,9 +29,9 @@ def get_config() -> ConfigDict:
     config.training.log_every = 50
     config.training.picture_every = 200
     config.training.checkpoint_every = 400
-    config.evaluation.embeddings = "efflite0_64,alexnet_128"
+    config.evaluation.embeddings = "efflite0_64,alexnet_160"
     config.evaluation.samples = 1_000
-    config.evaluation.max_reference_images = 1_500
+    config.evaluation.max_reference_images = 1_000
     config.evaluation.curve_every = 400
     config.evaluation.curve_samples = 200
     return config

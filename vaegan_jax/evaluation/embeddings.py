@@ -19,8 +19,8 @@ from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
-DEFAULT_SIZES = {"efflite0": 224, "alexnet": 128}
-"""Input size in pixels of an embedding without a size in its name."""
+DEFAULT_SIZES = {"efflite0": 224, "alexnet": 160}
+"""Input size in pixels of an embedding without a size in its name; see docs/embeddings.md."""
 
 PIXELS_SIZE = 8
 

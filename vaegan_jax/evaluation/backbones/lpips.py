@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from vaegan_jax import networks
 from vaegan_jax.evaluation.backbones import alexnet
 
-_EPSILON = 1e-10
-
 
 def distance(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns the perceptual distance of pairs of images, float32 [B], >= 0.
@@ -32,12 +30,7 @@ def distance(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
     total = jnp.zeros(len(a))
     activations = networks.apply(network, params["convolutions"], scaled)
     for features, head in zip(activations, params["heads"], strict=True):
-        first, second = jnp.split(_unit(features), 2)
+        first, second = jnp.split(alexnet.normalise(features), 2)
         weighted = jnp.square(first - second) * head[None, None, None]
         total = total + jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
     return total
-
-
-def _unit(features: jax.Array) -> jax.Array:
-    length = jnp.sqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True))
-    return features / (length + _EPSILON)
