@@ -20,7 +20,7 @@ from vaegan_jax.data import images
 config = config.default_config()
 config.model.base_width, config.data.directory = 4, sys.argv[2]
 data = images.load(config.data)
-assert len(data.train) > 7000
+assert len(data.train) > 6000
 state = vae.init(config, data.shape)
 step = jax.jit(vae.make_train_step(config, data.shape))
 images = jnp.asarray(data.train[:4] / 127.5 - 1, jnp.float32)
