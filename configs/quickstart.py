@@ -23,9 +23,9 @@ def get_config() -> ConfigDict:
     config.training.checkpoint_every = 400
     # Less than a minute: few samples, and small inputs that docs/embeddings.md justifies.
     config.evaluation.embeddings = "efflite0_64,alexnet_160"
-    config.evaluation.samples = 500
-    config.evaluation.max_reference_images = 1_000
-    config.evaluation.max_likelihood_images = 500
+    config.evaluation.samples = 300
+    config.evaluation.max_reference_images = 2_000
+    config.evaluation.max_likelihood_images = 200
     config.evaluation.iwae_samples = 16
     config.evaluation.curve_every = 400
     config.evaluation.curve_samples = 200

@@ -107,7 +107,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates the networks of a run; results are bit-identical for identical networks.
 
-    `models` must have a decoder or a generator, and there must be at least one embedding.
+    `models` must have a decoder or a generator, and there must be at least one embedding. Copies of
+    training images are searched in the first embedding.
     """
     seed, most = config.seed, config.evaluation.max_reference_images
     train, test = (
@@ -133,8 +134,13 @@ def evaluate(
     for embedding in embeddings:
         real = feature_metrics.embed_real(train, test, embedding, progress)
         features = _embed_all(embedding, images, progress)
-        numbers += feature_metrics.feature_numbers(seed, embedding, real, features, progress)
-        if pairs is None:
+        searches = pairs is None
+        numbers += feature_metrics.feature_numbers(
+            seed, embedding, real, features, progress, searches
+        )
+        if searches:
+            # Copies are searched in the first embedding; the others need the floor's images only.
+            train = train.take(feature_metrics.floor_rows(seed, len(train), count))
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
             pairs = _nearest_pairs(features[newest], images[newest], real)
     assert pairs is not None

@@ -60,12 +60,18 @@ def embed_real(train: Split, test: Split, embedding: Embedding, progress: Progre
     )
 
 
+def floor_rows(seed: int, size: int, count: int) -> np.ndarray:
+    """Returns which of `size` training images serve as the floor for `count` samples."""
+    return random_subset(evaluation_key(seed, 4, Purpose.SUBSET), size, count)
+
+
 def feature_numbers(
     seed: int,
     embedding: Embedding,
     real: RealFeatures,
     features: dict[str, np.ndarray],
     progress: Progress,
+    copies: bool = True,
 ) -> list[Number]:
     """Returns the metrics of sets of images in an embedding.
 
@@ -78,6 +84,7 @@ def feature_numbers(
       real: the features of real images.
       features: by subject, float32 [N, d].
       progress: see `Progress`.
+      copies: whether to search for copies of training images.
     """
     test_features = np.asarray(real.reference.features)
     cells = memorisation.Cells.fit(
@@ -89,12 +96,12 @@ def feature_numbers(
     def floors(count: int) -> dict[str, float]:
         """Returns the metrics of `count` real images, those that there are enough images for."""
         values = {}
-        keys = [evaluation_key(seed, i, Purpose.SUBSET) for i in (4, 5)]
         if len(real.train) >= count:
-            rows = random_subset(keys[0], len(real.train), count)
+            rows = floor_rows(seed, len(real.train), count)
             values = comparison.compare(real.reference, real.train_features[rows])
         if len(real.test) >= count:
-            rows = random_subset(keys[1], len(real.test), count)
+            key = evaluation_key(seed, 5, Purpose.SUBSET)
+            rows = random_subset(key, len(real.test), count)
             values |= {
                 "vendi": distances.vendi(test_features[rows]),
                 "authenticity": float(authentic[rows].mean()),
@@ -128,7 +135,7 @@ def feature_numbers(
                     len(real.test) if against else 0,
                 )
             )
-        if subject != "vae_reconstructions":
+        if copies and subject != "vae_reconstructions":
             numbers += _copies(embedding, subject, real, cells, fake, floor.get("authenticity"))
     return numbers
 

@@ -1,7 +1,7 @@
 """Threshold rules that detect common failures from an evaluation and compare the two stages.
 
 A rule holds only if a value passes its threshold by more than three standard errors. Rules of
-feature metrics have to hold in every embedding, except memorisation, for which one suffices.
+feature metrics have to hold in every embedding in which they were computed.
 """
 
 import math

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
-from vaegan_jax.evaluation.latents import slerp
+from vaegan_jax.evaluation.latents import decode_images, slerp
 from vaegan_jax.runtime import compilation
 
 Convert = Callable[[jax.Array], jax.Array]
@@ -189,5 +189,4 @@ def _decode(
     config: ConfigDict, image_shape: tuple[int, int, int], params: optax.Params, z: jax.Array
 ) -> np.ndarray:
     decode = jax.jit(networks.make_decode(config.model, image_shape))
-    images: np.ndarray = jax.device_get(preprocessing.to_uint8(decode(params, z)))
-    return images
+    return decode_images(decode, params, z)
