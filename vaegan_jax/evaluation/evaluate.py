@@ -132,17 +132,15 @@ def evaluate(
     numbers += _pixel_numbers(images, test)
     pairs = None
     for embedding in embeddings:
-        real = feature_metrics.embed_real(train, test, embedding, progress)
+        searches = pairs is None  # for copies, in the first embedding only
+        real = feature_metrics.embed_real(seed, train, test, embedding, progress, searches)
         features = _embed_all(embedding, images, progress)
-        searches = pairs is None
-        numbers += feature_metrics.feature_numbers(
-            seed, embedding, real, features, progress, searches
-        )
+        numbers += feature_metrics.feature_numbers(seed, embedding, real, features, progress)
         if searches:
-            # Copies are searched in the first embedding; the others need the floor's images only.
-            train = train.take(feature_metrics.floor_rows(seed, len(train), count))
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
             pairs = _nearest_pairs(features[newest], images[newest], real)
+            # The other embeddings need the floor's images only.
+            train = train.take(feature_metrics.floor_rows(seed, len(train), count))
     assert pairs is not None
     return Evaluation(numbers, pairs, units)
 
@@ -220,7 +218,8 @@ def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
 def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: RealFeatures) -> Pairs:
     """Returns the most likely copies among the samples and some others, with nearest images."""
     to_train = jax.device_get(distances.neighbours(features, real.train_features))
-    usual = real.train_nearest[to_train.row, 0]
+    assert real.copies is not None
+    usual = real.copies.train_nearest[to_train.row, 0]
     by_suspicion = np.argsort(to_train.nearest / np.maximum(usual, 1e-12), kind="stable")
     suspects = by_suspicion[: _PAIRS // 2]
     others = np.setdiff1d(np.arange(len(images)), suspects)[: _PAIRS // 2]

@@ -1,6 +1,5 @@
 """Metrics in the features of an embedding: distances, variety, copies of training images."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -22,42 +21,63 @@ from vaegan_jax.evaluation.number import (
 from vaegan_jax.randomness import Purpose
 
 
+class CopySearch(NamedTuple):
+    """What a search for copies needs of the real images.
+
+    Attributes:
+      train_nearest: squared distances to the nearest other training image, float32 [n, 1].
+      test_neighbours: the nearest training images of the test images, arrays [m].
+      cells: a partition of the feature space.
+    """
+
+    train_nearest: np.ndarray
+    test_neighbours: distances.Neighbours
+    cells: memorisation.Cells
+
+
 class RealFeatures(NamedTuple):
     """Real images and their features, with precomputed references.
 
     Attributes:
-      train: the training images that are searched for copies.
+      train: training images.
       test: the test images.
       train_features: float32 [n, d].
-      train_nearest: squared distances to the nearest other training image, float32 [n, 1].
       reference: of the test images.
-      test_neighbours: the nearest training images of the test images, arrays [m].
+      copies: to search the training images for copies, or None.
     """
 
     train: Split
     test: Split
     train_features: np.ndarray
-    train_nearest: np.ndarray
     reference: comparison.Reference
-    test_neighbours: distances.Neighbours
+    copies: CopySearch | None
 
 
-def embed_real(train: Split, test: Split, embedding: Embedding, progress: Progress) -> RealFeatures:
+def embed_real(
+    seed: int,
+    train: Split,
+    test: Split,
+    embedding: Embedding,
+    progress: Progress,
+    searches_copies: bool,
+) -> RealFeatures:
     """Returns the features of real images."""
     label = f"{embedding.name} features of"
     train_features, test_features = (
         extract(embedding, split, progress=progress, label=f"{label} {name} images")
         for name, split in (("training", train), ("test", test))
     )
-    on_device = jax.device_put(train_features)
-    return RealFeatures(
-        train,
-        test,
-        train_features,
-        jax.device_get(distances.nearest_others(on_device, 1)),
-        comparison.reference(test_features),
-        jax.device_get(distances.neighbours(test_features, on_device)),
-    )
+    copies = None
+    if searches_copies:
+        on_device = jax.device_put(train_features)
+        key = evaluation_key(seed, 0, Purpose.MEMORISATION)
+        copies = CopySearch(
+            jax.device_get(distances.nearest_others(on_device, 1)),
+            jax.device_get(distances.neighbours(test_features, on_device)),
+            memorisation.Cells.fit(key, train_features, test_features),
+        )
+    reference = comparison.reference(test_features)
+    return RealFeatures(train, test, train_features, reference, copies)
 
 
 def floor_rows(seed: int, size: int, count: int) -> np.ndarray:
@@ -71,7 +91,6 @@ def feature_numbers(
     real: RealFeatures,
     features: dict[str, np.ndarray],
     progress: Progress,
-    copies: bool = True,
 ) -> list[Number]:
     """Returns the metrics of sets of images in an embedding.
 
@@ -84,60 +103,47 @@ def feature_numbers(
       real: the features of real images.
       features: by subject, float32 [N, d].
       progress: see `Progress`.
-      copies: whether to search for copies of training images.
     """
-    test_features = np.asarray(real.reference.features)
-    cells = memorisation.Cells.fit(
-        evaluation_key(seed, 0, Purpose.MEMORISATION), real.train_features, test_features
-    )
-    authentic = memorisation.authentic(real.train_nearest, real.test_neighbours)
-
-    @functools.cache
-    def floors(count: int) -> dict[str, float]:
-        """Returns the metrics of `count` real images, those that there are enough images for."""
-        values = {}
-        if len(real.train) >= count:
-            rows = floor_rows(seed, len(real.train), count)
-            values = comparison.compare(real.reference, real.train_features[rows])
-        if len(real.test) >= count:
-            key = evaluation_key(seed, 5, Purpose.SUBSET)
-            rows = random_subset(key, len(real.test), count)
-            values |= {
-                "vendi": distances.vendi(test_features[rows]),
-                "authenticity": float(authentic[rows].mean()),
-            }
-        return values
+    floors = {count: _floors(seed, real, count) for count in {*map(len, features.values())}}
 
     def measure(rows: np.ndarray) -> dict[str, float]:
         return comparison.compare(real.reference, rows) | {"vendi": distances.vendi(rows)}
 
     numbers = []
-    for index, (subject, fake) in enumerate(features.items()):
+    for subject, fake in features.items():
         count = len(fake)
-        values, floor = measure(fake), floors(count)
+        are_samples = subject != "vae_reconstructions"
+        values, floor = measure(fake), floors[count]
         errors: dict[str, float] = {}
-        if subject != "vae_reconstructions":
-            key = evaluation_key(seed, index, Purpose.DEALING)
+        if are_samples:
+            key = evaluation_key(seed, list(SUBJECTS).index(subject), Purpose.DEALING)
             label = f"{embedding.name} errors of {SUBJECTS[subject]}"
             errors = jackknife_error(key, fake, measure, progress=progress, label=label)
         for metric, value in values.items():
-            against = "" if metric == "vendi" else "test"
-            numbers.append(
-                number(
-                    subject,
-                    against,
-                    embedding.name,
-                    metric_name(embedding, metric, count),
-                    value,
-                    errors.get(metric),
-                    floor.get(metric),
-                    count,
-                    len(real.test) if against else 0,
-                )
-            )
-        if copies and subject != "vae_reconstructions":
-            numbers += _copies(embedding, subject, real, cells, fake, floor.get("authenticity"))
+            name = metric_name(embedding, metric, count)
+            against, reference_count = ("", 0) if metric == "vendi" else ("test", len(real.test))
+            place = subject, against, embedding.name, name
+            uncertainty = errors.get(metric), floor.get(metric)
+            numbers.append(number(*place, value, *uncertainty, count, reference_count))
+        if are_samples and real.copies is not None:
+            numbers += _copies(embedding, subject, real, fake, floor.get("authenticity"))
     return numbers
+
+
+def _floors(seed: int, real: RealFeatures, count: int) -> dict[str, float]:
+    """Returns the metrics of `count` real images, those that there are enough images for."""
+    values: dict[str, float] = {}
+    if len(real.train) >= count:
+        rows = floor_rows(seed, len(real.train), count)
+        values = comparison.compare(real.reference, real.train_features[rows])
+    if len(real.test) >= count:
+        rows = random_subset(evaluation_key(seed, 5, Purpose.SUBSET), len(real.test), count)
+        values["vendi"] = distances.vendi(np.asarray(real.reference.features)[rows])
+        if real.copies is not None:
+            train_nearest, test_neighbours, _ = real.copies
+            authentic = memorisation.authentic(train_nearest, test_neighbours)
+            values["authenticity"] = float(authentic[rows].mean())
+    return values
 
 
 def metric_name(embedding: Embedding, metric: str, count: int) -> str:
@@ -153,16 +159,17 @@ def _copies(
     embedding: Embedding,
     subject: str,
     real: RealFeatures,
-    cells: memorisation.Cells,
     fake: np.ndarray,
     floor: float | None,
 ) -> list[Number]:
     """Returns the metrics of copies of training images."""
+    assert real.copies is not None
+    train_nearest, test_neighbours, cells = real.copies
     counts = len(fake), len(real.train)
     neighbours = jax.device_get(distances.neighbours(fake, real.train_features))
-    authentic = memorisation.authentic(real.train_nearest, neighbours)
+    authentic = memorisation.authentic(train_nearest, neighbours)
     copying, copying_error = memorisation.data_copying(
-        np.asarray(real.test_neighbours.nearest),
+        np.asarray(test_neighbours.nearest),
         np.asarray(neighbours.nearest),
         cells.test,
         cells.assign(fake),
