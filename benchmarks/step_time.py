@@ -49,6 +49,7 @@ except ImportError:
     torch = None
 
 SHAPE = (64, 64, 3)
+LEVELS = 4  # of networks.widths at this size, without a maximum width
 STAGES = ("vae", "gan")
 
 
@@ -109,7 +110,10 @@ def jax_steps(
     networks.Down, networks.Up = down, up
     config = configuration.default_config()
     config.gan.penalty_every = penalty_every
-    config.model.base_width = base_width
+    config.model.base_width, config.model.max_width = base_width, 8 * base_width
+    config.model.low_pass = False
+    config.gan.r1_weight, config.gan.augmentations = 0.5, ""
+    config.gan.ema_half_life_images = 10_000.0
     config.model.dtype = dtype
     config.vae.batch_size = config.gan.batch_size = batch
     if stage == "vae":
@@ -206,7 +210,7 @@ def torch_steps(
     def trunk(outputs: int, norm: bool) -> torch.nn.Module:
         layers: list[torch.nn.Module] = []
         channels = 3
-        for level in range(networks.LEVELS):
+        for level in range(LEVELS):
             features = base_width * 2**level
             layers.append(torch.nn.Conv2d(channels, features, 4, 2, 1))
             if norm and level:
@@ -222,8 +226,8 @@ def torch_steps(
             channels = 8 * base_width
             self.dense = torch.nn.Linear(latent_size, channels * 16)
             layers: list[torch.nn.Module] = []
-            for level in range(networks.LEVELS):
-                features = 3 if level == networks.LEVELS - 1 else channels // 2
+            for level in range(LEVELS):
+                features = 3 if level == LEVELS - 1 else channels // 2
                 layers += [torch.nn.GroupNorm(8, channels, affine=False), torch.nn.LeakyReLU(0.2)]
                 layers.append(torch.nn.ConvTranspose2d(channels, features, 4, 2, 1))
                 channels = features
@@ -326,8 +330,8 @@ def count_flops(stage: str, base_width: int, batch: int, penalty_every: int) -> 
     the penalty is shared. No derivative flows back through it: leaky ReLUs are piecewise linear.)
     """
     latent_size = configuration.default_config().model.latent_size
-    sides = [SHAPE[0] // 2 ** (level + 1) for level in range(networks.LEVELS)]
-    widths = [3, *(base_width * 2**level for level in range(networks.LEVELS))]
+    sides = [SHAPE[0] // 2 ** (level + 1) for level in range(LEVELS)]
+    widths = [3, *(base_width * 2**level for level in range(LEVELS))]
     convolutions = [
         2 * batch * side**2 * 16 * widths[level] * widths[level + 1]
         for level, side in enumerate(sides)

@@ -1,8 +1,8 @@
-"""Encoder, decoder and discriminator, as Flax linen modules over four levels of stride 2.
+"""Encoder, decoder and discriminator, as Flax linen modules over levels of stride 2.
 
-Images are float [B, H, W, C] in [-1, 1] with H and W multiples of 16. Encoder
-and discriminator share the structure of their trunks, and the generator is a `Decoder`, so the
-VAE's parameters fit the GAN without renaming.
+Images are float [B, H, W, C] in [-1, 1] with H and W multiples of 2^N, N the number of levels.
+Encoder and discriminator share the structure of their trunks, and the generator is a `Decoder`, so
+the VAE's parameters fit the GAN without renaming.
 """
 
 import math
@@ -19,14 +19,26 @@ from vaegan_jax import layers
 from vaegan_jax.layers import Bias, Down, Up
 from vaegan_jax.runtime import compilation
 
-LEVELS = 4
-SIZE_MULTIPLE = 2**LEVELS
 NORMS = ("group", "none")
 
 _LEAK = 0.2
 _MAX_GROUPS = 8
 # The posterior's deviations stay within exp(-10) and exp(10), as do their inverses.
 _MAX_LOG_VARIANCE = 20.0
+_MIN_COARSEST = 4  # pixels of the shorter side of the coarsest map
+
+
+def widths(model: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Returns the channels after each level of stride 2, from fine to coarse.
+
+    There are as many levels as leave whole maps with at least 4 pixels on the shorter side: 64x64
+    has four, and its coarsest map is 4x4. ``model.base_width`` doubles at each level up to
+    ``model.max_width``.
+    """
+    levels, size = 0, 2
+    while all(side % size == 0 and side >= _MIN_COARSEST * size for side in image_shape[:2]):
+        levels, size = levels + 1, 2 * size
+    return tuple(min(model.base_width * 2**level, model.max_width) for level in range(levels))
 
 
 def normalise(x: jax.Array, norm: str) -> jax.Array:
@@ -54,16 +66,16 @@ def bound(x: jax.Array, limit: float) -> jax.Array:
 
 
 class Trunk(nn.Module):
-    """Four strided levels: images [B, H, W, C] -> features [B, H/16, W/16, 8 base_width].
+    """Strided levels: images [B, H, W, C] -> features [B, H/2^N, W/2^N, widths[-1]].
 
     Attributes:
-      base_width: channels after the first level; each further level doubles them.
+      widths: channels after each of the N levels.
       norm: see `normalise`; the first level has none.
       dtype: of the computation.
       is_low_pass: see `layers.low_pass`.
     """
 
-    base_width: int
+    widths: tuple[int, ...]
     norm: str = "none"
     dtype: Any = jnp.float32
     is_low_pass: bool = False
@@ -71,8 +83,7 @@ class Trunk(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the trunk."""
-        for level in range(LEVELS):
-            width = self.base_width * 2**level
+        for level, width in enumerate(self.widths):
             x = Down(width, self.dtype, self.is_low_pass, name=f"down_{level}")(x)
             x = normalise(x, self.norm if level else "none")
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(x), _LEAK)
@@ -85,7 +96,7 @@ class Encoder(nn.Module):
     The log variance is within (-20, 20): see `bound`.
 
     Attributes:
-      base_width: see `Trunk`.
+      widths: see `Trunk`.
       latent_size: the number of latent dimensions.
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
@@ -93,7 +104,7 @@ class Encoder(nn.Module):
       is_low_pass: see `layers.low_pass`.
     """
 
-    base_width: int
+    widths: tuple[int, ...]
     latent_size: int
     image_shape: tuple[int, int, int]
     norm: str = "group"
@@ -107,8 +118,8 @@ class Encoder(nn.Module):
         Raises:
           ValueError: for images of another shape than `image_shape`.
         """
-        _check_shape(images, self.image_shape)
-        trunk = Trunk(self.base_width, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        _check_shape(images, self.image_shape, len(self.widths))
+        trunk = Trunk(self.widths, self.norm, self.dtype, self.is_low_pass, name="trunk")
         x = trunk(images)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
         mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -122,7 +133,7 @@ class Decoder(nn.Module):
     since (tanh a + 1) / 2 = sigmoid(2 a).
 
     Attributes:
-      base_width: channels before the last level, as in `Trunk`.
+      widths: those of a `Trunk`; the decoder starts at the last one.
       latent_size: the number of latent dimensions.
       image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
@@ -130,7 +141,7 @@ class Decoder(nn.Module):
       is_low_pass: see `layers.low_pass`.
     """
 
-    base_width: int
+    widths: tuple[int, ...]
     latent_size: int
     image_shape: tuple[int, int, int]
     norm: str = "group"
@@ -143,17 +154,14 @@ class Decoder(nn.Module):
 
         Raises:
           ValueError: for latents of another size than `latent_size`, or an image size that is
-            not a multiple of 16.
+            not a multiple of 2^N.
         """
         height, width, channels = self.image_shape
-        _check_size(height, width)
+        _check_size(height, width, len(self.widths))
         if latents.shape[1:] != (self.latent_size,):
             raise ValueError(f"Expected latents [B, {self.latent_size}], got {latents.shape}.")
-        h, w, c = (
-            height // SIZE_MULTIPLE,
-            width // SIZE_MULTIPLE,
-            self.base_width * 2 ** (LEVELS - 1),
-        )
+        levels, c = len(self.widths), self.widths[-1]
+        h, w = height // 2**levels, width // 2**levels
         # The bias lets this layer absorb an affine map of the latents.
         x = nn.Dense(
             h * w * c,
@@ -162,10 +170,8 @@ class Decoder(nn.Module):
             name="dense",
         )(latents)
         x = x.reshape(-1, h, w, c)
-        for level in range(LEVELS):
+        for level, features in enumerate([*reversed(self.widths[:-1]), channels]):
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
-            last = level == LEVELS - 1
-            features = channels if last else c // 2 ** (level + 1)
             x = Up(features, self.dtype, self.is_low_pass, name=f"up_{level}")(x)
         return Bias(name="bias_out")(x).astype(jnp.float32)
 
@@ -176,14 +182,14 @@ class Discriminator(nn.Module):
     It sows the features before the last layer as the intermediate `features`.
 
     Attributes:
-      base_width: see `Trunk`.
+      widths: see `Trunk`.
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
       is_low_pass: see `layers.low_pass`.
     """
 
-    base_width: int
+    widths: tuple[int, ...]
     image_shape: tuple[int, int, int]
     norm: str = "none"
     dtype: Any = jnp.float32
@@ -196,8 +202,8 @@ class Discriminator(nn.Module):
         Raises:
           ValueError: for images of another shape than `image_shape`.
         """
-        _check_shape(images, self.image_shape)
-        trunk = Trunk(self.base_width, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        _check_shape(images, self.image_shape, len(self.widths))
+        trunk = Trunk(self.widths, self.norm, self.dtype, self.is_low_pass, name="trunk")
         features = trunk(images)
         self.sow("intermediates", "features", features)
         x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(features))
@@ -215,7 +221,7 @@ Discriminate = Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
 def make_discriminate(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminate:
     """Returns ``discriminate(params, images [B, H, W, C]) -> (logits, features)``.
 
-    The logits are float32 [B], the features the trunk's [B, H/16, W/16, 8 base_width]. With
+    The logits are float32 [B], the features the trunk's [B, H/2^N, W/2^N, C]. With
     ``model.spectral_norm`` every kernel is divided by its largest singular value.
     """
     discriminator = make_discriminator(model, image_shape)
@@ -266,31 +272,34 @@ def make_decode(
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
     options = model.norm, jnp.dtype(model.dtype), model.low_pass
-    return Encoder(model.base_width, model.latent_size, image_shape, *options)
+    return Encoder(widths(model, image_shape), model.latent_size, image_shape, *options)
 
 
 def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decoder:
     """Returns the decoder, or the generator, that ``config.model`` describes."""
     options = model.norm, jnp.dtype(model.dtype), model.low_pass
-    return Decoder(model.base_width, model.latent_size, image_shape, *options)
+    return Decoder(widths(model, image_shape), model.latent_size, image_shape, *options)
 
 
 def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:
     """Returns the discriminator that ``config.model`` describes."""
     options = model.discriminator_norm, jnp.dtype(model.dtype), model.low_pass
-    return Discriminator(model.base_width, image_shape, *options)
+    return Discriminator(widths(model, image_shape), image_shape, *options)
 
 
 def _flatten(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
 
 
-def _check_shape(images: jax.Array, image_shape: tuple[int, int, int]) -> None:
-    _check_size(*image_shape[:2])
+def _check_shape(images: jax.Array, image_shape: tuple[int, int, int], levels: int) -> None:
+    _check_size(*image_shape[:2], levels)
     if images.shape[1:] != image_shape:
         raise ValueError(f"Expected images [B, {image_shape}], got {images.shape}.")
 
 
-def _check_size(height: int, width: int) -> None:
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        raise ValueError(f"Image sizes must be multiples of {SIZE_MULTIPLE}, got {height}x{width}.")
+def _check_size(height: int, width: int, levels: int) -> None:
+    if height % 2**levels or width % 2**levels:
+        raise ValueError(
+            f"With {levels} levels, image sizes must be multiples of {2**levels}, "
+            f"got {height}x{width}."
+        )

@@ -9,6 +9,7 @@ from vaegan_jax.losses import penalties
 PENALTIES = {name: registry.load("penalty", name) for name in registry.BUILT_IN["penalty"]}
 
 KEY = jax.random.key(0)
+WIDTHS = (4, 8)
 
 
 def draw(shape=(3, 4, 2, 3), seed=0):
@@ -97,7 +98,7 @@ def test_r1_depends_on_real_and_r2_on_fake():
 def test_penalty_matches_finite_differences(name):
     with jax.enable_x64(True):
         shape = (16, 32, 3)
-        module = networks.Discriminator(4, shape, dtype=jnp.float64)
+        module = networks.Discriminator(WIDTHS, shape, dtype=jnp.float64)
         real, fake = (jnp.asarray(draw((2, *shape), seed), jnp.float64) for seed in range(2))
         params = module.init(KEY, real)["params"]
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
@@ -107,7 +108,9 @@ def test_penalty_matches_finite_differences(name):
 
         def logits(params, x):
             # As `Discriminator`, whose last act is a cast to float32, too coarse for differences.
-            features = networks.Trunk(4, dtype=jnp.float64).apply({"params": params["trunk"]}, x)
+            features = networks.Trunk(WIDTHS, dtype=jnp.float64).apply(
+                {"params": params["trunk"]}, x
+            )
             head = params["head"]
             return (features.reshape(len(x), -1) @ head["kernel"] + head["bias"].reshape(1, 1))[
                 :, 0
