@@ -166,7 +166,9 @@ def require_divisible(batch_size: int, field: str) -> None:
     """
     devices = jax.device_count()
     if batch_size % devices:
+        below = batch_size // devices * devices
+        nearest = f"{below} or {below + devices}" if below else f"{devices}"
         raise UserError(
             f"{field} ({batch_size}) cannot be divided among the {devices} devices that JAX sees: "
-            "make it a multiple of that, or hide some of them (CUDA_VISIBLE_DEVICES)."
+            f"set it to {nearest}, or hide some devices (CUDA_VISIBLE_DEVICES)."
         )
