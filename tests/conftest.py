@@ -67,6 +67,10 @@ def config():
     config.model.latent_size = 5
     config.vae.batch_size = config.gan.batch_size = 4
     config.vae.steps = config.gan.steps = 7
+    config.gan.r1_weight, config.gan.augmentations = 0.5, ""
+    config.gan.penalty_every, config.gan.ema_half_life_images = 1, 10_000.0
+    config.gan.generator_learning_rate = config.gan.discriminator_learning_rate = 2e-4
+    config.gan.b2 = 0.999
     config.gan.discriminator_warmup_steps = 2
     config.training.log_every = 4
     config.training.checkpoint_every = 3

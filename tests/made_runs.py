@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, transfer, vae
+from vaegan_jax import gan, recipe, transfer, vae
 from vaegan_jax.checkpoints import Checkpoints
 
 SHAPE = (16, 32, 3)
@@ -18,7 +18,7 @@ def tiny():
     config = configuration.default_config()
     config.data.image_size = (16, 32)
     config.model.base_width, config.model.latent_size = 4, 5
-    return config
+    return recipe.resolve(config, 40, SHAPE)
 
 
 def states(config, scratch=False):

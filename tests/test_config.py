@@ -69,11 +69,12 @@ NAN, INF = float("nan"), float("inf")
 SHARED = [
     (
         [0, -1, 1.5, "8"],
-        "model.base_width model.latent_size vae.steps vae.batch_size vae.kl_cycles gan.steps "
-        "gan.batch_size gan.penalty_every gan.discriminator_steps training.log_every "
+        "model.base_width model.max_width model.latent_size vae.kl_cycles "
+        "gan.penalty_every gan.discriminator_steps training.log_every "
         "training.picture_every training.checkpoint_every training.max_checkpoints "
         "evaluation.iwae_samples",
     ),
+    ([-1, 1.5, "8"], "vae.steps vae.batch_size gan.steps gan.batch_size"),
     ([-1, 0.5], "data.workers vae.kl_warmup_steps gan.discriminator_warmup_steps "
                 "evaluation.curve_every"),
     ([1, 0, 8.0], "data.held_out_one_in evaluation.max_likelihood_images"),
@@ -104,7 +105,7 @@ BAD = {name: values for values, names in SHARED for name in names.split()} | {
     "gan.objective": ["hinge!", 3],
     "gan.penalty": ["r1", "a.b:", 3],
     "gan.augmentations": ["color", "colour,", "colour;cutout", 3],
-    "gan.ema_half_life_images": [0],
+    "gan.ema_half_life_images": [-1.0, INF],
     "evaluation.embeddings": ["", "resnet", "a.b:", 3, "pixels,", "none,pixels", "pixels,pixels"],
 }  # fmt: skip
 
@@ -294,7 +295,4 @@ def test_enumerated_values_are_those_implemented():
     assert allowed("model.norm") == allowed("model.discriminator_norm") == set(networks.NORMS)
     assert allowed("data.fit") == preprocessing.FITS.keys()
     assert allowed("gan.noise") == randomness.DISTRIBUTIONS.keys()
-    assert (rules.SIZE_MULTIPLE, rules.MIN_SAMPLES) == (
-        networks.SIZE_MULTIPLE,
-        number.MIN_SAMPLES,
-    )
+    assert rules.MIN_SAMPLES == number.MIN_SAMPLES

@@ -26,6 +26,7 @@ ORDER = (
     ("checkpoints", "weights"),
     ("data",),
     ("resume", "overrides"),
+    ("recipe",),
     ("config",),
     ("rules",),
     ("registry", "migrations"),

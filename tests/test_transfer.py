@@ -158,10 +158,10 @@ def test_only_the_decoder_is_read(saved, config):
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        ({"latent_size": 6}, "kernel is saved as float32[5,64] and expected as float32[6,64]"),
+        ({"latent_size": 6}, "kernel is saved as float32[5,256] and expected as float32[6,256]"),
         (
             {"base_width": 8},
-            "up_3.kernel is saved as float32[4,4,3,4] and expected as float32[4,4,3,8]",
+            "up_1.kernel is saved as float32[3,3,3,4] and expected as float32[3,3,3,8]",
         ),
     ],
 )

@@ -24,6 +24,7 @@ from vaegan_jax.rules import (
     MIN_SAMPLES,
     NON_EMPTY,
     NON_NEGATIVE,
+    NON_NEGATIVE_OR_AUTOMATIC,
     PENALTY,
     POSITIVE,
     SAMPLES,
@@ -38,6 +39,8 @@ from vaegan_jax.rules import (
     one_of,
     registered,
 )
+
+_0_AUTOMATIC = "0 is automatic, see recipe.py"
 
 FIELDS: dict[str, Field] = {
     "seed": Field(0, SEED, "the source of every random draw of the run"),
@@ -94,8 +97,9 @@ FIELDS: dict[str, Field] = {
     ),
     # Networks, shared by both stages.
     "model.base_width": Field(
-        64, at_least(1), "channels of the first level; they double at each level"
+        32, at_least(1), "channels of the first level; they double at each level"
     ),
+    "model.max_width": Field(512, at_least(1), "up to which the channels double"),
     "model.latent_size": Field(128, at_least(1), "dimensions of the latent space"),
     "model.norm": Field(
         "group", one_of("group", "none"), "normalisation in encoder, decoder and generator"
@@ -104,7 +108,7 @@ FIELDS: dict[str, Field] = {
         "none", one_of("group", "none"), "normalisation in the discriminator"
     ),
     "model.low_pass": Field(
-        False, BOOL, "strided layers as 3x3 convolutions and 2x2 boxes, without a checkerboard"
+        True, BOOL, "strided layers as 3x3 convolutions and 2x2 boxes, without a checkerboard"
     ),
     "model.spectral_norm": Field(
         False, BOOL, "spectral normalisation of the discriminator's kernels"
@@ -113,8 +117,8 @@ FIELDS: dict[str, Field] = {
         "float32", one_of("float32", "bfloat16"), "compute dtype; parameters are float32"
     ),
     # The VAE stage.
-    "vae.steps": Field(10_000, at_least(1), "train steps", Resume.AHEAD),
-    "vae.batch_size": Field(64, at_least(1), "images per step"),
+    "vae.steps": Field(0, at_least(0), f"train steps; {_0_AUTOMATIC}", Resume.AHEAD),
+    "vae.batch_size": Field(0, at_least(0), f"images per step; {_0_AUTOMATIC}"),
     "vae.learning_rate": Field(1e-3, POSITIVE, "Adam's learning rate"),
     "vae.b1": Field(0.9, BELOW_ONE, "Adam's decay of the first moment"),
     "vae.b2": Field(0.999, BELOW_ONE, "Adam's decay of the second moment"),
@@ -155,13 +159,20 @@ FIELDS: dict[str, Field] = {
     ),
     # The GAN stage.
     "gan.steps": Field(
-        20_000, at_least(1), "train steps, including discriminator_warmup_steps", Resume.AHEAD
+        0,
+        at_least(0),
+        f"train steps, including discriminator_warmup_steps; {_0_AUTOMATIC}",
+        Resume.AHEAD,
     ),
-    "gan.batch_size": Field(64, at_least(1), "real images per step, and fake images per step"),
+    "gan.batch_size": Field(
+        0, at_least(0), f"real images per step, and fake images per step; {_0_AUTOMATIC}"
+    ),
     "gan.objective": Field(
         "non_saturating", registered("objective"), "losses of generator and discriminator"
     ),
-    "gan.r1_weight": Field(0.5, NON_NEGATIVE, "gamma of the R1 penalty; 0 disables it"),
+    "gan.r1_weight": Field(
+        -1.0, NON_NEGATIVE_OR_AUTOMATIC, "gamma of the R1 penalty; 0 disables it, -1 is automatic"
+    ),
     "gan.r2_weight": Field(0.0, NON_NEGATIVE, "gamma of the R2 penalty; 0 disables it"),
     "gan.gradient_penalty_weight": Field(
         0.0, NON_NEGATIVE, "lambda of the WGAN gradient penalty; 0 disables it"
@@ -169,11 +180,13 @@ FIELDS: dict[str, Field] = {
     "gan.penalty": Field("", PENALTY, "a user's penalty, as package.module:function"),
     "gan.penalty_weight": Field(1.0, NON_NEGATIVE, "weight of gan.penalty"),
     "gan.penalty_every": Field(
-        1,
+        4,
         at_least(1),
         "lazy regularisation: interval of the penalties in steps; they are scaled by it",
     ),
-    "gan.augmentations": Field("", AUGMENTATIONS, "of the discriminator's inputs, comma-separated"),
+    "gan.augmentations": Field(
+        "auto", AUGMENTATIONS, "of the discriminator's inputs, comma-separated"
+    ),
     "gan.discriminator_steps": Field(
         1, at_least(1), "the generator is updated at multiples of this"
     ),
@@ -182,17 +195,19 @@ FIELDS: dict[str, Field] = {
         one_of("normal", "uniform", "truncated_normal"),
         "distribution of the latents, unit variance",
     ),
-    "gan.generator_learning_rate": Field(2e-4, POSITIVE, "learning rate of the generator's Adam"),
+    "gan.generator_learning_rate": Field(1e-3, POSITIVE, "learning rate of the generator's Adam"),
     "gan.discriminator_learning_rate": Field(
-        2e-4, POSITIVE, "learning rate of the discriminator's Adam"
+        1e-3, POSITIVE, "learning rate of the discriminator's Adam"
     ),
     "gan.b1": Field(0.5, BELOW_ONE, "decay of the first moment, of both optimizers"),
-    "gan.b2": Field(0.999, BELOW_ONE, "decay of the second moment, of both optimizers"),
+    "gan.b2": Field(0.99, BELOW_ONE, "decay of the second moment, of both optimizers"),
     "gan.discriminator_warmup_steps": Field(
-        200, at_least(0), "initial steps that train the discriminator only"
+        50, at_least(0), "initial steps that train the discriminator only"
     ),
     "gan.ema_half_life_images": Field(
-        10_000.0, POSITIVE, "half-life of the generator's EMA in images; shorter at first"
+        0.0,
+        NON_NEGATIVE,
+        f"half-life of the generator's EMA in images, shorter at first; {_0_AUTOMATIC}",
     ),
     # The training loop of both stages.
     "training.log_every": Field(100, at_least(1), "steps between lines of metrics", Resume.AHEAD),
@@ -245,6 +260,17 @@ FIELDS: dict[str, Field] = {
         Resume.ALWAYS,
     ),
 }
+
+AUTOMATIC = {
+    "vae.steps": 0,
+    "vae.batch_size": 0,
+    "gan.steps": 0,
+    "gan.batch_size": 0,
+    "gan.r1_weight": -1.0,
+    "gan.ema_half_life_images": 0.0,
+    "gan.augmentations": "auto",
+}
+"""The value of a field that leaves its choice to `recipe.resolve`."""
 
 
 def default_config() -> ConfigDict:
@@ -345,17 +371,19 @@ _REQUIRED_VALUES = {
 
 def _check_steps(config: ConfigDict) -> None:
     warmup, steps = config.vae.kl_warmup_steps, config.vae.steps
-    if config.vae.kl_schedule == "linear" and not 0 < warmup < steps:
+    if config.vae.kl_schedule == "linear" and steps and not 0 < warmup < steps:
         raise UserError(
             f"vae.kl_warmup_steps ({warmup}) must be above 0 and below vae.steps ({steps}) for "
             "vae.kl_schedule=linear."
         )
-    if config.vae.kl_schedule == "cyclical" and steps < 2 * config.vae.kl_cycles:
+    if config.vae.kl_schedule == "cyclical" and 0 < steps < 2 * config.vae.kl_cycles:
         raise UserError(
             f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps ({steps}): "
             "a cycle has at least two steps."
         )
     warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
+    if not steps:
+        return  # automatic
     if warmup >= steps:
         raise UserError(
             f"gan.discriminator_warmup_steps ({warmup}) must be below gan.steps ({steps}), "

@@ -58,13 +58,18 @@ REMOVED: dict[str, str] = {
 def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a flattened config of an earlier version under today's field names.
 
-    Removed fields of the evaluation are dropped, since they do not affect training.
+    Removed fields of the evaluation are dropped, since they do not affect training. Fields that
+    were added later have the values that describe the networks of the time.
     """
-    return {
+    migrated = {
         RENAMED.get(name, name): value
         for name, value in flat.items()
         if name not in REMOVED or not name.startswith("evaluation.")
     }
+    if isinstance(base_width := flat.get("model.base_width"), int):  # of any complete config
+        migrated.setdefault("model.low_pass", False)
+        migrated.setdefault("model.max_width", max(512, 8 * base_width))
+    return migrated
 
 
 def unknown_field(name: str, fields: Iterable[str]) -> UserError:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vaegan_jax.config import FIELDS
+from vaegan_jax.recipe import is_automatic
 from vaegan_jax.rules import Resume
 
 
@@ -31,8 +32,8 @@ def affects_training(name: str) -> bool:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     """Returns the fields that differ between two flattened configs, sorted by name.
 
-    Fields that no training result depends on are ignored. A field that a config lacks has its
-    default, so a new field needs the default that changes nothing.
+    Fields that no training result depends on are ignored, and so are those that `now` leaves
+    automatic. A field that a config lacks has its default.
     """
     missing = "absent"
     defaults = {name: field.default for name, field in FIELDS.items()}
@@ -40,7 +41,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     return [
         Change(name, before.get(name, missing), now.get(name, missing))
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, missing) != now.get(name, missing) and affects_training(name)
+        if before.get(name, missing) != now.get(name, missing)
+        and affects_training(name)
+        and not is_automatic(name, now.get(name))
     ]
 
 

@@ -123,6 +123,9 @@ POSITIVE = Rule(lambda value: _is_number(value) and 0 < value < float("inf"), "a
 NON_NEGATIVE = Rule(
     lambda value: _is_number(value) and 0 <= value < float("inf"), "a number of at least 0"
 )
+NON_NEGATIVE_OR_AUTOMATIC = Rule(
+    lambda value: value == -1 or NON_NEGATIVE.allows(value), f"{NON_NEGATIVE.text}, or -1"
+)
 BELOW_ONE = Rule(
     lambda value: _is_number(value) and 0 <= value < 1, "a number of at least 0 and below 1"
 )
@@ -157,9 +160,12 @@ PENALTY = Rule(
 AUGMENTATIONS = Rule(
     lambda value: (
         isinstance(value, str)
-        and all(_is_augmentation(name.strip()) for name in value.split(",") if value)
+        and (
+            value == "auto"
+            or all(_is_augmentation(name.strip()) for name in value.split(",") if value)
+        )
     ),
-    "a comma-separated list of colour, translation, cutout and package.module:function",
+    "auto, or a comma-separated list of colour, translation, cutout and package.module:function",
 )
 EMBEDDINGS = Rule(
     _are_embeddings,

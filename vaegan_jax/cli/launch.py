@@ -118,6 +118,8 @@ def _require_config(argv: Sequence[str]) -> pathlib.Path:
     if not match:
         raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
     path = match[1].partition(":")[0]
+    # Configs import each other as `configs.NAME`.
+    sys.path.append(str(pathlib.Path(path).resolve().parent.parent))
     try:
         config = runpy.run_path(path)["get_config"]()
     except Exception as error:

@@ -84,7 +84,10 @@ def make_terms(gan: ConfigDict) -> list[Term]:
 
     Raises:
       UserError: if a user's penalty cannot be loaded.
+      ValueError: if the weight of R1 is automatic and not yet chosen.
     """
+    if gan.r1_weight < 0:
+        raise ValueError("gan.r1_weight is automatic: call recipe.resolve, or set it.")
     terms = [
         Term("r1", gan.r1_weight / 2, r1),
         Term("r2", gan.r2_weight / 2, r2),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, registry, resume, vae, workdir
+from vaegan_jax import checkpoints, recipe, registry, resume, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
@@ -47,6 +47,7 @@ def train_and_evaluate(
     """
     configuration.check(config)
     workdir.require_usable(path, config)
+    config = recipe.keep(config, workdir.Reader(path).config())
     if tuple(stages) == ("report",):
         _rewrite_report(config, path)
         return
@@ -56,7 +57,9 @@ def train_and_evaluate(
     trains = any(_is_unfinished(config, path, stage) for stage in training)
     if trains:
         workdir.require_same_sources(path, config, sources)
-    data = _load_data(config)
+    data = images.load(config.data)
+    config = recipe.resolve(config, len(data.train), data.shape)
+    _check_with_data(config, data)
     force = tuple(stages) == ("evaluate",)
     evaluators = evaluate.make_evaluators(config, data, required=force)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
@@ -107,9 +110,9 @@ def _is_unfinished(config: ConfigDict, path: pathlib.Path, stage: str) -> bool:
     return latest is None or latest < config[stage].steps
 
 
-def _load_data(config: ConfigDict) -> images.Images:
-    """Loads the images and checks batch sizes and losses against them."""
-    data = images.load(config.data)
+def _check_with_data(config: ConfigDict, data: images.Images) -> None:
+    """Checks batch sizes, steps and losses of a config without automatic fields."""
+    configuration.check(config)
     for stage in _training_stages(config, STAGES):
         batch_size = config[stage].batch_size
         if batch_size > len(data.train):
@@ -119,7 +122,6 @@ def _load_data(config: ConfigDict) -> images.Images:
             )
         parallel.require_divisible(batch_size, f"{stage}.batch_size")
     signatures.check_losses(config, data.shape)
-    return data
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:
