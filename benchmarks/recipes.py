@@ -1,31 +1,30 @@
-"""Trains variants of a config, and compares their samples with the test images in two embeddings.
+"""Trains variants of the quickstart, and compares their samples with the test images.
 
-    python benchmarks/recipes.py --workdir runs/recipes --name batch_8 \
-        --set gan.batch_size=8 gan.steps=5600 --seeds 0 1 2
+    python benchmarks/recipes.py --workdir runs/recipes --name batch_4 \
+        --set gan.batch_size=4 gan.steps=12000 --seeds 0 1 2
     python benchmarks/recipes.py --workdir runs/recipes
 
-Variants with equal fields of data, model and VAE share one VAE per seed. A line of results.jsonl has
-the Frechet distances of 1,000 samples of the generator and of its moving average, and the seconds
-of both stages. Without a name, the results are printed as a table.
+Variants with equal fields of data, model and VAE share one VAE per seed. A line of results.jsonl
+has the Frechet distances of 1,000 samples of the generator's moving average to the test images, in
+two embeddings, and the seconds of both stages; samples.png shows the first 64. Without a name, the
+results are printed as a table.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import sys
 from typing import Any
 
-import PIL.Image
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from vaegan_jax import config as configuration
-from vaegan_jax import networks, overrides, randomness, trained, workdir
+from vaegan_jax import networks, overrides, randomness, recipe, trained, workdir
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
 from vaegan_jax.pipeline import run
@@ -36,58 +35,53 @@ sys.path.insert(0, str(ROOT))
 
 from configs import quickstart
 
-EMBEDDINGS = {"efflite0": 224, "alexnet": 160}
+EMBEDDINGS = ("efflite0_224", "alexnet_160")
 SAMPLES = 1_000
 
 
-def vae_folder(config: ConfigDict, path: pathlib.Path) -> pathlib.Path:
-    """Trains the VAE of a config unless a variant has trained it; returns the run's folder."""
-    flat = configuration.flatten(config)
-    fields = {name: flat[name] for name in flat if name.split(".")[0] in ("data", "model", "vae")}
-    text = json.dumps(fields | {"seed": config.seed}) + os.environ.get("VARIANT", "")
-    shared = quickstart.get_config()
-    shared.evaluation.embeddings, shared.seed = "none", config.seed
-    for section in ("data", "model", "vae"):
-        shared[section] = config[section]
-    folder = path / f"vae_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    run.train_and_evaluate(shared, folder, ("vae",))
-    return folder
+def base_config(seed: int) -> ConfigDict:
+    """Returns the quickstart's config without its evaluation."""
+    config = quickstart.get_config()
+    config.seed, config.evaluation.embeddings = seed, "none"
+    config.training.picture_every = config.training.checkpoint_every = 4_000
+    return config
 
 
 def train(config: ConfigDict, path: pathlib.Path, name: str) -> pathlib.Path:
     """Trains both stages of a config with a shared VAE; returns the run's folder."""
     folder = path / f"{name}_{config.seed}"
     if not folder.exists() and config.transfer.generator == "vae":
-        shared = vae_folder(config.copy_and_resolve_references(), path)
-        shutil.copytree(shared, folder)
+        shared = base_config(config.seed)
+        for section in ("data", "model", "vae"):
+            shared[section] = config[section]
+        digest = hashlib.sha256(configuration.to_json(shared).encode()).hexdigest()
+        source = path / f"vae_{digest[:12]}"
+        run.train_and_evaluate(shared, source, ("vae",))
+        shutil.copytree(source, folder)
         (folder / workdir.CONFIG).write_text(configuration.to_json(config))
     run.train_and_evaluate(config, folder, ("gan",))
     return folder
 
 
-def evaluate(config: ConfigDict, folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
+def evaluate(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     """Returns the distances of a run's samples, and writes a picture of the first 64."""
     data = images.load(config.data)
-    model = trained.load(folder, "gan", encoder=False)
-    z = randomness.latents(
-        number.evaluation_key(0, 0, randomness.Purpose.LATENT),
-        (SAMPLES, config.model.latent_size),
-        config.gan.noise,
-    )
+    key = number.evaluation_key(0, 0, randomness.Purpose.LATENT)
+    z = randomness.latents(key, (SAMPLES, config.model.latent_size), config.gan.noise)
     decode = jax.jit(networks.make_decode(config.model, data.shape))
-    fakes = latents.decode_images(decode, jax.tree.map(jnp.asarray, model.params), z)
-    grid = pictures.grid(fakes[:64], 8)
-    PIL.Image.fromarray(grid).save(folder / "samples.png")
-    result: dict[str, Any] = {}
-    for name, size in EMBEDDINGS.items():
-        embedding = embeddings.make(name, size) if False else embeddings.make(f"{name}_{size}")
-        cache = path / f"{embedding.name}.npy"
+    model = trained.load(folder, "gan", encoder=False)
+    fakes = latents.decode_images(decode, jax.device_put(model.params), z)
+    Image.fromarray(pictures.grid(fakes[:64], 8)).save(folder / "samples.png")
+    result = {}
+    for name in EMBEDDINGS:
+        embedding = embeddings.make(name)
+        cache = folder.parent / f"{name}.npy"
         if not cache.exists():
             test = data.test.take(np.arange(len(data.test)))
             np.save(cache, embeddings.extract(embedding, test))
         real = distances.gaussian(np.load(cache))
         fake = distances.gaussian(embeddings.extract(embedding, fakes))
-        result[embedding.name] = round(float(distances.frechet(real, fake)), 1)
+        result[name] = round(float(distances.frechet(real, fake)), 1)
     return result
 
 
@@ -99,28 +93,25 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
-    path = args.workdir
-    path.mkdir(parents=True, exist_ok=True)
-    results = path / "results.jsonl"
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    results = args.workdir / "results.jsonl"
     for seed in args.seeds if args.name else []:
-        config = quickstart.get_config()
-        config.evaluation.embeddings = "none"
-        config.training.log_every, config.training.checkpoint_every = 100, 4_000
-        config.training.picture_every = 4_000
+        config = base_config(seed)
         for text in args.set:
             overrides.set_field(config, text)
-        config.seed = seed
-        folder = train(config, path, args.name)
-        seconds = {
-            f"{stage}_s": round(workdir.Reader(folder).metrics(stage)[-1]["seconds"])
-            for stage in ("vae", "gan")
-            if workdir.Reader(folder).metrics(stage)
-        }
-        line = {"name": args.name, "seed": seed, "set": args.set, "env": os.environ.get("VARIANT", "")}
-        line |= seconds | evaluate(config, folder, path)
-        print(line, flush=True)
+        data = images.load(config.data)
+        config = recipe.resolve(config, len(data.train), data.shape)
+        folder = train(config, args.workdir, args.name)
+        line = {"name": args.name, "seed": seed, "set": args.set}
+        for stage in ("vae", "gan"):
+            metrics = workdir.Reader(folder).metrics(stage)
+            line[stage] = round(metrics[-1]["seconds"]) if metrics else 0
         with results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line | evaluate(config, folder)) + "\n")
+    columns = ("name", "seed", "vae", "gan", *EMBEDDINGS)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for line in map(json.loads, results.read_text().splitlines()):
+        print(f"| {' | '.join(str(line[column]) for column in columns)} |")
 
 
 if __name__ == "__main__":

@@ -154,6 +154,13 @@ def test_removed_field_is_refused_with_an_alternative(name):
         assert "\n" not in message
 
 
+def test_configs_without_later_fields_describe_the_networks_of_their_time():
+    old = {"model.base_width": 96, "seed": 1}
+    assert migrations.migrate(old) == old | {"model.low_pass": False, "model.max_width": 768}
+    assert migrations.migrate(old | {"model.low_pass": True})["model.low_pass"]
+    assert migrations.migrate({}) == {}
+
+
 @pytest.mark.parametrize(("old", "new"), migrations.RENAMED.items())
 def test_renamed_field_is_refused_with_its_new_name_and_migrated_when_read(old, new):
     assert old not in configuration.FIELDS

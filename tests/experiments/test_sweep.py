@@ -64,7 +64,7 @@ def test_seeds_or_variants_alone(seeds, variants, names):
         (("a: gan.steps",), "FIELD=VALUE"),
         (("a: gan.steps=many",), "gan.steps"),
         (("a: gan.steps=9e2",), "gan.steps"),
-        (("a: gan.steps=0",), "gan.steps"),
+        (("a: gan.steps=-1",), "gan.steps"),
         (("a: seeds=(1,)",), "seeds"),
         (("a", "a: gan.steps=900"), "name a"),
         (("same",), "fine and same"),

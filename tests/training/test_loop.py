@@ -209,6 +209,7 @@ def test_non_finite_state_is_not_saved(tmp_path, config):
 def test_troubles_are_equal_after_resume(tmp_path, config, capsys, monkeypatch):
     monkeypatch.setattr(monitor, "WINDOW", 1)
     monkeypatch.setattr(symptoms, "MIN_KL", 1e9)
+    monkeypatch.setattr(symptoms, "MIN_SHARPNESS_IN_TRAINING", 0.0)
     config.training.log_every = 2
     config.training.seconds_per_call = 1e-9
     train(make_stage(config), config, tmp_path / "whole")
