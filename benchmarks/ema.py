@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import gan, networks, randomness, workdir
+from vaegan_jax import gan, networks, randomness, recipe, workdir
 from vaegan_jax.data import feed, images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
 from vaegan_jax.pipeline import run, stages
@@ -107,6 +107,7 @@ def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None
     run.train_and_evaluate(config, path / "vae", ("vae",))
     config.seed, config.gan.steps = seed, max(measured)
     data = images.load(config.data)
+    config = recipe.resolve(config, len(data.train), data.shape)
     evaluate, lines, metrics = Evaluator(config, data, size), [], []
     stage = averaging_stage(config, data, workdir.Workdir(path / "vae"))
     batches = feed.Batches(seed, stage.number, stage.batch_size, len(data.train))

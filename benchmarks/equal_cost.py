@@ -12,6 +12,7 @@ import os
 import pathlib
 import runpy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax import gan, randomness, vae
+from vaegan_jax import gan, randomness, recipe, vae
 from vaegan_jax.runtime import environment, parallel
 from vaegan_jax.training import loop
 
@@ -60,9 +61,13 @@ def main() -> None:
     """Prints the seconds per step and the number of GAN steps."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=pathlib.Path, required=True)
+    parser.add_argument("--images", type=int, default=6_706, help="training images")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
+    sys.path.insert(0, str(args.config.resolve().parent.parent))
     config = runpy.run_path(str(args.config))["get_config"]()
+    shape = (*map(int, np.broadcast_to(config.data.image_size, 2)), config.data.channels)
+    config = recipe.resolve(config, args.images, shape)
     measure = {name: make_timer(config, name) for name in ("vae", "gan")}
     rounds = [{name: of() for name, of in measure.items()} for _ in range(args.rounds)]
     ratios = sorted(each["vae"] / each["gan"] for each in rounds)

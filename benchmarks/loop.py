@@ -18,6 +18,7 @@ import os
 import pathlib
 import runpy
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import workdir
+from vaegan_jax import recipe, workdir
 from vaegan_jax.data import feed, images
 from vaegan_jax.pipeline import stages
 from vaegan_jax.runtime import compilation, environment, parallel
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="0 for training.checkpoint_every")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    sys.path.insert(0, str(pathlib.Path(args.config).resolve().parent.parent))
     config = runpy.run_path(args.config)["get_config"]()
     steps = args.steps or config.training.checkpoint_every
     config.vae.steps = config.gan.steps = steps
@@ -100,6 +102,7 @@ def main() -> None:
     # Without a warm-up, every step updates both networks.
     config.gan.discriminator_warmup_steps = 0
     data = images.load(config.data)
+    config = recipe.resolve(config, len(data.train), data.shape)
     facts = environment.facts()
     print(f"{jax.devices()[0].device_kind}, {facts['cpu']}, {os.cpu_count()} cores, ", end="")
     print(f"jax {jax.__version__}, {args.config}, {steps} steps\n")

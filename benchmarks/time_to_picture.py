@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--full_run", action="store_true", help="also time full runs")
     args = parser.parse_args()
+    sys.path.insert(0, str(pathlib.Path(args.config).resolve().parent.parent))
     images.load(runpy.run_path(args.config)["get_config"]().data)
     cpu = environment.facts()["cpu"]
     print(f"{jax.devices()[0].device_kind}, {cpu}, {os.cpu_count()} cores, jax {jax.__version__}\n")
