@@ -7,17 +7,15 @@ from vaegan_jax.config import default_config
 
 def get_config() -> ConfigDict:
     config = default_config()
-    config.model.base_width = 32
     config.model.latent_size = 64
+    config.model.low_pass = False
     config.vae.steps = 3_000
+    config.vae.batch_size = 64
     config.gan.steps = 12_000
     config.gan.batch_size = 32
     config.gan.generator_learning_rate = 5e-4
     config.gan.discriminator_learning_rate = 5e-4
-    config.gan.b2 = 0.99
-    config.gan.r1_weight = 3.0
-    config.gan.penalty_every = 4
-    config.gan.discriminator_warmup_steps = 50
+    config.gan.ema_half_life_images = 10_000.0
     config.training.log_every = 50
     config.training.picture_every = 500
     config.training.checkpoint_every = 500

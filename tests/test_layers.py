@@ -83,6 +83,50 @@ def test_values_match_lax(shape):
     np.testing.assert_allclose(layers.correlate(x, g), lax_correlate(x, g), rtol=1e-9, atol=1e-9)
 
 
+def draw_conv(shape):
+    b, h, w, c, o = shape
+    rng = np.random.default_rng(1)
+    shapes = (b, h, w, c), (3, 3, c, o), (b, h, w, o)
+    return [jnp.asarray(rng.standard_normal(each)) for each in shapes]
+
+
+def lax_conv(x, k):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers)
+
+
+def lax_correlate_conv(x, g):
+    zero = jnp.zeros((3, 3, x.shape[-1], g.shape[-1]))
+    return jax.vjp(lambda k: lax_conv(x, k), zero)[1](g)[0]
+
+
+CONV_PAIRS = {
+    "conv": (layers.conv, lax_conv, (0, 1)),
+    "correlate_conv": (layers.correlate_conv, lax_correlate_conv, (0, 2)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4])
+@pytest.mark.parametrize("name", CONV_PAIRS)
+def test_conv_and_its_derivatives_match_lax(name, shape):
+    ours, theirs, chosen = CONV_PAIRS[name]
+    arguments = [draw_conv(shape)[i] for i in chosen]
+
+    def results(function):
+        def loss(a, b):
+            return jnp.mean(jnp.sin(function(a, b)))
+
+        def penalty(a, b):
+            first = jax.grad(loss, argnums=(0, 1))(a, b)
+            return sum(jnp.sum(jnp.square(each)) for each in first)
+
+        first, second = (jax.grad(each, argnums=(0, 1))(*arguments) for each in (loss, penalty))
+        return function(*arguments), *first, *second
+
+    for mine, reference in zip(results(ours), results(theirs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-7, atol=1e-10)
+
+
 PAIRS = {
     "down": (layers.down, lax_down, (0, 1)),
     "up": (layers.up, lax_up, (2, 1)),

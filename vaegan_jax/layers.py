@@ -132,6 +132,56 @@ up.defvjp(_up_forward, _up_backward)
 correlate.defvjp(_correlate_forward, _correlate_backward)
 
 
+@jax.custom_vjp
+def conv(x: jax.Array, k: jax.Array) -> jax.Array:
+    """A 3x3 convolution of stride 1 and padding 1: [B, H, W, C], [3, 3, C, O] -> [B, H, W, O].
+
+    Its backward pass is `conv` and `correlate_conv`, so it is closed like `down`.
+    """
+    return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+
+
+@jax.custom_vjp
+def correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The derivative of ``<g, conv(x, k)>`` in k: [B, H, W, C], [B, H, W, O] -> [3, 3, C, O]."""
+    return _select(_correlate_conv_on_cpu, _correlate_conv, x, g)
+
+
+def _correlate_conv_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
+    # As `_correlate_by_convolution`.
+    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    k = lax.conv_general_dilated(x, g, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    return k.transpose(1, 2, 0, 3)
+
+
+def _correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
+    def convolve(k: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+
+    _, pull_back = jax.vjp(convolve, jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype))
+    k: jax.Array = pull_back(g)[0]
+    return k
+
+
+def _turned(k: jax.Array) -> jax.Array:
+    """Returns the kernel of the transpose of `conv` in its image."""
+    return k[::-1, ::-1].transpose(0, 1, 3, 2)
+
+
+def _conv_backward(saved: _Pair, g: jax.Array) -> _Pair:
+    x, k = saved
+    return conv(g, _turned(k)), correlate_conv(x, g)
+
+
+def _correlate_conv_backward(saved: _Pair, k: jax.Array) -> _Pair:
+    x, g = saved
+    return conv(g, _turned(k)), conv(x, k)
+
+
+conv.defvjp(lambda x, k: (conv(x, k), (x, k)), _conv_backward)
+correlate_conv.defvjp(lambda x, g: (correlate_conv(x, g), (x, g)), _correlate_conv_backward)
+
+
 def low_pass(k: jax.Array) -> jax.Array:
     """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O].
 
@@ -228,6 +278,25 @@ class Up(nn.Module):
         kernel = self.param("kernel", init, shape, jnp.float32)
         kernel = low_pass(kernel) if self.is_low_pass else kernel
         return up(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class Conv(nn.Module):
+    """`conv` with the kernel as a parameter, [B, H, W, C] -> [B, H, W, features].
+
+    Attributes:
+      features: the number of output channels.
+      dtype: of the computation; the kernel is stored in float32.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", down_init, shape, jnp.float32)
+        return conv(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class Bias(nn.Module):

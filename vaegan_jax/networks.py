@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vaegan_jax import layers
-from vaegan_jax.layers import Bias, Down, Up
+from vaegan_jax.layers import Bias, Conv, Down, Up
 from vaegan_jax.runtime import compilation
 
 NORMS = ("group", "none")
@@ -132,6 +132,9 @@ class Decoder(nn.Module):
     The image is ``tanh(logits)``. As a Bernoulli mean on [0, 1], its logits are twice as large,
     since (tanh a + 1) / 2 = sigmoid(2 a).
 
+    With `is_low_pass`, a quarter of `widths[0]` channels reach the full resolution, where a 3x3
+    convolution makes the image of them: without it, a lattice is left in smooth areas.
+
     Attributes:
       widths: those of a `Trunk`; the decoder starts at the last one.
       latent_size: the number of latent dimensions.
@@ -170,9 +173,13 @@ class Decoder(nn.Module):
             name="dense",
         )(latents)
         x = x.reshape(-1, h, w, c)
-        for level, features in enumerate([*reversed(self.widths[:-1]), channels]):
+        fine = max(self.widths[0] // 4, channels) if self.is_low_pass else channels
+        for level, features in enumerate([*reversed(self.widths[:-1]), fine]):
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
             x = Up(features, self.dtype, self.is_low_pass, name=f"up_{level}")(x)
+        if self.is_low_pass:
+            x = nn.leaky_relu(Bias(name="bias_fine")(x), _LEAK)
+            x = Conv(channels, self.dtype, name="conv_out")(x)
         return Bias(name="bias_out")(x).astype(jnp.float32)
 
 
