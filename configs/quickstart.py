@@ -8,7 +8,7 @@ from vaegan_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.vae.steps = 600
-    config.gan.steps = 7_000
+    config.gan.steps = 6_500
     # Less than a minute: few samples, and small inputs that docs/embeddings.md justifies.
     config.evaluation.embeddings = "efflite0_64,alexnet_160"
     config.evaluation.samples = 300
