@@ -72,12 +72,20 @@ def test_healthy_run_has_no_troubles(watched, stage):
     ],
 )  # fmt: skip
 def test_thresholds(watched, stage, changes, near, name):
-    assert names(stage, lines(stage, changes), watched) == [name]
-    assert names(stage, lines(stage, near), watched) == []
-    (trouble,) = monitor.detect(stage, lines(stage, changes), watched)
+    assert names(stage, lines(stage, changes, 6), watched) == [name]
+    assert names(stage, lines(stage, near, 6), watched) == []
+    (trouble,) = monitor.detect(stage, lines(stage, changes, 6), watched)
     assert trouble.remedy in trouble.sentence
     for key in changes.keys() & trouble.evidence.keys():
         assert trouble.evidence[key] == pytest.approx(changes[key])
+
+
+def test_a_generator_that_becomes_sharper_is_not_blurred(watched):
+    blurred = lines("gan", {"sharpness": 0.1})
+    assert names("gan", blurred, watched) == []  # it begins as a decoder
+    assert names("gan", blurred + lines("gan", {"sharpness": 0.119}), watched) == ["blur"]
+    assert names("gan", blurred + lines("gan", {"sharpness": 0.121}), watched) == []
+    assert names("vae", lines("vae", {"sharpness": 0.1}), watched) == ["blur"]
 
 
 def test_vae_divergence(watched):

@@ -33,6 +33,7 @@ MIN_ACTIVE = 0.05  # fraction of the latent dimensions
 # (evaluation/findings.py) describes a finished model, so it reports moderate blur too.
 MIN_SHARPNESS_IN_TRAINING = 0.25
 MIN_SHARPNESS_IN_EVALUATION = 0.6
+SHARPENING = 1.2  # a generator whose sharpness has grown by this factor makes progress
 
 
 def active_units(mean: jax.Array) -> jax.Array:

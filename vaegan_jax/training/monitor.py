@@ -57,7 +57,8 @@ def detect(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Troubl
     if too_few_lines(stage, lines, config):
         return []
     begin = _first_line(stage, lines, config)
-    now, first = _means(lines[-WINDOW:]), _means(lines[begin : begin + WINDOW])
+    now = _means(lines[-WINDOW:])
+    first = _means(lines[begin : begin + WINDOW]) if len(lines) - begin > WINDOW else now
     rules = _VAE_RULES if stage == "vae" else _GAN_RULES
     return [trouble for rule in rules if (trouble := rule(now, first, config)) is not None]
 
@@ -209,6 +210,9 @@ def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | Non
 
 
 def _gan_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
+    # A generator begins as a blurred decoder, so only a lack of progress is a failure.
+    if now is first or now["sharpness"] > symptoms.SHARPENING * first["sharpness"]:
+        return None
     return _blurring(now, config, "the generator's images", "longer training, a wider model")
 
 
