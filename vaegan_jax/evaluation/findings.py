@@ -174,8 +174,9 @@ def _noise(values: _Numbers, subject: str) -> Finding | None:
 
 def _lattice(values: _Numbers, subject: str) -> Finding | None:
     lattice, sharpness = (values.get(subject, name) for name in ("lattice", "sharpness"))
-    # The real images' pattern is that of their edges, so it is compared at equal detail.
-    usual = lattice.floor * min(1.0, sharpness.value / sharpness.floor)
+    # The real images' pattern is that of their edges, so it is compared at equal detail. A pattern
+    # that is weak against a tenth of theirs is invisible, however blurred the images are.
+    usual = lattice.floor * min(1.0, max(0.1, sharpness.value / sharpness.floor))
     if not lattice.is_above(_HIGH_LATTICE * usual):
         return None
     return Finding(
