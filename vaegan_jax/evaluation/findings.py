@@ -176,7 +176,8 @@ def _lattice(values: _Numbers, subject: str) -> Finding | None:
     lattice, sharpness = (values.get(subject, name) for name in ("lattice", "sharpness"))
     # The real images' pattern is that of their edges, so it is compared at equal detail. A pattern
     # that is weak against a tenth of theirs is invisible, however blurred the images are.
-    usual = lattice.floor * min(1.0, max(0.1, sharpness.value / sharpness.floor))
+    # Without a floor of the sharpness, its ratio is NaN, and the pattern of real images counts.
+    usual = lattice.floor * min(1.0, max(sharpness.value / sharpness.floor, 0.1))
     if not lattice.is_above(_HIGH_LATTICE * usual):
         return None
     return Finding(
