@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     # From scratch there is no VAE. Its 600 steps cost as much as RATIO GAN steps, see
     # `python benchmarks/equal_cost.py --config configs/unbalanced.py`.
-    config.variants = ("warm", "scratch: transfer.generator=scratch; gan.steps=7750")
+    config.variants = ("warm", "scratch: transfer.generator=scratch; gan.steps=7250")
     config.transfer.match_posterior = False
     config.gan.r1_weight = 0.0
     config.gan.discriminator_warmup_steps = 0

@@ -149,7 +149,7 @@ def test_different_network_is_refused(opened, state, config):
         checkpoints.restore(1, other)
     message = str(caught.value)
     assert (
-        "params.decoder.dense.kernel is saved as float32[5,64] and expected as float32[6,64]"
+        "params.decoder.dense.kernel is saved as float32[5,256] and expected as float32[6,256]"
         in message
     )
     assert "\n" not in message
@@ -177,7 +177,7 @@ def test_require_equal_leaves_lists_all_differences():
 def test_leaves(state):
     described = leaves(state)
     assert described["step"] == ((), "int32")
-    assert described["params.encoder.trunk.down_0.kernel"] == ((4, 4, 3, 4), "float32")
+    assert described["params.encoder.trunk.down_0.kernel"] == ((3, 3, 3, 4), "float32")
     assert "optimizer.0.mu.decoder.dense.kernel" in described
 
 

@@ -303,7 +303,7 @@ def test_a_checkpoint_of_other_networks_is_refused(finished, tmp_path, refused):
     before = snapshot(workdir)
     message = refused(workdir, "--config.model.latent_size=9")
     assert "checkpoints/gan/6" in message
-    assert re.search(r"generator\.dense\.kernel.*float32\[8,32\].*float32\[9,32\]", message)
+    assert re.search(r"generator\.dense\.kernel.*float32\[8,128\].*float32\[9,128\]", message)
     assert snapshot(workdir) == before
 
 

@@ -159,7 +159,7 @@ def sections(text):
 def test_page_before_training_has_the_configuration_only(run):
     text, _ = run(0)
     assert sections(text) == ["Configuration and environment"]
-    assert re.search(r"gan\.steps</th><td>60</td><td>20000", text)
+    assert re.search(r"gan\.steps</th><td>60</td><td>0", text)
 
 
 def test_page_during_training_shows_the_latest_pictures(run):
