@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     # From scratch there is no VAE. Its 600 steps cost as much as 768 GAN steps, at a ratio of 1.281
     # (quartiles 1.21 and 1.31: 0.0649 s per VAE step and 0.0533 s per GAN step, alternately), by
     # `python benchmarks/equal_cost.py --config configs/unbalanced.py --rounds 9` on 2 otherwise
-    # idle cores of an AMD EPYC (AVX-512, Python 3.11, jax 0.10.2). The ratio depends on the machine.
+    # idle cores of an AMD EPYC (AVX-512, Python 3.11, jax 0.10.2). It depends on the machine.
     config.variants = ("warm", "scratch: transfer.generator=scratch; gan.steps=7268")
     config.transfer.match_posterior = False
     config.gan.r1_weight = 0.0
