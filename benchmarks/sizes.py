@@ -1,6 +1,8 @@
-"""Seconds per train step and peak memory by image size, each size in a process of its own.
+"""Seconds per train step and peak memory by image size.
 
-python benchmarks/sizes.py
+    python benchmarks/sizes.py
+
+Each size is measured in a separate process, with the automatic recipe.
 """
 
 import argparse

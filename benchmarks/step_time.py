@@ -1,5 +1,7 @@
 """Seconds per train step of this package, of stock Flax layers and of PyTorch.
 
+The networks are those of ``model.low_pass=False``, with 4x4 kernels.
+
     python benchmarks/step_time.py --base_width 32 64 128 --batch 64
 
 The implementations alternate, so that a drift of the machine's speed affects all of them, and

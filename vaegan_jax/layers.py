@@ -57,8 +57,12 @@ def _up_by_convolution(g: jax.Array, k: jax.Array) -> jax.Array:
     # k[2 s + p] reaches the pixel of phase p from the input s blocks before it, hence the flips.
     k = k.reshape(2, 2, 2, 2, c, o)[::-1, :, ::-1]
     k = k.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, o, 4 * c)
-    y = lax.conv_general_dilated(g, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
-    return layers_cpu.join_blocks(y)
+    return layers_cpu.join_blocks(_convolve(g, k))
+
+
+def _convolve(x: jax.Array, k: jax.Array) -> jax.Array:
+    """A convolution of stride 1 and padding 1."""
+    return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
 
 
 @jax.custom_vjp
@@ -138,7 +142,7 @@ def conv(x: jax.Array, k: jax.Array) -> jax.Array:
 
     Its backward pass is `conv` and `correlate_conv`, so it is closed like `down`.
     """
-    return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    return _convolve(x, k)
 
 
 @jax.custom_vjp
@@ -149,16 +153,12 @@ def correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
 
 def _correlate_conv_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
     # As `_correlate_by_convolution`.
-    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    k = lax.conv_general_dilated(x, g, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
-    return k.transpose(1, 2, 0, 3)
+    return _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)).transpose(1, 2, 0, 3)
 
 
 def _correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
-    def convolve(k: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
-
-    _, pull_back = jax.vjp(convolve, jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype))
+    zero = jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype)
+    _, pull_back = jax.vjp(lambda k: _convolve(x, k), zero)
     k: jax.Array = pull_back(g)[0]
     return k
 

@@ -62,11 +62,11 @@ def resolve(config: ConfigDict, count: int, image_shape: tuple[int, int, int]) -
 
 def keep(config: ConfigDict, saved: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of a config whose automatic fields have the values of a saved config."""
+    flat = configuration.flatten(config)
     config = copy.deepcopy(config)
-    for name, value in configuration.flatten(config).items():
-        if is_automatic(name, value) and name in saved:
-            section, _, field = name.partition(".")
-            config[section][field] = saved[name]
+    config.update_from_flattened_dict(
+        {name: saved[name] for name in flat if is_automatic(name, flat[name]) and name in saved}
+    )
     return config
 
 

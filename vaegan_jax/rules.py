@@ -10,7 +10,7 @@ from PIL import ImageColor
 from vaegan_jax import registry
 
 SIZE_MULTIPLE = 16
-"""Image sides are multiples of this, since the networks halve them four times."""
+"""Image sides are multiples of this, so that the networks can halve them, see `networks.widths`."""
 
 MIN_SAMPLES = 40
 """The smallest sample that an evaluation accepts, see `evaluation.number`."""
