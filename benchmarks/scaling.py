@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import step_time
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, networks, vae
+from vaegan_jax import gan, vae
 from vaegan_jax.runtime import environment
 
 
@@ -57,12 +57,13 @@ def main() -> None:
     print(f"base width {args.base_width}, batch {args.batch}, {args.bandwidth} GB/s\n")
     print("| stage | devices | batch per device | step, s | exchange, s | images/s | efficiency |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    layers = networks.Down, networks.Up
     for stage in step_time.STAGES:
         size, single_rate = gradient_bytes(stage, args.base_width), 0.0
         for count in args.devices:
             batch = args.batch // count
-            run = step_time.jax_steps(stage, args.base_width, batch, *layers, dtype=args.dtype).run
+            run = step_time.jax_steps(
+                stage, args.base_width, batch, step_time.OURS, dtype=args.dtype
+            ).run
             times = []
             for _ in range(args.rounds):
                 began = time.perf_counter()

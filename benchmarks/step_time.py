@@ -1,16 +1,14 @@
 """Seconds per train step of this package, of stock Flax layers and of PyTorch.
 
-The networks are those of ``model.low_pass=False``, with 4x4 kernels.
-
     python benchmarks/step_time.py --base_width 32 64 128 --batch 64
 
 The implementations alternate, so that a drift of the machine's speed affects all of them, and
 medians are compared. Stock Flax is this package with `nn.Conv` and `nn.ConvTranspose` instead of
-its strided layers; on a CPU it runs one jitted step per call, its fastest form there, or with
+its layers; on a CPU it runs one jitted step per call, its fastest form there, or with
 `--stock_in_loop` a jitted loop like this package. PyTorch (2.x, not a dependency: install it by
-hand) has the same networks, losses, penalties and optimizer in channels_last, with several
-settings; if it is not installed, its rows are missing. `--steps` should be a multiple of
-`--penalty_every`.
+hand) has the same networks (both with free 4x4 kernels, which cost the same), losses, penalties
+and optimizer in channels_last, with several settings; if it is not installed, its rows are missing.
+`--steps` should be a multiple of `--penalty_every`.
 
 The second table compares a step with the peaks of the machine: the floating-point operations of its
 convolutions and dense layers (as plain sums of products), the compiler's estimate of the bytes, and
@@ -81,6 +79,30 @@ class StockUp(nn.Module):
         return nn.ConvTranspose(self.features, (4, 4), (2, 2), use_bias=False, dtype=self.dtype)(x)
 
 
+class StockConv(nn.Module):
+    """`Conv` with Flax's convolution."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer."""
+        return nn.Conv(self.features, (3, 3), use_bias=False, dtype=self.dtype)(x)
+
+
+class Layers(NamedTuple):
+    """The layers of the networks."""
+
+    down: Any
+    up: Any
+    conv: Any
+
+
+OURS = Layers(networks.Down, networks.Up, networks.Conv)
+STOCK = Layers(StockDown, StockUp, StockConv)
+
+
 class Implementation(NamedTuple):
     """Train steps to be timed.
 
@@ -102,18 +124,16 @@ def jax_steps(
     stage: str,
     base_width: int,
     batch: int,
-    down: Any,
-    up: Any,
+    layers: Layers,
     in_loop: bool = True,
     dtype: str = "float32",
     penalty_every: int = 1,
 ) -> Implementation:
     """Returns steps of this package with the given layers, in a jitted loop or one per call."""
-    networks.Down, networks.Up = down, up
+    networks.Down, networks.Up, networks.Conv = layers
     config = configuration.default_config()
     config.gan.penalty_every = penalty_every
     config.model.base_width, config.model.max_width = base_width, 8 * base_width
-    config.model.low_pass = False
     config.gan.r1_weight, config.gan.augmentations = 0.5, ""
     config.gan.ema_half_life_images = 10_000.0
     config.model.dtype = dtype
@@ -229,10 +249,11 @@ def torch_steps(
             self.dense = torch.nn.Linear(latent_size, channels * 16)
             layers: list[torch.nn.Module] = []
             for level in range(LEVELS):
-                features = 3 if level == LEVELS - 1 else channels // 2
+                features = channels // (4 if level == LEVELS - 1 else 2)
                 layers += [torch.nn.GroupNorm(8, channels, affine=False), torch.nn.LeakyReLU(0.2)]
                 layers.append(torch.nn.ConvTranspose2d(channels, features, 4, 2, 1))
                 channels = features
+            layers += [torch.nn.LeakyReLU(0.2), torch.nn.Conv2d(channels, 3, 3, 1, 1)]
             self.layers = torch.nn.Sequential(*layers)
 
         def forward(self, z: Any) -> Any:
@@ -334,13 +355,15 @@ def count_flops(stage: str, base_width: int, batch: int, penalty_every: int) -> 
     latent_size = configuration.default_config().model.latent_size
     sides = [SHAPE[0] // 2 ** (level + 1) for level in range(LEVELS)]
     widths = [3, *(base_width * 2**level for level in range(LEVELS))]
-    convolutions = [
+    first, *others = (
         2 * batch * side**2 * 16 * widths[level] * widths[level + 1]
         for level, side in enumerate(sides)
-    ]
-    first, trunk = convolutions[0], sum(convolutions)
+    )
+    trunk = first + sum(others)
+    fine = base_width // 4
+    last = 2 * batch * (sides[0] ** 2 * 16 * fine * base_width + SHAPE[0] ** 2 * 9 * 3 * fine)
     dense = 2 * batch * sides[-1] ** 2 * widths[-1]
-    generator = 3 * (trunk + dense * latent_size) - dense * latent_size
+    generator = 3 * (sum(others) + last + dense * latent_size) - dense * latent_size
     if stage == "vae":
         encoder = 3 * (trunk + dense * 2 * latent_size) - first
         return float(encoder + generator + dense * latent_size)
@@ -394,12 +417,11 @@ def main() -> None:
     print("| stage | base width | batch | implementation | s per step | relative |")
     print("|---|---|---|---|---|---|")
     limits = []
-    layers = networks.Down, networks.Up
     for base_width in args.base_width:
         for batch in args.batch:
             for stage in args.stages:
                 size = (stage, base_width, batch)
-                runs = implementations(size, layers, args)
+                runs = implementations(size, args)
                 medians = median_times(runs, args)
                 best = min(
                     seconds for name, seconds in medians.items() if name.startswith("vaegan_jax")
@@ -423,20 +445,20 @@ def main() -> None:
 
 
 def implementations(
-    size: tuple[str, int, int], layers: tuple[Any, Any], args: argparse.Namespace
+    size: tuple[str, int, int], args: argparse.Namespace
 ) -> dict[str, Implementation]:
     """Returns the implementations of a stage, base width and batch; prints those that fail."""
     make_steps = functools.partial(jax_steps, penalty_every=args.penalty_every)
     makers: dict[str, Callable[[], Implementation]] = {
-        "vaegan_jax, float32": functools.partial(make_steps, *size, *layers)
+        "vaegan_jax, float32": functools.partial(make_steps, *size, OURS)
     }
     if on_gpu():
         makers["vaegan_jax, bfloat16"] = functools.partial(
-            make_steps, *size, *layers, dtype="bfloat16"
+            make_steps, *size, OURS, dtype="bfloat16"
         )
     if not args.without_stock:
         in_loop = args.stock_in_loop or on_gpu()
-        makers["stock Flax"] = functools.partial(make_steps, *size, StockDown, StockUp, in_loop)
+        makers["stock Flax"] = functools.partial(make_steps, *size, STOCK, in_loop)
     if torch:
         for name, setting in torch_settings().items():
             if not (args.without_compile and setting.get("mode")):

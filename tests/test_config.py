@@ -84,7 +84,7 @@ SHARED = [
     ([1.0, -0.1, NAN], "vae.b1 vae.b2 gan.b1 gan.b2"),
     ([-0.5, NAN, INF], "data.max_resident_mb vae.kl_weight vae.free_bits gan.r1_weight "
                        "gan.r2_weight gan.gradient_penalty_weight gan.penalty_weight"),
-    ([1, "yes"], "data.flip model.low_pass model.spectral_norm transfer.match_posterior"),
+    ([1, "yes"], "data.flip model.spectral_norm transfer.match_posterior"),
     ([3, None], "data.path data.feature data.directory evaluation.weights"),
     (["other", 3], "data.fit model.norm model.discriminator_norm vae.reconstruction "
                    "vae.decoder_variance vae.kl_schedule transfer.generator "
@@ -154,11 +154,14 @@ def test_removed_field_is_refused_with_an_alternative(name):
         assert "\n" not in message
 
 
-def test_configs_without_later_fields_describe_the_networks_of_their_time():
-    old = {"model.base_width": 96, "seed": 1}
-    assert migrations.migrate(old) == old | {"model.low_pass": False, "model.max_width": 768}
-    assert migrations.migrate(old | {"model.low_pass": True})["model.low_pass"]
-    assert migrations.migrate({}) == {}
+def test_networks_of_earlier_versions_are_told_from_todays():
+    first, width = {"model.base_width": 96}, {"model.max_width": 512}
+    today = migrations.migrate(first | width)
+    assert today == first | width == migrations.migrate(first | width | {"model.low_pass": True})
+    assert not migrations.has_earlier_networks(today)
+    assert not migrations.has_earlier_networks(migrations.migrate({}))
+    for old in (first, first | {"model.low_pass": True}, first | width | {"model.low_pass": False}):
+        assert migrations.has_earlier_networks(migrations.migrate(old))
 
 
 @pytest.mark.parametrize(("old", "new"), migrations.RENAMED.items())

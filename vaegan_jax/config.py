@@ -107,11 +107,6 @@ FIELDS: dict[str, Field] = {
     "model.discriminator_norm": Field(
         "none", one_of("group", "none"), "normalisation in the discriminator"
     ),
-    "model.low_pass": Field(
-        True,
-        BOOL,
-        "3x3 kernels and 2x2 boxes in strided layers, and a 3x3 layer at the end of the decoder",
-    ),
     "model.spectral_norm": Field(
         False, BOOL, "spectral normalisation of the discriminator's kernels"
     ),

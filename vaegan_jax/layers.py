@@ -193,15 +193,10 @@ def low_pass(k: jax.Array) -> jax.Array:
     return jnp.sum(jnp.stack([jnp.pad(k, shift) for shift in shifts]), axis=0)
 
 
-# He initialisation for leaky ReLUs of slope 0.2. An output of `down` sums 16 C products, one of
-# `up` 4 O; `variance_scaling` counts 16 O for the latter, hence the factor 4. With a low-pass, an
-# output of the 3x3 convolution sums 9 C or 9 O products.
+# He initialisation of the 3x3 convolutions, for leaky ReLUs of slope 0.2.
 _GAIN = 2 / (1 + 0.2**2)
-down_init = nn.initializers.variance_scaling(_GAIN, "fan_in", "normal")
-up_init = nn.initializers.variance_scaling(4 * _GAIN, "fan_in", "normal", in_axis=-1, out_axis=-2)
-low_pass_up_init = nn.initializers.variance_scaling(
-    _GAIN, "fan_in", "normal", in_axis=-1, out_axis=-2
-)
+conv_init = nn.initializers.variance_scaling(_GAIN, "fan_in", "normal")
+up_init = nn.initializers.variance_scaling(_GAIN, "fan_in", "normal", in_axis=-1, out_axis=-2)
 
 
 _POWER_ITERATIONS = 16
@@ -235,49 +230,39 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 class Down(nn.Module):
-    """`down` with the kernel as a parameter, [B, H, W, C] -> [B, H/2, W/2, features].
+    """`down` with a low-passed 3x3 kernel as a parameter, [B, H, W, C] -> [B, H/2, W/2, features].
 
     Attributes:
       features: the number of output channels.
       dtype: of the computation; the kernel is stored in float32.
-      is_low_pass: whether the parameter is a 3x3 kernel, see `low_pass`.
     """
 
     features: int
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
-        size = 3 if self.is_low_pass else 4
-        shape = (size, size, x.shape[-1], self.features)
-        kernel = self.param("kernel", down_init, shape, jnp.float32)
-        kernel = low_pass(kernel) / 4 if self.is_low_pass else kernel
-        return down(x.astype(self.dtype), kernel.astype(self.dtype))
+        kernel = self.param("kernel", conv_init, (3, 3, x.shape[-1], self.features), jnp.float32)
+        return down(x.astype(self.dtype), (low_pass(kernel) / 4).astype(self.dtype))
 
 
 class Up(nn.Module):
-    """`up` with the kernel as a parameter, [B, h, w, C] -> [B, 2h, 2w, features].
+    """`up` with a low-passed 3x3 kernel as a parameter, [B, h, w, C] -> [B, 2h, 2w, features].
 
     Attributes:
       features: the number of output channels.
       dtype: of the computation; the kernel is stored in float32.
-      is_low_pass: whether the parameter is a 3x3 kernel, see `low_pass`.
     """
 
     features: int
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
-        size, init = (3, low_pass_up_init) if self.is_low_pass else (4, up_init)
-        shape = (size, size, self.features, x.shape[-1])
-        kernel = self.param("kernel", init, shape, jnp.float32)
-        kernel = low_pass(kernel) if self.is_low_pass else kernel
-        return up(x.astype(self.dtype), kernel.astype(self.dtype))
+        kernel = self.param("kernel", up_init, (3, 3, self.features, x.shape[-1]), jnp.float32)
+        return up(x.astype(self.dtype), low_pass(kernel).astype(self.dtype))
 
 
 class Conv(nn.Module):
@@ -294,8 +279,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", down_init, shape, jnp.float32)
+        kernel = self.param("kernel", conv_init, (3, 3, x.shape[-1], self.features), jnp.float32)
         return conv(x.astype(self.dtype), kernel.astype(self.dtype))
 
 

@@ -32,6 +32,7 @@ REMOVED: dict[str, str] = {
     "training.picture_columns": "remove it; image grids have 8 columns",
     "transfer.generator_rate_decay": "set gan.generator_learning_rate, the same for every layer",
     "gan.generator_rate_warmup_steps": "set gan.generator_learning_rate, which is constant",
+    "model.low_pass": "remove it; the strided layers are always low-passed",
     "gan.discriminator_b1": "set gan.b1, which both networks use",
     "gan.discriminator_b2": "set gan.b2, which both networks use",
     "monitor.window": _IS_CONSTANT,
@@ -58,18 +59,26 @@ REMOVED: dict[str, str] = {
 def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a flattened config of an earlier version under today's field names.
 
-    Removed fields of the evaluation are dropped, since they do not affect training. Fields that
-    were added later have the values that describe the networks of the time.
+    Removed fields of the evaluation are dropped, since they do not affect training.
+    ``model.low_pass`` is left, as False, only in configs of networks with 4x4 kernels, which this
+    version does not have: see `has_earlier_networks`.
     """
     migrated = {
         RENAMED.get(name, name): value
         for name, value in flat.items()
         if name not in REMOVED or not name.startswith("evaluation.")
     }
-    if isinstance(base_width := flat.get("model.base_width"), int):  # of any complete config
-        migrated.setdefault("model.low_pass", False)
-        migrated.setdefault("model.max_width", max(512, 8 * base_width))
+    # `model.max_width` was added together with today's networks.
+    is_complete = "model.base_width" in flat
+    if is_complete and not ("model.max_width" in flat and flat.get("model.low_pass", True)):
+        return migrated | {"model.low_pass": False}
+    migrated.pop("model.low_pass", None)
     return migrated
+
+
+def has_earlier_networks(migrated: Mapping[str, Any]) -> bool:
+    """Returns whether a config that `migrate` returned describes networks of an earlier version."""
+    return "model.low_pass" in migrated
 
 
 def unknown_field(name: str, fields: Iterable[str]) -> UserError:

@@ -72,19 +72,17 @@ class Trunk(nn.Module):
       widths: channels after each of the N levels.
       norm: see `normalise`; the first level has none.
       dtype: of the computation.
-      is_low_pass: see `layers.low_pass`.
     """
 
     widths: tuple[int, ...]
     norm: str = "none"
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the trunk."""
         for level, width in enumerate(self.widths):
-            x = Down(width, self.dtype, self.is_low_pass, name=f"down_{level}")(x)
+            x = Down(width, self.dtype, name=f"down_{level}")(x)
             x = normalise(x, self.norm if level else "none")
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(x), _LEAK)
         return x
@@ -101,7 +99,6 @@ class Encoder(nn.Module):
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
-      is_low_pass: see `layers.low_pass`.
     """
 
     widths: tuple[int, ...]
@@ -109,7 +106,6 @@ class Encoder(nn.Module):
     image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -119,7 +115,7 @@ class Encoder(nn.Module):
           ValueError: for images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape, len(self.widths))
-        trunk = Trunk(self.widths, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         x = trunk(images)
         x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
         mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -132,8 +128,8 @@ class Decoder(nn.Module):
     The image is ``tanh(logits)``. As a Bernoulli mean on [0, 1], its logits are twice as large,
     since (tanh a + 1) / 2 = sigmoid(2 a).
 
-    With `is_low_pass`, a quarter of `widths[0]` channels reach the full resolution, where a 3x3
-    convolution makes the image of them: without it, a lattice is left in smooth areas.
+    A quarter of `widths[0]` channels reach the full resolution, where a 3x3 convolution makes the
+    image of them: without it, a lattice is left in smooth areas.
 
     Attributes:
       widths: those of a `Trunk`; the decoder starts at the last one.
@@ -141,7 +137,6 @@ class Decoder(nn.Module):
       image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
       dtype: of the computation.
-      is_low_pass: see `layers.low_pass`.
     """
 
     widths: tuple[int, ...]
@@ -149,7 +144,6 @@ class Decoder(nn.Module):
     image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
@@ -173,13 +167,12 @@ class Decoder(nn.Module):
             name="dense",
         )(latents)
         x = x.reshape(-1, h, w, c)
-        fine = max(self.widths[0] // 4, channels) if self.is_low_pass else channels
+        fine = max(self.widths[0] // 4, channels)
         for level, features in enumerate([*reversed(self.widths[:-1]), fine]):
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
-            x = Up(features, self.dtype, self.is_low_pass, name=f"up_{level}")(x)
-        if self.is_low_pass:
-            x = nn.leaky_relu(Bias(name="bias_fine")(x), _LEAK)
-            x = Conv(channels, self.dtype, name="conv_out")(x)
+            x = Up(features, self.dtype, name=f"up_{level}")(x)
+        x = nn.leaky_relu(Bias(name="bias_fine")(x), _LEAK)
+        x = Conv(channels, self.dtype, name="conv_out")(x)
         return Bias(name="bias_out")(x).astype(jnp.float32)
 
 
@@ -193,14 +186,12 @@ class Discriminator(nn.Module):
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation.
-      is_low_pass: see `layers.low_pass`.
     """
 
     widths: tuple[int, ...]
     image_shape: tuple[int, int, int]
     norm: str = "none"
     dtype: Any = jnp.float32
-    is_low_pass: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -210,7 +201,7 @@ class Discriminator(nn.Module):
           ValueError: for images of another shape than `image_shape`.
         """
         _check_shape(images, self.image_shape, len(self.widths))
-        trunk = Trunk(self.widths, self.norm, self.dtype, self.is_low_pass, name="trunk")
+        trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         features = trunk(images)
         self.sow("intermediates", "features", features)
         x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(features))
@@ -278,19 +269,19 @@ def make_decode(
 
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
-    options = model.norm, jnp.dtype(model.dtype), model.low_pass
+    options = model.norm, jnp.dtype(model.dtype)
     return Encoder(widths(model, image_shape), model.latent_size, image_shape, *options)
 
 
 def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decoder:
     """Returns the decoder, or the generator, that ``config.model`` describes."""
-    options = model.norm, jnp.dtype(model.dtype), model.low_pass
+    options = model.norm, jnp.dtype(model.dtype)
     return Decoder(widths(model, image_shape), model.latent_size, image_shape, *options)
 
 
 def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:
     """Returns the discriminator that ``config.model`` describes."""
-    options = model.discriminator_norm, jnp.dtype(model.dtype), model.low_pass
+    options = model.discriminator_norm, jnp.dtype(model.dtype)
     return Discriminator(widths(model, image_shape), image_shape, *options)
 
 

@@ -245,13 +245,20 @@ def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
     """Unflattens a config; unknown fields are dropped and missing fields set to their defaults.
 
     Raises:
-      UserError: if a value is invalid; the message includes `source`.
+      UserError: if a value is invalid, or the networks are those of an earlier version; the message
+        includes `source`.
     """
     config = configuration.default_config()
     try:
+        migrated = migrations.migrate(flat)
+        if migrations.has_earlier_networks(migrated):
+            raise UserError(
+                f"The networks in {source} are those of an earlier version, with 4x4 kernels: read "
+                "it with the version that made it, or train again."
+            )
         known = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in migrations.migrate(flat).items()
+            for name, value in migrated.items()
             if name in configuration.FIELDS
         }
         config.update_from_flattened_dict(known)

@@ -137,7 +137,7 @@ def test_the_bundled_model_can_be_sampled(tmp_path):
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "sample.png").exists()
     card = weights.read_card(trained.PRETRAINED_FILE)
-    assert "configs/pretrained.py" in card["made_by"]
+    assert "--config configs/" in card["made_by"]
     assert card["data_licence"].startswith("Apache-2.0")
     stored = json.loads(trained.PRETRAINED_FILE.with_suffix(".json").read_text())
     assert stored["sha256"] == card["sha256"] == trained.load("pretrained").facts["sha256"]

@@ -184,7 +184,7 @@ def _lattice(values: _Numbers, subject: str) -> Finding | None:
         "Lattice",
         f"{SUBJECTS[subject]}: a pattern with a period of 2 or 4 pixels is "
         f"{lattice.value / usual:.1f} times as strong as in real images of the same sharpness: "
-        "train longer, with model.low_pass=True.",
+        "train longer.",
     )
 
 
