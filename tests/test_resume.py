@@ -51,7 +51,10 @@ def test_field_missing_from_an_older_config_has_its_default():
         ({"training.picture_every": 7}, {"gan": 500}, ""),
         ({"vae.learning_rate": 1e-4}, {}, "steps already taken"),
         ({"seed": 1}, {}, "steps already taken"),
-        ({"transfer.match_posterior": False}, {"vae": 3}, "steps already taken"),
+        ({"transfer.match_posterior": False}, {"vae": 3}, ""),
+        ({"transfer.match_posterior": False}, {"vae": 3, "gan": 0}, "steps already taken"),
+        ({"gan.b1": 0.0}, {"vae": 3}, ""),
+        ({"gan.b1": 0.0}, {"vae": 3, "gan": 9}, "steps already taken"),
     ],
 )
 def test_fields_that_may_change_on_resume(fields, saved, why):

@@ -55,9 +55,11 @@ def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
       config: the new config.
       saved: the newest saved step of each stage that has begun.
     """
+    stage, _, field = change.name.partition(".")
+    if stage in ("gan", "transfer") and "gan" not in saved:
+        return ""
     if change.name not in FIELDS or FIELDS[change.name].resume is not Resume.AHEAD:
         return "the steps already taken depend on it"
-    stage, _, field = change.name.partition(".")
     if field != "steps":
         return ""
     if change.now < saved.get(stage, 0):
