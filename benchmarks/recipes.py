@@ -16,7 +16,6 @@ import json
 import pathlib
 import shutil
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -63,23 +62,24 @@ def train(config: ConfigDict, path: pathlib.Path, name: str) -> pathlib.Path:
     return folder
 
 
-def evaluate(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the distances of a run's samples, and writes a picture of the first 64."""
-    data = images.load(config.data)
+def sample(folder: pathlib.Path, step: int | None = None) -> np.ndarray:
+    """Returns samples of a run's generator (EMA), uint8 [`SAMPLES`, H, W, C]."""
+    model = trained.load(folder, "gan", step, encoder=False)
     key = number.evaluation_key(0, 0, randomness.Purpose.LATENT)
-    z = randomness.latents(key, (SAMPLES, config.model.latent_size), config.gan.noise)
-    decode = jax.jit(networks.make_decode(config.model, data.shape))
-    model = trained.load(folder, "gan", encoder=False)
-    fakes = latents.decode_images(decode, jax.device_put(model.params), z)
-    Image.fromarray(pictures.grid(fakes[:64], 8)).save(folder / "samples.png")
+    z = randomness.latents(key, (SAMPLES, model.latent_size), model.config.gan.noise)
+    decode = jax.jit(networks.make_decode(model.config.model, model.image_shape))
+    return latents.decode_images(decode, jax.device_put(model.params), z)
+
+
+def evaluate(data: images.Images, fakes: np.ndarray, cache: pathlib.Path) -> dict[str, float]:
+    """Returns the Frechet distances of samples to the test images; `cache` is a folder."""
     result = {}
     for name in EMBEDDINGS:
-        embedding = embeddings.make(name)
-        cache = folder.parent / f"{name}.npy"
-        if not cache.exists():
+        embedding, file = embeddings.make(name), cache / f"{name}.npy"
+        if not file.exists():
             test = data.test.take(np.arange(len(data.test)))
-            np.save(cache, embeddings.extract(embedding, test))
-        real = distances.gaussian(np.load(cache))
+            np.save(file, embeddings.extract(embedding, test))
+        real = distances.gaussian(np.load(file))
         fake = distances.gaussian(embeddings.extract(embedding, fakes))
         result[name] = round(float(distances.frechet(real, fake)), 1)
     return result
@@ -106,8 +106,10 @@ def main() -> None:
         for stage in ("vae", "gan"):
             metrics = workdir.Reader(folder).metrics(stage)
             line[stage] = round(metrics[-1]["seconds"]) if metrics else 0
+        fakes = sample(folder)
+        Image.fromarray(pictures.grid(fakes[:64], 8)).save(folder / "samples.png")
         with results.open("a") as file:
-            file.write(json.dumps(line | evaluate(config, folder)) + "\n")
+            file.write(json.dumps(line | evaluate(data, fakes, args.workdir)) + "\n")
     columns = ("name", "seed", "vae", "gan", *EMBEDDINGS)
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for line in map(json.loads, results.read_text().splitlines()):
