@@ -56,7 +56,12 @@ REMOVED: dict[str, str] = {
 
 _CODEC = "use the Python API, whose `encode` and `decode` map images to latents and back"
 
-REMOVED_COMMANDS: dict[str, str] = {"encode": _CODEC, "decode": _CODEC}
+REMOVED_COMMANDS: dict[str, str] = {
+    "encode": _CODEC,
+    "decode": _CODEC,
+    "morph": "use `vaegan interpolate RUN --images IMAGE IMAGE`",
+    "traverse": "move the sliders of `vaegan explore RUN`, or see the traversals in the report",
+}
 """Command of `vaegan` in an earlier version -> what to do instead."""
 
 
