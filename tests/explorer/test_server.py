@@ -1,7 +1,6 @@
 """The explorer over HTTP: responses, refusals and behaviour under load."""
 
 import base64
-import concurrent.futures
 import json
 import re
 
@@ -14,7 +13,7 @@ pytest.importorskip("httpx", reason="needs httpx")
 import httpx
 
 from tests.data.test_decoding import png
-from tests.explorer import served, sessions
+from tests.explorer import sessions
 from vaegan_jax.explorer import server
 
 BASE = "http://127.0.0.1:8765"
@@ -262,22 +261,3 @@ def test_internal_error_reveals_nothing(session):
     assert response.status_code == 500
     assert "content-security-policy" in response.headers
     assert "secret" not in response.text
-
-
-def test_concurrent_requests_are_answered_correctly(session):
-    with served.serve(session) as address:
-
-        def worker(number):
-            with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
-                latents = [[number / 24, i / 12, 0, 0, 0] for i in range(5)]
-                contents = [body(latent=latent) for latent in latents]
-                posts = [http.post("/api/decode", content=each, headers=JSON) for each in contents]
-            return list(zip(latents, posts, strict=True))
-
-        with concurrent.futures.ThreadPoolExecutor(24) as pool:
-            responses = [pair for pairs in pool.map(worker, range(24)) for pair in pairs]
-    assert {response.status_code for _, response in responses} == {200}
-    for latent, response in responses[::10]:
-        pictures = session.pair(np.array(latent, np.float32), {"vae": 7, "gan": 5})
-        pixels = np.frombuffer(response.content, np.uint8).reshape(2, 16, 32, 4)[..., :3]
-        np.testing.assert_array_equal(pixels, np.stack([pictures["vae"], pictures["gan"]]))
