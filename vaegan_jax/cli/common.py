@@ -1,4 +1,4 @@
-"""What commands share: loading models, reading latents and images, writing results."""
+"""What commands share: loading models, drawing latents, reading images, writing results."""
 
 from __future__ import annotations
 
@@ -47,82 +47,27 @@ def load(arguments: argparse.Namespace, encoder: bool = False, default: str = "g
     return trained.load(arguments.run, model, arguments.step, encoder)
 
 
-def latents(
-    arguments: argparse.Namespace, model: Trained, count: int | None, option: str, default: int
-) -> np.ndarray:
-    """Returns the latents of --latents, or `count` drawn ones, multiplied by --truncation.
+def latents(arguments: argparse.Namespace, model: Trained, count: int) -> np.ndarray:
+    """Draws latents by --seed, multiplied by --truncation: float32 [count, L].
 
-    The first drawn ones are the same for every count. With the run's seed, they are the latents of
-    the run's own pictures.
-
-    Args:
-      arguments: of the command line.
-      model: whose latents these are.
-      count: value of `option`, None if it is not given. It excludes --latents.
-      option: name of the option.
-      default: the count without `option`.
+    The first ones are the same for every count. With the run's seed, they are the latents of the
+    run's own pictures.
 
     Raises:
-      UserError: for more numbers than `MAX_LATENT_NUMBERS`, and for an unusable file.
+      UserError: for more numbers than `MAX_LATENT_NUMBERS`.
     """
     from vaegan_jax import randomness
 
-    if arguments.latents is None:
-        shape = count or default, model.latent_size
-        _require_latents(*shape)
-        seed = model.config.seed if arguments.seed is None else arguments.seed
-        noise = model.config.gan.noise if model.model == "gan" else "normal"
-        z = np.asarray(randomness.picture_latents(seed, shape, noise))
-    elif count or arguments.seed is not None:
-        raise UserError(f"--latents cannot be combined with {option} or --seed.")
-    else:
-        z = read_latents(arguments.latents, model.latent_size)
-    return np.float32(arguments.truncation) * z
-
-
-def _require_latents(count: int, size: int) -> None:
+    size = model.latent_size
     if count * size > MAX_LATENT_NUMBERS:
         raise UserError(
-            f"{count} latents of {size} dimensions are too many for one command: give at most "
-            f"{MAX_LATENT_NUMBERS // size}, and draw the others with other commands."
+            f"{count} latents of {size} dimensions are too many for one command: draw at most "
+            f"{MAX_LATENT_NUMBERS // size}, and the others with another --seed."
         )
-
-
-def read_latents(path: pathlib.Path, size: int) -> np.ndarray:
-    """Reads latents, float32 [N, size], from .npy or .csv.
-
-    Raises:
-      UserError: if the file has none, another size, or numbers that are not finite.
-    """
-    _require_suffix(path, (".npy", ".csv"))
-    try:
-        if path.suffix == ".npy":
-            z = np.load(path, allow_pickle=False)
-        else:
-            z = np.loadtxt(path, delimiter=",", ndmin=2)
-        if z.dtype.kind not in "fiu":
-            raise ValueError(f"dtype {z.dtype}")
-        z = np.atleast_2d(z).astype(np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"The latents in {path} cannot be read ({one_line(error)}).") from error
-    if z.ndim != 2 or z.shape[1] != size or not len(z):
-        shape = " x ".join(map(str, z.shape))
-        raise UserError(f"{path} has {shape} numbers, but this model takes rows of {size}.")
-    _require_latents(*z.shape)
-    if not np.isfinite(z).all():
-        raise UserError(f"The latents in {path} are not all finite.")
-    return z
-
-
-def write_latents(path: pathlib.Path, z: np.ndarray, force: bool) -> None:
-    """Writes latents as .npy or .csv, without loss."""
-    _require_suffix(path, (".npy", ".csv"))
-    require_new(path, force)
-    if path.suffix == ".npy":
-        np.save(path, z)
-    else:
-        np.savetxt(path, z, delimiter=",", fmt="%.9g")
-    print(f"latents: {path}")
+    seed = model.config.seed if arguments.seed is None else arguments.seed
+    noise = model.config.gan.noise if model.model == "gan" else "normal"
+    z = randomness.picture_latents(seed, (count, size), noise)
+    return np.float32(arguments.truncation) * np.asarray(z)
 
 
 def read_images(paths: Sequence[pathlib.Path], model: Trained) -> np.ndarray:
@@ -205,11 +150,6 @@ def require_new(path: pathlib.Path, force: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _require_suffix(path: pathlib.Path, suffixes: Sequence[str]) -> None:
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f"{path} must end in {' or '.join(suffixes)}.")
-
-
 def require_picture(
     arguments: argparse.Namespace, rows: int, columns: int, image_shape: Sequence[int]
 ) -> None:
@@ -224,8 +164,8 @@ def require_picture(
     path, scale, frames = arguments.out, arguments.scale, 1
     if is_animation(path):
         rows, columns, frames = 1, 1, 1 + rows * (columns - 1)
-    else:
-        _require_suffix(path, (".png",))
+    elif path.suffix.lower() != ".png":
+        raise UserError(f"{path} must end in .png.")
     height, width = (
         scale * (count * (side + GAP) - GAP)
         for count, side in zip((rows, columns), image_shape, strict=False)

@@ -50,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_latents(parser: argparse.ArgumentParser) -> None:
-    """Adds --seed, --truncation and --latents."""
+    """Adds --seed and --truncation."""
     parser.add_argument("--seed", type=SEED, help="seed of the latents (default: the run's)")
     parser.add_argument(
         "--truncation",
@@ -58,12 +58,6 @@ def add_latents(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="PSI",
         help="scale latents by this factor from 0 to 1: less variety, fewer failures",
-    )
-    parser.add_argument(
-        "--latents",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="read latents, one per row, .npy or .csv",
     )
 
 

@@ -34,13 +34,10 @@ def add_sample(commands: options.Commands) -> None:
     )
     options.add_model(parser)
     options.add_latents(parser)
-    parser.add_argument("--count", type=options.integer(1), help="number of images (default: 64)")
+    parser.add_argument("--count", type=options.integer(1), default=64, help="number of images")
     _add_columns(parser)
     parser.add_argument(
         "--files", action="store_true", help="write one file per image to a folder, not a grid"
-    )
-    parser.add_argument(
-        "--save-latents", type=pathlib.Path, metavar="FILE", help="write the latents, .npy or .csv"
     )
     options.add_out(parser, None, " (default: sample.png, or with --files the folder sample)")
 
@@ -48,7 +45,7 @@ def add_sample(commands: options.Commands) -> None:
 def sample(arguments: argparse.Namespace) -> None:
     """Draws images."""
     model = common.load(arguments)
-    z = common.latents(arguments, model, arguments.count, "--count", 64)
+    z = common.latents(arguments, model, arguments.count)
     arguments.out = arguments.out or pathlib.Path("sample" if arguments.files else "sample.png")
     if arguments.files:
         common.save_files(arguments, model, z)
@@ -56,8 +53,6 @@ def sample(arguments: argparse.Namespace) -> None:
         columns = min(arguments.columns, len(z))
         common.require_picture(arguments, -(-len(z) // columns), columns, model.image_shape)
         common.save_grid(arguments, common.decode(model, z), columns)
-    if arguments.save_latents:
-        common.write_latents(arguments.save_latents, z, arguments.force)
 
 
 def add_interpolate(commands: options.Commands) -> None:
@@ -90,14 +85,14 @@ def interpolate(arguments: argparse.Namespace) -> None:
     """Interpolates between samples, or between the latents of images."""
     model = common.load(arguments, encoder=arguments.images is not None)
     if arguments.images is None:
-        z = common.latents(arguments, model, arguments.stops, "--stops", 4)
-    elif arguments.latents or arguments.stops or arguments.seed is not None:
-        raise UserError("--images cannot be combined with --latents, --stops or --seed.")
+        z = common.latents(arguments, model, arguments.stops or 4)
+    elif arguments.stops or arguments.seed is not None:
+        raise UserError("--images cannot be combined with --stops or --seed.")
     else:
         z = common.encode(model, common.read_images(arguments.images, model))
         z = np.float32(arguments.truncation) * z
     if len(z) < 2:
-        raise UserError("Interpolation needs two or more latents: add some, or name more images.")
+        raise UserError("Interpolation needs two images or more.")
     if arguments.loop:
         z = np.concatenate([z, z[:1]])
     common.require_picture(arguments, len(z) - 1, arguments.frames, model.image_shape)
