@@ -73,22 +73,22 @@ def test_exif_orientation_is_applied(form):
     assert pixels[:, :8].mean() < 5
 
 
-def sixteen_bit_png(samples, declared=b""):
-    """A PNG of uint16 samples [H, W, 1 to 4], with an sBIT chunk if any."""
+def sixteen_bit_png(samples):
+    """A PNG of uint16 samples [H, W, 1 to 4]."""
     height, width, bands = samples.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[bands]
-    return png((width, height, 16, colour, 0, 0, 0), lines, declared)
+    return png((width, height, 16, colour, 0, 0, 0), lines)
 
 
-def sixteen_bit_tiff(samples, order="<", planes=False, maximum=None):
-    """A TIFF of uint16 samples [H, W, 1, 3 or 4], with a MaxSampleValue if any."""
+def sixteen_bit_tiff(samples, order="<", planes=False):
+    """A TIFF of uint16 samples [H, W, 1, 3 or 4]."""
     height, width, bands = samples.shape
     data = (samples.transpose(2, 0, 1) if planes else samples).astype(f"{order}u2").tobytes()
     tags = {
         256: width, 257: height, 258: [16] * bands, 259: 1,
         262: 1 if bands == 1 else 2, 273: 8, 277: bands, 278: height, 279: len(data),
-        281: maximum, 284: 2 if planes else 1, 338: 2 if bands == 4 else None,
+        284: 2 if planes else 1, 338: 2 if bands == 4 else None,
     }  # fmt: skip
     if planes:
         size = len(data) // bands
@@ -125,20 +125,6 @@ def test_sixteen_bit_grey_is_scaled_by_used_bits(samples, bits, form):
     np.testing.assert_array_equal(decoded, eight_bits(samples, bits)[..., [0, 0, 0]])
 
 
-@pytest.mark.parametrize(
-    ("largest", "declared", "bits"),
-    [(900, 12, 12), (900, 16, 16), (3000, 12, 12), (60_000, 12, 16), (900, None, 10)],
-)
-def test_declared_number_of_bits_is_used(largest, declared, bits):
-    samples = np.arange(24).reshape(4, 6, 1).astype(np.uint16)
-    samples[-1, -1, -1] = largest
-    chunk = png_chunk(b"sBIT", bytes([declared])) if declared else b""
-    maximum = 2**declared - 1 if declared else None
-    for data in (sixteen_bit_png(samples, chunk), sixteen_bit_tiff(samples, maximum=maximum)):
-        rgb = np.asarray(preprocessing.to_rgb(decoding.decode(data), "white"))
-        np.testing.assert_array_equal(rgb, np.broadcast_to(eight_bits(samples, bits), rgb.shape))
-
-
 @pytest.mark.parametrize("bands", [2, 3, 4])
 def test_sixteen_bit_colours_are_their_high_bytes_or_refused(bands):
     samples = np.random.default_rng(0).integers(0, 2**16, (5, 7, bands)).astype(np.uint16)
@@ -152,7 +138,6 @@ def test_sixteen_bit_colours_are_their_high_bytes_or_refused(bands):
     dark[..., 3:] = 2**16 - 1  # opaque
     with pytest.raises(BadImage, match="15 bits"):
         decoding.decode(sixteen_bit_png(dark))
-    decoding.decode(sixteen_bit_png(dark, png_chunk(b"sBIT", bytes([16] * bands))))
 
 
 def test_sixteen_bit_planes_are_refused():
@@ -175,8 +160,8 @@ def png_chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(header, lines, more=b""):
-    start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", *header)) + more
+def png(header, lines):
+    start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", *header))
     return start + png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
 
 

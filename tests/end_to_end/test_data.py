@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, assert_trees_equal
+from tests.data import own_sets
 from tests.data.test_decoding import encode, picture
 from tests.data.test_sources import fill, zipped
 from tests.end_to_end.launched import (
@@ -19,7 +20,6 @@ from tests.end_to_end.launched import (
     snapshot,
     state,
 )
-from vaegan_jax.data import tfds_sets
 
 COUNT = 60
 
@@ -129,7 +129,7 @@ def test_run_with_another_split_is_reported_but_not_trained(
 
 
 def test_run_on_a_grey_tfds_data_set(tmp_path):
-    tfds_sets.prepare("tests.data.own_sets:OwnDigits", str(tmp_path / "tfds"))
+    own_sets.prepare(own_sets.OwnDigits, tmp_path / "tfds")
     result = launch(
         tmp_path / "run",
         *flags("", tmp_path / "tfds"),

@@ -1,7 +1,6 @@
 """Decodes image files, or gives the reason why a file cannot be used."""
 
 import io
-import re
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -29,10 +28,7 @@ MAX_BYTES = 512 * 1024**2
 MAX_PIXELS = 178_956_970
 """Maximum number of pixels of an image: Pillow's limit, half a gigabyte of RGB."""
 
-MAX_SAMPLE = "vaegan_jax.max_sample"
-"""Key of `Image.info` for the maximum sample value that the file declares; 0 for none."""
-
-_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # TIFF tags
+_BITS_PER_SAMPLE = 258  # TIFF tag
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 
 
@@ -68,13 +64,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             layout = _layout(image)
             image.load()
-            if image.format in ("PNG", "TIFF"):
-                image.info[MAX_SAMPLE] = _declared_maximum(image, data)
-                if layout in ("R", "C") and _tag(image, _BITS_PER_SAMPLE) == 16:
-                    # Pillow would read each byte as a sample.
-                    raise BadImage("16-bit colours in separate planes without compression")
-                if ";16" in layout and not image.mode.startswith("I"):
-                    _require_high_bytes(image)
+            if image.format in ("PNG", "TIFF") and not image.mode.startswith("I"):
+                _check_depth(image, layout)
             return image
     except BadImage:
         raise
@@ -86,39 +77,14 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage(f"damaged: {one_line(error) or type(error).__name__}") from None
 
 
-def to_eight_bits(samples: np.ndarray, declared: int = 0) -> np.ndarray:
-    """Returns the high 8 bits of the bits that 16-bit samples use.
+def to_eight_bits(samples: np.ndarray) -> np.ndarray:
+    """Returns the high 8 bits of the bits that 16-bit samples use: uint16 -> uint8.
 
-    Sensors of 10, 12 or 14 bits are often stored in the low bits of 16-bit files, most of which
-    do not declare it. The number of bits is the smallest of 8, 10, 12, 14 and 16 that holds the
-    largest sample and the declared maximum.
-
-    Args:
-      samples: uint16, of one image.
-      declared: maximum sample value that the file declares; 0 for none.
-
-    Returns:
-      uint8, of the same shape.
+    Sensors of 10, 12 or 14 bits are often stored in the low bits of 16-bit files. The number of
+    bits is the smallest of 8, 10, 12, 14 and 16 that holds the largest sample.
     """
-    largest = max(int(samples.max()), min(declared, 0xFFFF))
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if samples.max() < 2**bits)
     return (samples >> (bits - 8)).astype(np.uint8)
-
-
-def _declared_maximum(image: Image.Image, data: bytes) -> int:
-    """Returns the maximum sample by the file's header (PNG's sBIT, TIFF's tags); 0 for none."""
-    if image.format == "PNG":
-        chunk = re.search(rb"\0{3}[\1-\4]sBIT([\1-\x10])", data[: data.find(b"IDAT")])
-        return 2 ** chunk[1][0] - 1 if chunk else 0
-    bits = _tag(image, _BITS_PER_SAMPLE)
-    return max(_tag(image, _MAX_SAMPLE_VALUE), 2**bits - 1 if bits < 16 else 0)
-
-
-def _tag(image: Image.Image, tag: int) -> int:
-    """Returns the (first) number in a TIFF tag; 0 if the tag is missing."""
-    value = getattr(image, "tag_v2", {}).get(tag)
-    value = value[0] if isinstance(value, tuple) and value else value
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _layout(image: ImageFile.ImageFile) -> str:
@@ -127,12 +93,16 @@ def _layout(image: ImageFile.ImageFile) -> str:
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _require_high_bytes(image: Image.Image) -> None:
-    """Checks that the high bytes of 16-bit colours, which Pillow keeps, are 8 bits of the image.
+def _check_depth(image: ImageFile.ImageFile, layout: str) -> None:
+    """Checks that the 8-bit colours that Pillow made of 16-bit ones are right.
+
+    Pillow keeps the high bytes, which are dark if fewer bits are used.
 
     Raises:
-      BadImage: if the colours use fewer than 15 bits, and the file does not declare more.
+      BadImage: if they are not.
     """
-    colours = np.asarray(image)[..., :3]
-    if colours.max() < 64 and image.info[MAX_SAMPLE] < 2**14:
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    if layout in ("R", "C") and 16 in np.atleast_1d(bits):  # each byte was read as a sample
+        raise BadImage("16-bit colours in separate planes without compression")
+    if ";16" in layout and np.asarray(image)[..., :3].max() < 64:
         raise BadImage("16-bit colours of fewer than 15 bits: convert it to 8 bits per channel")
