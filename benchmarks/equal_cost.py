@@ -8,21 +8,19 @@ the discriminator's warm-up. The ratio is the median over rounds. It depends on 
 
 import argparse
 import functools
-import os
-import pathlib
-import runpy
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from vaegan_jax import gan, randomness, recipe, vae
-from vaegan_jax.runtime import environment, parallel
+from vaegan_jax.data import images
+from vaegan_jax.runtime import parallel
 from vaegan_jax.training import loop
 
 STEPS = 16
@@ -30,7 +28,7 @@ STEPS = 16
 
 def make_timer(config: ConfigDict, name: str) -> Callable[[], float]:
     """Returns a function that takes `STEPS` steps of a stage and returns the seconds per step."""
-    shape = (*map(int, np.broadcast_to(config.data.image_size, 2)), config.data.channels)
+    shape = images.settings(config.data).image_shape
     if name == "vae":
         number, module = randomness.Stage.VAE, vae
         state = jax.jit(functools.partial(vae.init, config, shape))()
@@ -43,9 +41,9 @@ def make_timer(config: ConfigDict, name: str) -> Callable[[], float]:
     stage = loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ())
     call = loop.make_call(stage, STEPS, config.data.flip)
     state = parallel.put_state(state, parallel.replicated(parallel.make_mesh()))
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (512, *shape)), jnp.uint8)
-    indices = jnp.arange(STEPS * batch, dtype=jnp.int32).reshape(STEPS, batch) % len(images)
-    block = loop.Block(images, indices, indices, jnp.int32(STEPS), jnp.uint32(0))
+    pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (512, *shape)), jnp.uint8)
+    indices = jnp.arange(STEPS * batch, dtype=jnp.int32).reshape(STEPS, batch) % len(pixels)
+    block = loop.Block(pixels, indices, indices, jnp.int32(STEPS), jnp.uint32(0))
 
     def measure() -> float:
         nonlocal state
@@ -60,19 +58,17 @@ def make_timer(config: ConfigDict, name: str) -> Callable[[], float]:
 def main() -> None:
     """Prints the seconds per step and the number of GAN steps."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", type=pathlib.Path, required=True)
+    parser.add_argument("--config", required=True)
     parser.add_argument("--images", type=int, default=6_706, help="training images")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    sys.path.insert(0, str(args.config.resolve().parent.parent))
-    config = runpy.run_path(str(args.config))["get_config"]()
-    shape = (*map(int, np.broadcast_to(config.data.image_size, 2)), config.data.channels)
-    config = recipe.resolve(config, args.images, shape)
+    config = common.load_config(args.config)
+    config = recipe.resolve(config, args.images, images.settings(config.data).image_shape)
     measure = {name: make_timer(config, name) for name in ("vae", "gan")}
     rounds = [{name: of() for name, of in measure.items()} for _ in range(args.rounds)]
     ratios = sorted(each["vae"] / each["gan"] for each in rounds)
     ratio = statistics.median(ratios)
-    print(f"{environment.facts()['cpu']}, {os.cpu_count()} cores, jax {jax.__version__}")
+    print(common.machine())
     for name in measure:
         print(f"{name}: {statistics.median(each[name] for each in rounds):.4f} s per step")
     print(f"vae / gan: {ratio:.3f} (quartiles {ratios[len(ratios) // 4]:.3f}, ", end="")

@@ -14,15 +14,13 @@ import argparse
 import contextlib
 import io
 import itertools
-import os
 import pathlib
-import runpy
 import statistics
-import sys
 import tempfile
 import time
 from typing import Any
 
+import common
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -30,7 +28,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import recipe, workdir
 from vaegan_jax.data import feed, images
 from vaegan_jax.pipeline import stages
-from vaegan_jax.runtime import compilation, environment, parallel
+from vaegan_jax.runtime import compilation, parallel
 from vaegan_jax.training import loop
 
 
@@ -94,8 +92,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="0 for training.checkpoint_every")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    sys.path.insert(0, str(pathlib.Path(args.config).resolve().parent.parent))
-    config = runpy.run_path(args.config)["get_config"]()
+    config = common.load_config(args.config)
     steps = args.steps or config.training.checkpoint_every
     config.vae.steps = config.gan.steps = steps
     config.transfer.generator = "scratch"  # so that the GAN needs no VAE
@@ -103,9 +100,7 @@ def main() -> None:
     config.gan.discriminator_warmup_steps = 0
     data = images.load(config.data)
     config = recipe.resolve(config, len(data.train), data.shape)
-    facts = environment.facts()
-    print(f"{jax.devices()[0].device_kind}, {facts['cpu']}, {os.cpu_count()} cores, ", end="")
-    print(f"jax {jax.__version__}, {args.config}, {steps} steps\n")
+    print(f"{common.machine()}, {args.config}, {steps} steps\n")
     print("| stage | steps alone, s per step | training loop, s per step | ratio |")
     print("|---|---|---|---|", flush=True)
     compilation.enable_cache(tempfile.mkdtemp())

@@ -10,18 +10,15 @@ prints the output of the warm one. Data is prepared before the measurement.
 """
 
 import argparse
-import os
 import pathlib
-import runpy
 import subprocess
 import sys
 import tempfile
 import time
 
-import jax
+import common
 
 from vaegan_jax.data import images
-from vaegan_jax.runtime import environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -68,10 +65,8 @@ def main() -> None:
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--full_run", action="store_true", help="also time full runs")
     args = parser.parse_args()
-    sys.path.insert(0, str(pathlib.Path(args.config).resolve().parent.parent))
-    images.load(runpy.run_path(args.config)["get_config"]().data)
-    cpu = environment.facts()["cpu"]
-    print(f"{jax.devices()[0].device_kind}, {cpu}, {os.cpu_count()} cores, jax {jax.__version__}\n")
+    images.load(common.load_config(args.config).data)
+    print(f"{common.machine()}\n")
     print("| | cold, s | warm, s |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         base = pathlib.Path(folder)

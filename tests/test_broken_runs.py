@@ -11,7 +11,6 @@ from tests.conftest import ROOT
 from vaegan_jax import workdir
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import run
-from vaegan_jax.training import monitor
 
 PAGE = (ROOT / "docs" / "troubles.md").read_text()
 COMMON = re.search(r"```sh\n(.*)\n```", PAGE)[1]
@@ -64,10 +63,6 @@ def test_broken_run_raises_its_troubles(tmp_path, text, expected, capsys):
     if not expected:
         assert not raised
     assert (latent is None) == (bool(message) or "transfer.generator" in wanted)
-    if latent:
-        changes = monitor.relative_changes([line for line in lines if line["stage"] == "vae"])
-        assert changes is not None
-        assert latent["relative_changes"] == changes
     assert raised >= expected
     assert len(troubles) == len(raised)  # each but once
     said = capsys.readouterr().out

@@ -15,7 +15,6 @@ from vaegan_jax import vae
 from vaegan_jax.checkpoints import (
     Checkpoints,
     latest,
-    leaves,
     load,
     read,
     require_equal_leaves,
@@ -174,13 +173,6 @@ def test_require_equal_leaves_lists_all_differences():
     require_equal_leaves(saved, dict(saved), "the file", "the network")
 
 
-def test_leaves(state):
-    described = leaves(state)
-    assert described["step"] == ((), "int32")
-    assert described["params.encoder.trunk.down_0.kernel"] == ((3, 3, 3, 4), "float32")
-    assert "optimizer.0.mu.decoder.dense.kernel" in described
-
-
 def test_flipped_bit_in_any_file_falls_back_to_previous_checkpoint(tmp_path, opened, capsys):
     saved(tmp_path / "sound")
     names = [path.relative_to(tmp_path / "sound") for path in files(tmp_path / "sound" / "2")]
@@ -267,15 +259,6 @@ def test_all_damaged_is_an_error_and_moves_nothing(tmp_path, opened):
         (tmp_path / str(step)).rename(tmp_path / "damaged" / str(step))
     with pytest.raises(UserError, match="damaged"):
         checkpoints.latest()
-
-
-def test_repeatedly_interrupted_first_save(tmp_path, opened):
-    saved(tmp_path, (1,))
-    for _ in range(3):
-        (tmp_path / "1").mkdir(exist_ok=True)
-        (tmp_path / "1" / "checksums.json").unlink(missing_ok=True)
-        assert opened().latest() is None
-        assert latest(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["[a]", "a\\b", "*", "what?", "[!x]{y}", "~ $HOME %41"])

@@ -1,4 +1,4 @@
-"""Config fields of earlier versions: renamed ones are migrated, removed ones are refused."""
+"""Config fields and commands of earlier versions: migrated if renamed, refused if removed."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -54,6 +54,16 @@ REMOVED: dict[str, str] = {
     "evaluation.paths": _NO_PATHS,
 }
 """Field of an earlier version -> what to do instead."""
+
+_CODEC = "use the Python API, whose `encode` and `decode` map images to latents and back"
+
+REMOVED_COMMANDS: dict[str, str] = {
+    "encode": _CODEC,
+    "decode": _CODEC,
+    "morph": "use `vaegan interpolate RUN --images IMAGE IMAGE`",
+    "traverse": "move the sliders of `vaegan explore RUN`, or see the traversals in the report",
+}
+"""Command of `vaegan` in an earlier version -> what to do instead."""
 
 
 def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:

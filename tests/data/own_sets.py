@@ -40,46 +40,24 @@ class OwnDigits(tfds.core.GeneratorBasedBuilder):
             yield number, {"label": number % 10, "mask": image, "picture": image}
 
 
-class NeedsTensorflow(OwnDigits):
-    """The same with NumPy images, which TFDS encodes through TensorFlow."""
+class OwnTexts(OwnDigits):
+    """One without images."""
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _generate_examples(self, first):
-        for number in range(first, first + COUNT):
-            image = pixels(number)[..., None]
-            yield number, {"label": 0, "mask": image, "picture": image}
+        yield first, {"text": "a"}
 
 
-class ByHand(OwnDigits):
-    """One with a manual download."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Register at example.org and fetch digits.zip."
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(len(str(dl_manager.manual_dir)))}
-
-
-class NoNetwork(OwnDigits):
-    """One whose download fails at once; a refused connection would be retried for minutes."""
-
-    def _split_generators(self, dl_manager):
-        dl_manager.download("http://.nowhere/digits.zip")
-
-
-class Broken(OwnDigits):
-    """One that raises an error."""
-
-    def _generate_examples(self, first):
-        yield first, {"label": 1 // (first - first)}
-
-
-class TwoImages(OwnDigits):
+class OwnPairs(OwnDigits):
     """One with two image features."""
 
     def _info(self):
         image = tfds.features.Image(shape=(16, 16, 3))
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict({"left": image, "right": image})
-        )
+        features = tfds.features.FeaturesDict({"left": image, "right": image})
+        return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _generate_examples(self, first):
         for number in range(first, first + 20):
@@ -87,13 +65,6 @@ class TwoImages(OwnDigits):
             yield number, {"left": left, "right": right}
 
 
-class NoImages(OwnDigits):
-    """One without images."""
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict({"text": tfds.features.Text()})
-        )
-
-    def _generate_examples(self, first):
-        yield first, {"text": "a"}
+def prepare(builder, directory):
+    """Prepares a set as array_record."""
+    builder(data_dir=directory, file_format="array_record").download_and_prepare()

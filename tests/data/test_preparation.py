@@ -92,16 +92,6 @@ def test_result_depends_on_neither_workers_nor_shards(
         np.testing.assert_array_equal(one[:], other[:])
 
 
-def test_few_images_have_no_unseen_test_images(data):
-    loaded = images.load(data)
-    assert loaded.validation is loaded.test
-    assert not loaded.is_test_unseen
-    facts = images.facts(loaded)
-    assert facts["validation"] == facts["test"] == 40 - facts["train"]
-    assert not facts["is_test_unseen"]
-    assert "unseen" in images.describe(loaded)
-
-
 def test_changed_folder_is_prepared_again(data, decoded):
     first = images.load(data)
     fill(pathlib.Path(data.path), "new.png", data=encode(picture(99), "png"))

@@ -68,7 +68,6 @@ NAMES = [
     "h.JPE",
     "i.JFIF",
     "j.dib",
-    "without a suffix",
     "naïve/日本.png",
     "z.TIFF",
     "[1].png",
@@ -85,12 +84,7 @@ def test_images_of_any_suffix_are_listed_in_order(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_other_hidden_and_system_files_are_ignored(tmp_path, kind):
-    contents = dict.fromkeys(["a.png", "labels.csv", "a.png~", "a.jpg_original", *SYSTEM], PNG)
-    contents |= {
-        "README": b"BMW and II are not images.",
-        "Thumbs.db": b"\xd0\xcf\x11\xe0",
-        "empty": b"",
-    }
+    contents = dict.fromkeys(["a.png", "labels.csv", "a.png~", "a.jpg_large", "none", *SYSTEM], PNG)
     source = make_source(tmp_path, kind, contents)
     assert list(source.names) == ["a.png"]
     assert not source.skipped
@@ -106,31 +100,11 @@ SYSTEM = [
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "bmp", "gif", "tiff"])
-def test_content_decides_without_known_suffix(tmp_path, kind, form):
-    data = encode(picture(), form)
-    names = ["1f3a", "photo.jpg_large", "scan 12.5", "x.apng" if form == "png" else "y.pjpeg"]
-    source = make_source(tmp_path, kind, dict.fromkeys(names, data))
-    assert list(source.names) == sorted(names)
-    assert source.read(0) == data
-
-
-@pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_unsupported_formats_are_skipped_by_name_or_content(tmp_path, kind):
-    heads = {
-        "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        "avif": b"\0\0\0\x20ftypavif\0\0\0\0avifmif1",
-        "jxl": b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ",
-        "jp2": b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ",
-        "psd": b"8BPS\0\1" + bytes(20),
-    }
-    # The first bytes of a video resemble those of HEIC.
-    video = {"mp4": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42"}
-    # Most raw formats begin like a TIFF.
-    raw = {f"raw.{suffix}": b"II*\0" + bytes(28) for suffix in ("CR3", "mef", "dcr", "srf", "mos")}
-    source = make_source(tmp_path, kind, {"a.png": PNG} | raw | heads | video)
+def test_unsupported_formats_are_skipped(tmp_path, kind):
+    names = ["a.heic", "b.AVIF", "c.psd", "raw.CR3", "raw.mef"]
+    source = make_source(tmp_path, kind, dict.fromkeys(["a.png", *names], PNG))
     assert list(source.names) == ["a.png"]
-    assert set(reasons(source)) == {*raw, *heads}
+    assert set(reasons(source)) == {*names}
 
 
 def test_links_are_followed_once_and_pipes_not_read(tmp_path):
@@ -144,7 +118,6 @@ def test_links_are_followed_once_and_pipes_not_read(tmp_path):
     (root / "nowhere.png").symlink_to(root / "gone.png")
     (root / "file.png").symlink_to(outside / "b.png")
     os.mkfifo(root / "pipe.png")
-    os.mkfifo(root / "pipe")
     source = sources.open_path(root)
     assert list(source.names) == ["0_elsewhere/b.png", "file.png", "real/a.png"]
     skipped = {"1_again", "real/up", "itself.png", "nowhere.png", "pipe.png"}
@@ -152,9 +125,9 @@ def test_links_are_followed_once_and_pipes_not_read(tmp_path):
     assert reasons(source)["pipe.png"] == "not a regular file"
 
 
-@pytest.mark.parametrize("failing", ["b.png", "b"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
-def test_unreadable_file_is_skipped_and_changes_identity(tmp_path, failing, number, monkeypatch):
+def test_unreadable_file_is_skipped_and_changes_identity(tmp_path, number, monkeypatch):
+    failing = "b.png"
     fill(tmp_path, "a.png", failing)
     complete = sources.open_path(tmp_path)
     with monkeypatch.context() as patch:

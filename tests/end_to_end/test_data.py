@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, assert_trees_equal
+from tests.data import own_sets
 from tests.data.test_decoding import encode, picture
 from tests.data.test_sources import fill, zipped
 from tests.end_to_end.launched import (
@@ -19,7 +20,6 @@ from tests.end_to_end.launched import (
     snapshot,
     state,
 )
-from vaegan_jax.data import tfds_sets
 
 COUNT = 60
 
@@ -107,20 +107,6 @@ def test_a_streamed_run_on_a_zip_is_bit_identical(folder_run, folder, tmp_path):
     assert pictures(tmp_path / "run") == pictures(workdir)
 
 
-def test_resuming_with_other_images_is_refused(
-    folder_run, folder, prepared_directory, tmp_path, refused
-):
-    workdir = tmp_path / "run"
-    shutil.copytree(folder_run[0], workdir)
-    changed = tmp_path / "changed"
-    shutil.copytree(folder, changed)
-    fill(changed, "new.png", data=encode(picture(99), "png"))
-    before = snapshot(workdir)
-    arguments = flags(changed, prepared_directory)
-    assert "images" in refused(workdir, *arguments, config="configs/folder.py")
-    assert snapshot(workdir) == before
-
-
 def test_run_with_another_split_is_reported_but_not_trained(
     folder_run, prepared_directory, folder, tmp_path, call, refused
 ):
@@ -142,19 +128,8 @@ def test_run_with_another_split_is_reported_but_not_trained(
     assert snapshot(workdir / "checkpoints") == before
 
 
-def test_a_moved_folder_of_images_is_the_same_data(
-    folder_run, folder, prepared_directory, tmp_path, call
-):
-    shutil.copytree(folder_run[0], tmp_path / "run")
-    shutil.copytree(folder, tmp_path / "elsewhere")
-    arguments = flags(tmp_path / "elsewhere", prepared_directory)
-    code, _, errors = call(tmp_path / "run", *arguments, config="configs/folder.py")
-    assert code == 0, errors
-    assert metrics(tmp_path / "run") == metrics(folder_run[0])
-
-
 def test_run_on_a_grey_tfds_data_set(tmp_path):
-    tfds_sets.prepare("tests.data.own_sets:OwnDigits", str(tmp_path / "tfds"))
+    own_sets.prepare(own_sets.OwnDigits, tmp_path / "tfds")
     result = launch(
         tmp_path / "run",
         *flags("", tmp_path / "tfds"),

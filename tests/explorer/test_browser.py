@@ -1,7 +1,6 @@
 """The explorer's page in headless Chromium."""
 
 import functools
-import io
 import shutil
 
 import numpy as np
@@ -258,34 +257,6 @@ def with_checkpoints(page, **checkpoints):
     page.route("**/api/facts", fulfil)
 
 
-def test_refresh_keeps_the_state(open_page):
-    page = open_page(prepare=lambda page: page.clock.install())
-    page.click("#random")
-    page.select_option("#map-axes", "units")
-    set_range(page, "[data-model=gan] input", 0)
-    page.click("#tab-sliders")
-    page.focus("#units-0")
-    page.keyboard.press("ArrowRight")
-    page.click("#tab-map")
-    settle(page)
-
-    def state():
-        canvases = page.locator("canvas")
-        return (
-            canvases.evaluate_all("(all) => all.map((c) => c.toDataURL())"),
-            page.evaluate("() => location.hash"),
-            page.input_value("#units-0"),
-            page.locator("#panes .timeline output").all_inner_texts(),
-            page.locator("#nearest-list img").evaluate_all("(i) => i.map((i) => i.src)"),
-            page.locator("#undo").is_enabled(),
-        )
-
-    before = state()
-    for _ in range(2):
-        refresh(page)
-        assert state() == before
-
-
 def test_deleted_and_first_checkpoints_after_refresh(open_page):
     def prepare(page):
         page.clock.install()
@@ -303,14 +274,6 @@ def test_deleted_and_first_checkpoints_after_refresh(open_page):
     other = open_page(page.evaluate("() => location.hash"))  # of the same checkpoints
     assert (vae(other) == result[0]).all()
     assert (gan(other) == result[1]).all()
-
-
-@pytest.mark.parametrize("fragment", ["#z=%00&vae=9", "#z=" + "A" * 10_000])
-def test_invalid_link_is_reported(open_page, fragment):
-    page = open_page(fragment)
-    assert page.locator("#notice").is_visible()
-    page.click("#random")
-    page.wait_for_selector("#notice", state="hidden")
 
 
 def test_upload_crop_encode_and_morph(open_page, session, tmp_path):
@@ -376,21 +339,6 @@ def test_upload_crop_encode_and_morph(open_page, session, tmp_path):
     assert page.locator("#own").is_hidden()
 
 
-def test_bad_file_is_reported(browser, address, tmp_path):
-    # Without `open_page`, since Chromium logs every 4xx response as an error.
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector("[data-ready=yes]")
-    (tmp_path / "own.png").write_text("no picture")
-    page.click("#tab-picture")
-    page.set_input_files("#file", tmp_path / "own.png")
-    page.wait_for_selector("#notice:visible")
-    page.click("#random")
-    page.wait_for_selector("#notice", state="hidden")
-    context.close()
-
-
 def test_nearest_images_lead_to_their_latents(open_page, session):
     page = open_page()
     page.click("#random")
@@ -403,19 +351,6 @@ def test_nearest_images_lead_to_their_latents(open_page, session):
     index = session.nearest(z, "latents", "vae", 7, 1)[0][0]
     page.locator("#nearest-list button").first.click()
     np.testing.assert_allclose(latent(page), session.example(index)[0], atol=1e-5)
-
-
-def test_saved_pictures_equal_the_shown_ones(open_page):
-    page = open_page()
-    saved = {}
-    for name, selector in (("vae", "[data-model=vae] .save"), ("both", "#save-pair")):
-        with page.expect_download() as download:
-            page.click(selector)
-        data = download.value.path().read_bytes()
-        saved[name] = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
-    a, b = (result.reshape(16, 32, 4) for result in (vae(page), gan(page)))
-    np.testing.assert_array_equal(saved["vae"], a)
-    np.testing.assert_array_equal(saved["both"], np.concatenate([a, b], axis=1))
 
 
 def test_difference_of_the_pictures(open_page):

@@ -122,29 +122,10 @@ def test_different_floors_are_shown_in_each_cell():
     assert tables.make(made)[0].rows == [cells]
 
 
-def test_terminal_columns_are_aligned():
-    for table in tables.make(EVALUATION):
-        title, *lines = tables.lay_out(table._replace(note=""))
-        assert title.strip() == table.title
-        widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
-        for line, cells in zip(lines, [table.columns, *table.rows], strict=True):
-            start = 4
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-                part = line[start : start + width]
-                assert part.strip() == cell
-                assert part.startswith(cell) if i == 0 else part.endswith(cell)
-                start += width + 2
-
-
 def test_remarks_depend_on_whether_the_test_images_are_unseen():
     seen = EVALUATION | {"data": {"train": 900, "is_test_unseen": False}}
     assert tables.remarks(seen) != tables.remarks(EVALUATION)
     assert tables.remarks(seen) in tables.as_text(seen)
-
-
-def test_note_is_the_last_line_of_a_table():
-    table = tables.make(EVALUATION)[0]
-    assert tables.lay_out(table)[-1].strip() == table.note
 
 
 def test_metrics_of_a_comparison_are_explained():

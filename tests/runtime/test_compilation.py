@@ -120,14 +120,6 @@ def test_concurrent_processes(tmp_path, plain):
     assert (bits, hits, misses) == (plain, len(programs(tmp_path)), 0)
 
 
-def test_size_limit(root, plain):
-    sizes = [path.stat().st_size for path in programs(root)]
-    limit = max(sizes) + min(sizes) // 2
-    shutil.rmtree(root)
-    assert run(root, limit)[0] == plain
-    assert 0 < sum(path.stat().st_size for path in programs(root)) <= limit < sum(sizes)
-
-
 def test_environments_have_separate_directories(monkeypatch):
     facts = environment.facts()
     before = compilation._environment()
@@ -136,11 +128,3 @@ def test_environments_have_separate_directories(monkeypatch):
     for change in ({"threads": facts["threads"] + 1}, {"processor": flags}):
         monkeypatch.setattr(environment, "facts", lambda change=change: facts | change)
         assert compilation._environment() != before
-
-
-def test_default_root(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    assert str(compilation.default_root()) == "/x/vaegan_jax/compiled"
-    monkeypatch.setattr("platform.system", lambda: "Darwin")
-    assert compilation.default_root() is None

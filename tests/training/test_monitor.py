@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from vaegan_jax.training import monitor
@@ -122,28 +121,6 @@ def test_steps_by_trouble(watched, monkeypatch):
         for i, line in enumerate(lines("gan", {}, 8))
     ]
     assert monitor.steps_by_trouble("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
-
-
-@pytest.mark.parametrize("count", [10, 19, 20, 41])
-def test_relative_changes_compare_the_last_two_windows(count):
-    rng = np.random.default_rng(count)
-    values = rng.uniform(-1, 3, (2, count))
-    made = [
-        {"stage": "vae", "step": i, "reconstruction": a, "kl": b}
-        for i, (a, b) in enumerate(values.T.tolist())
-    ]
-    size = {10: 5, 19: 5, 20: 5, 41: 10}[count]
-    before, now = values[:, count - 2 * size : count - size], values[:, count - size :]
-    before, now = before.mean(axis=1), now.mean(axis=1)
-    expected = np.abs(now - before) / np.maximum(np.abs(now), np.abs(before))
-    changes = monitor.relative_changes(made)
-    np.testing.assert_allclose([changes["reconstruction"], changes["kl"]], expected, rtol=1e-6)
-
-
-def test_relative_changes_need_two_windows():
-    assert monitor.relative_changes(lines("vae", {}, 9)) is None
-    assert monitor.relative_changes([]) is None
-    assert monitor.relative_changes(lines("vae", {}, 10)) == {"reconstruction": 0, "kl": 0}
 
 
 @pytest.mark.parametrize(("stage", "sick"), [("gan", {"diversity": 0.0}),

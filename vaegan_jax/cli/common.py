@@ -1,4 +1,4 @@
-"""What commands share: loading models, reading latents and images, writing results."""
+"""What commands share: loading models, drawing latents, reading images, writing results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import io
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,11 @@ MAX_PIXELS = 80_000_000
 MAX_LATENT_NUMBERS = 2**27
 """Maximum of the latents of one command, which is 512 MB."""
 
-_MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535}
-"""Limits of the file formats, in pixels."""
+_MAX_SIDE = 16_383
+"""Maximum of the width and the height of a WebP image, in pixels."""
+
+_MILLISECONDS = 80
+"""Duration of a frame."""
 
 _BLOCK = 256
 """Images decoded at a time."""
@@ -44,10 +47,10 @@ def load(arguments: argparse.Namespace, encoder: bool = False, default: str = "g
     return trained.load(arguments.run, model, arguments.step, encoder)
 
 
-def draw(model: Trained, count: int, seed: int | None, truncation: float) -> np.ndarray:
-    """Draws latents of a model, multiplied by the truncation: float32 [count, L].
+def latents(arguments: argparse.Namespace, model: Trained, count: int) -> np.ndarray:
+    """Draws latents by --seed, multiplied by --truncation: float32 [count, L].
 
-    The first n are the same for every count. With the run's seed, they are the latents of the
+    The first ones are the same for every count. With the run's seed, they are the latents of the
     run's own pictures.
 
     Raises:
@@ -55,71 +58,16 @@ def draw(model: Trained, count: int, seed: int | None, truncation: float) -> np.
     """
     from vaegan_jax import randomness
 
-    _require_latents(count, model.latent_size)
-    seed = model.config.seed if seed is None else seed
-    noise = model.config.gan.noise if model.model == "gan" else "normal"
-    drawn = randomness.picture_latents(seed, (count, model.latent_size), noise)
-    return truncation * np.asarray(drawn)
-
-
-def _require_latents(count: int, size: int) -> None:
-    maximum = MAX_LATENT_NUMBERS // size
-    if count > maximum:
+    size = model.latent_size
+    if count * size > MAX_LATENT_NUMBERS:
         raise UserError(
-            f"{count} latents of {size} dimensions are too many for one command: give at most "
-            f"{maximum}, and draw the others with other commands."
+            f"{count} latents of {size} dimensions are too many for one command: draw at most "
+            f"{MAX_LATENT_NUMBERS // size}, and the others with another --seed."
         )
-
-
-def latents(
-    arguments: argparse.Namespace, model: Trained, count: int | None, option: str, default: int
-) -> np.ndarray:
-    """Returns the latents of --latents, or `count` drawn ones, multiplied by --truncation.
-
-    `option` sets the count, which is `default` without it, and excludes --latents.
-    """
-    if arguments.latents is None:
-        return draw(model, count or default, arguments.seed, arguments.truncation)
-    if count or arguments.seed is not None:
-        raise UserError(f"--latents cannot be combined with {option} or --seed.")
-    return np.float32(arguments.truncation) * read_latents(arguments.latents, model.latent_size)
-
-
-def read_latents(path: pathlib.Path, size: int) -> np.ndarray:
-    """Reads latents, float32 [N, size], from .npy or .csv.
-
-    Raises:
-      UserError: if the file has none, another size, or numbers that are not finite.
-    """
-    _require_suffix(path, (".npy", ".csv"))
-    try:
-        if path.suffix == ".npy":
-            z = np.load(path, allow_pickle=False)
-        else:
-            z = np.loadtxt(path, delimiter=",", ndmin=2)
-        if z.dtype.kind not in "fiu":
-            raise ValueError(f"dtype {z.dtype}")
-        z = np.atleast_2d(z).astype(np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"The latents in {path} cannot be read ({one_line(error)}).") from error
-    if z.ndim != 2 or z.shape[1] != size or not len(z):
-        shape = " x ".join(map(str, z.shape))
-        raise UserError(f"{path} has {shape} numbers, but this model takes rows of {size}.")
-    _require_latents(*z.shape)
-    if not np.isfinite(z).all():
-        raise UserError(f"The latents in {path} are not all finite.")
-    return z
-
-
-def write_latents(path: pathlib.Path, z: np.ndarray, force: bool) -> None:
-    """Writes latents as .npy or .csv, without loss."""
-    _require_suffix(path, (".npy", ".csv"))
-    require_new(path, force)
-    if path.suffix == ".npy":
-        np.save(path, z)
-    else:
-        np.savetxt(path, z, delimiter=",", fmt="%.9g")
-    print(f"latents: {path}")
+    seed = model.config.seed if arguments.seed is None else arguments.seed
+    noise = model.config.gan.noise if model.model == "gan" else "normal"
+    z = randomness.picture_latents(seed, (count, size), noise)
+    return np.float32(arguments.truncation) * np.asarray(z)
 
 
 def read_images(paths: Sequence[pathlib.Path], model: Trained) -> np.ndarray:
@@ -163,21 +111,22 @@ def read_images(paths: Sequence[pathlib.Path], model: Trained) -> np.ndarray:
     return np.stack(result)
 
 
-def to_network(pictures: np.ndarray) -> np.ndarray:
-    """Scales uint8 to float32 in [-1, 1]."""
+def encode(model: Trained, pictures: np.ndarray) -> np.ndarray:
+    """Returns the latents of the model for images: uint8 [N, H, W, C] -> float32 [N, L]."""
     import jax.numpy as jnp
 
     from vaegan_jax.data import preprocessing
 
-    return np.asarray(preprocessing.to_network(jnp.asarray(pictures)))
+    mean, _ = model.encode(preprocessing.to_network(jnp.asarray(pictures)))
+    return model.to_generator_latents(mean)
 
 
 def decode(model: Trained, z: np.ndarray) -> np.ndarray:
     """Returns the images of latents [N, L] of the model: uint8 [N, H, W, C]."""
-    return np.concatenate(list(decode_blocks(model, z)))
+    return np.concatenate(list(_decode_blocks(model, z)))
 
 
-def decode_blocks(model: Trained, z: np.ndarray) -> Iterator[np.ndarray]:
+def _decode_blocks(model: Trained, z: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the images of latents [N, L] of the model in blocks: uint8 [n, H, W, C]."""
     import jax.numpy as jnp
 
@@ -186,13 +135,6 @@ def decode_blocks(model: Trained, z: np.ndarray) -> Iterator[np.ndarray]:
     for first in range(0, len(z), _BLOCK):
         images = model.decode(z[first : first + _BLOCK])
         yield np.asarray(preprocessing.to_uint8(jnp.asarray(images)))
-
-
-def psnr(originals: np.ndarray, others: np.ndarray) -> float:
-    """Returns the peak signal-to-noise ratio over all pixels of uint8 images, in dB."""
-    difference = originals.astype(np.float64) - others.astype(np.float64)
-    error = float(np.mean(difference * difference))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def require_new(path: pathlib.Path, force: bool = False) -> None:
@@ -208,126 +150,90 @@ def require_new(path: pathlib.Path, force: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _require_suffix(path: pathlib.Path, suffixes: Sequence[str]) -> None:
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f"{path} must end in {' or '.join(suffixes)}.")
-
-
-def require_grid(
-    path: pathlib.Path, count: int, columns: int, image_shape: tuple[int, ...], scale: int
+def require_picture(
+    arguments: argparse.Namespace, rows: int, columns: int, image_shape: Sequence[int]
 ) -> None:
-    """Checks that `save_grid` can write a grid of `count` images [H, W, C].
+    """Checks that a grid of images [H, W, C] or an animation can be written to --out.
 
     Raises:
-      UserError: for more pixels than `MAX_PIXELS` or the format allows.
+      UserError: for another suffix, an existing file, and more pixels than `MAX_PIXELS` or the
+        format allows.
     """
     from vaegan_jax.report.pictures import GAP
 
-    columns = min(columns, count)
-    sides = -(-count // columns) * (image_shape[0] + GAP), columns * (image_shape[1] + GAP)
-    height, width = (scale * (side - GAP) for side in sides)
-    _require_pixels(path, height, width)
+    path, scale, frames = arguments.out, arguments.scale, 1
+    if is_animation(path):
+        rows, columns, frames = 1, 1, 1 + rows * (columns - 1)
+    elif path.suffix.lower() != ".png":
+        raise UserError(f"{path} must end in .png.")
+    height, width = (
+        scale * (count * (side + GAP) - GAP)
+        for count, side in zip((rows, columns), image_shape, strict=False)
+    )
+    _require_pixels(path, height, width, frames)
+    require_new(path, arguments.force)
 
 
 def _require_pixels(path: pathlib.Path, height: int, width: int, frames: int = 1) -> None:
-    maximum = _MAX_SIDES.get(path.suffix.lower())
-    if maximum and max(height, width) > maximum:
+    if frames * height * width > MAX_PIXELS or (
+        is_animation(path) and max(height, width) > _MAX_SIDE
+    ):
         raise UserError(
-            f"{path} would have {width} x {height} pixels, but {path.suffix} allows {maximum} per "
-            "side: use .png, fewer images or a smaller --scale."
-        )
-    if frames * height * width > MAX_PIXELS:
-        raise UserError(
-            f"{path} would have {frames * height * width:,} pixels, above the limit of "
-            f"{MAX_PIXELS:,}: use fewer images, a smaller --scale, or one file per image."
+            f"{path} would have {frames * height * width:,} pixels, {width} x {height} a frame, "
+            f"above the limits of {MAX_PIXELS:,} and of {_MAX_SIDE} per side of an animation: use "
+            "fewer images, a smaller --scale, or one file per image."
         )
 
 
-def save_grid(
-    path: pathlib.Path, pictures: np.ndarray, columns: int, scale: int, force: bool
-) -> None:
+def save_grid(arguments: argparse.Namespace, pictures: np.ndarray, columns: int) -> None:
     """Writes uint8 [N, H, W, C] as a grid, row by row."""
     from vaegan_jax.report.pictures import grid
 
-    _require_suffix(path, (".png", ".webp", ".jpg", ".jpeg"))
-    require_new(path, force)
-    _picture(grid(pictures, min(columns, len(pictures))), scale).save(path)
-    print(f"result: {path}")
+    _picture(grid(pictures, columns), arguments.scale).save(arguments.out)
+    print(f"result: {arguments.out}")
 
 
-def save_files(
-    folder: pathlib.Path, blocks: Iterable[np.ndarray], count: int, prefix: str = "", scale: int = 1
-) -> None:
-    """Writes one PNG per image to a new or empty folder.
-
-    Args:
-      folder: to write to.
-      blocks: uint8 [n, H, W, C] each, written as they arrive.
-      count: total number of images.
-      prefix: of the file names.
-      scale: factor by which pixels are enlarged.
+def save_files(arguments: argparse.Namespace, model: Trained, z: np.ndarray) -> None:
+    """Decodes latents in blocks, and writes one PNG per image to a new or empty folder.
 
     Raises:
       UserError: if the folder is not empty, or an image has more pixels than `MAX_PIXELS`.
     """
+    folder, (height, width, _) = arguments.out, model.image_shape
+    _require_pixels(folder, arguments.scale * height, arguments.scale * width)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists and is not empty: name another with --out.")
-    digits = max(5, len(str(count - 1)))
-    for index, picture in enumerate(itertools.chain.from_iterable(blocks)):
-        path = folder / f"{prefix}{index:0{digits}d}.png"
-        _require_pixels(path, scale * picture.shape[0], scale * picture.shape[1])
-        folder.mkdir(parents=True, exist_ok=True)
-        _picture(picture, scale).save(path)
-    print(f"result: {folder}, {count} files")
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = max(5, len(str(len(z) - 1)))
+    for index, picture in enumerate(itertools.chain.from_iterable(_decode_blocks(model, z))):
+        path = folder / f"sample_{index:0{digits}d}.png"
+        _picture(picture, arguments.scale).save(path)
+    print(f"result: {folder}, {len(z)} files")
 
 
 def is_animation(path: pathlib.Path) -> bool:
-    """Whether a path names an animation and not a strip."""
+    """Whether a path names an animation and not a grid."""
     return path.suffix.lower() in (".gif", ".webp")
 
 
-def require_animation(
-    arguments: argparse.Namespace, segments: int, frames: int, image_shape: tuple[int, ...]
-) -> None:
-    """Checks that `save_animation` can write segments of a number of frames [H, W, C].
-
-    Raises:
-      UserError: for more pixels than `MAX_PIXELS` or the format allows, and for a duration that a
-        GIF cannot represent.
-    """
-    path, scale = arguments.out, arguments.scale
-    if path.suffix.lower() == ".gif" and arguments.milliseconds % 10:
-        raise UserError(
-            f"--milliseconds ({arguments.milliseconds}) must be a multiple of 10 for a GIF: change "
-            "it, or use .webp."
-        )
-    if is_animation(path):
-        count = 1 + segments * (frames - 1)
-        _require_pixels(path, scale * image_shape[0], scale * image_shape[1], count)
-    else:
-        require_grid(path, segments * frames, frames, image_shape, scale)
-
-
 def save_animation(arguments: argparse.Namespace, segments: np.ndarray) -> None:
-    """Writes an animation (.gif, .webp), or a strip with one row per segment (.png).
+    """Writes an animation, or a grid with one row per segment, as the suffix of --out says.
 
     Args:
-      arguments: with `out`, `milliseconds`, `scale` and `force`.
+      arguments: of the command line.
       segments: uint8 [segments, frames, H, W, C]; each begins with the last frame of the previous.
     """
-    path, force = arguments.out, arguments.force
+    path = arguments.out
     if not is_animation(path):
-        images = segments.reshape(-1, *segments.shape[2:])
-        save_grid(path, images, segments.shape[1], arguments.scale, force)
+        save_grid(arguments, segments.reshape(-1, *segments.shape[2:]), segments.shape[1])
         return
-    require_new(path, force)
     rest = segments[:, 1:].reshape(-1, *segments.shape[2:])
     frames = [_picture(frame, arguments.scale) for frame in (segments[0, 0], *rest)]
     options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
     buffer = io.BytesIO()  # an error while encoding leaves an existing file as it is
     frames[0].save(
         buffer, path.suffix[1:], save_all=True, append_images=frames[1:],
-        duration=arguments.milliseconds, loop=0, **options,
+        duration=_MILLISECONDS, loop=0, **options,
     )  # fmt: skip
     path.write_bytes(buffer.getvalue())
     print(f"result: {path}, {len(frames)} frames")

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vaegan_jax.cli import compress, exports, launch, options, program, runs, show
+from vaegan_jax import migrations
+from vaegan_jax.cli import exports, launch, options, program, runs, show
 from vaegan_jax.errors import one_line
 from vaegan_jax.explorer import command as explorer
 
@@ -25,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         return launch.main(["vaegan train", *arguments[1:]])
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    if (command := "".join(arguments[:1])) in migrations.REMOVED_COMMANDS:
+        parser.error(f"{command} was removed: {migrations.REMOVED_COMMANDS[command]}")
+    parsed = parser.parse_args(arguments)
 
     def run() -> int | None:
         program.set_up()
@@ -48,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_parser("train", help="train a run: the same as launch.py, with its flags")
-    for module in (runs, show, compress, exports):
+    for module in (runs, show, exports):
         module.add_parsers(commands)
     explore = options.add_command(
         commands,

@@ -50,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_latents(parser: argparse.ArgumentParser) -> None:
-    """Adds --seed, --truncation and --latents."""
+    """Adds --seed and --truncation."""
     parser.add_argument("--seed", type=SEED, help="seed of the latents (default: the run's)")
     parser.add_argument(
         "--truncation",
@@ -59,40 +59,6 @@ def add_latents(parser: argparse.ArgumentParser) -> None:
         metavar="PSI",
         help="scale latents by this factor from 0 to 1: less variety, fewer failures",
     )
-    parser.add_argument(
-        "--latents",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="read latents, one per row, .npy or .csv",
-    )
-
-
-def add_animation(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds --frames, --milliseconds, --scale and --out."""
-    parser.add_argument(
-        "--frames", type=integer(2), default=9, help="frames per segment, both ends included"
-    )
-    parser.add_argument(
-        "--milliseconds",
-        type=integer(10, 655_350),
-        default=80,
-        help="duration of a frame, a multiple of 10 for a GIF",
-    )
-    add_scale(parser)
-    add_out(parser, out, ": .png for a strip, .gif or .webp for an animation")
-
-
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """Adds IMAGE ..."""
-    parser.add_argument(
-        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="images, folders or zips"
-    )
-
-
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Adds --columns and --scale."""
-    parser.add_argument("--columns", type=integer(1), default=8, help="images per row")
-    add_scale(parser)
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
@@ -128,11 +94,4 @@ def fraction(text: str) -> float:
     """Parses a number from 0 to 1."""
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return float(text)
-
-
-def positive(text: str) -> float:
-    """Parses a finite number above 0."""
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
     return float(text)

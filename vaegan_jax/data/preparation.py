@@ -61,8 +61,8 @@ class PreparedImages(tfds.core.DatasetBuilder):
     """TFDS builder of prepared images, used by `prepare`."""
 
     # Increase with every change that affects pixels or the selection of files.
-    VERSION = tfds.core.Version("2.0.0")
-    RELEASE_NOTES = {"2.0.0": "16-bit files of fewer bits."}  # noqa: RUF012 - TFDS reads it
+    VERSION = tfds.core.Version("3.0.0")
+    RELEASE_NOTES = {"3.0.0": "Suffixes alone decide which files are images."}  # noqa: RUF012 - TFDS reads it
 
     def __init__(
         self,

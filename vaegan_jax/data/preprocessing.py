@@ -138,8 +138,7 @@ def to_rgb(image: Image.Image, background: str) -> Image.Image:
       ValueError: for 32-bit integers and floats, which have no defined range.
     """
     if image.mode.startswith("I;16"):
-        declared = image.info.get(decoding.MAX_SAMPLE, 0)
-        image = Image.fromarray(decoding.to_eight_bits(np.asarray(image), declared))
+        image = Image.fromarray(decoding.to_eight_bits(np.asarray(image)))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels without a defined range (Pillow's mode {image.mode})")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:

@@ -3,7 +3,6 @@
 A source is first listed and hashed without decoding, then read by several threads.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from vaegan_jax.data import decoding
-from vaegan_jax.data.decoding import MAX_BYTES, SUFFIXES, BadImage, Kind, Unreadable
+from vaegan_jax.data.decoding import MAX_BYTES, SUFFIXES, BadImage, Unreadable
 from vaegan_jax.data.hashing import hash_files, version
 from vaegan_jax.errors import UserError, one_line
 
@@ -86,18 +85,15 @@ def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
     for name in _walk(path, skipped):
         file = path / name
         suffix = file.suffix.lower()
+        if suffix not in SUFFIXES:
+            _note_other(name, suffix, skipped, other)
+            continue
         try:
-            kind = decoding.kind(name, functools.partial(_head, file))
-            if kind is Kind.OTHER:
-                other[suffix] += 1
-                continue
             status = file.stat()
         except OSError as error:
             skipped.append(Skipped(name, _cannot_be_read(error)))
             continue
-        if kind is Kind.UNSUPPORTED:
-            skipped.append(Skipped(name, _unsupported(suffix)))
-        elif not stat.S_ISREG(status.st_mode):  # reading from a pipe would block
+        if not stat.S_ISREG(status.st_mode):  # reading from a pipe would block
             skipped.append(Skipped(name, "not a regular file"))
         elif status.st_size > MAX_BYTES:
             skipped.append(Skipped(name, f"too large: {status.st_size} bytes"))
@@ -144,13 +140,10 @@ def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -
         suffix = pathlib.PurePath(info.filename).suffix.lower()
         if info.is_dir() or any(_is_hidden(part) for part in parts):
             continue
-        kind = decoding.kind(info.filename, functools.partial(_zip_head, file, info))
-        if kind is Kind.OTHER:
-            other[suffix] += 1
+        if suffix not in SUFFIXES:
+            _note_other(info.filename, suffix, skipped, other)
         elif ".." in parts or not parts[0] or parts[0].endswith(":"):
             skipped.append(Skipped(info.filename, "a path outside the zip"))
-        elif kind is Kind.UNSUPPORTED:
-            skipped.append(Skipped(info.filename, _unsupported(suffix)))
         elif info.flag_bits & 1:
             skipped.append(Skipped(info.filename, "encrypted"))
         elif info.file_size > MAX_BYTES:
@@ -175,24 +168,8 @@ def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -
     return _source(label, names, [names, content], read, skipped, other)
 
 
-def _head(path: pathlib.Path) -> bytes:
-    """Returns the first bytes of a file; none if it is not a regular file."""
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        return file.read(decoding.HEAD_BYTES)
-
-
-def _zip_head(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Returns the first bytes of an entry; none if it is encrypted or damaged."""
-    try:
-        return _zip_read(file, info, decoding.HEAD_BYTES)
-    except BadImage:
-        return b""
-
-
-def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> bytes:
-    """Returns the first `count` bytes of an entry, or all of them.
+def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Returns the content of an entry.
 
     Raises:
       BadImage: if the entry is damaged.
@@ -200,7 +177,7 @@ def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> 
     """
     try:
         with file.open(info) as entry:
-            return entry.read(count)
+            return entry.read()
     except Exception as error:  # decompressors raise many types on damaged data
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -276,5 +253,9 @@ def _cannot_be_read(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def _unsupported(suffix: str) -> str:
-    return f"{suffix or 'its format'} is not supported: convert it to PNG or JPEG"
+def _note_other(name: str, suffix: str, skipped: list[Skipped], other: Counter[str]) -> None:
+    """Notes a file without the suffix of a supported image: skipped if it is another image."""
+    if suffix in decoding.UNSUPPORTED:
+        skipped.append(Skipped(name, f"{suffix} is not supported: convert it to PNG or JPEG"))
+    else:
+        other[suffix] += 1

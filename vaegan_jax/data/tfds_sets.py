@@ -1,19 +1,12 @@
-"""TFDS data sets by name: prepared in a separate process, read without TensorFlow.
+"""TFDS data sets by name: prepared in a separate process, read without TensorFlow."""
 
-Some of TFDS's builders need TensorFlow to prepare a set. Training never imports it.
-"""
-
-import contextlib
 import difflib
 import hashlib
-import importlib
 import json
 import pathlib
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -31,8 +24,8 @@ def open_set(
     """Returns the images of a TFDS data set; prepares it on first use.
 
     Args:
-      name: for example "mnist", "lsun/bedroom", "mnist:3.0.1", or "package.module:Builder" for a
-        custom builder; also a set that other code prepared in `directory`.
+      name: for example "mnist", "lsun/bedroom" or "mnist:3.0.1"; also a set that other code, such
+        as a custom builder, prepared in `directory`.
       split: in TFDS's notation, for example "train", "train+test" or "train[:1000]".
       feature: name of the image feature; may be empty if there is only one.
       directory: of TFDS's data; TFDS's default if empty.
@@ -44,7 +37,7 @@ def open_set(
     """
     builder = _builder(name, directory)
     if not builder.is_prepared():
-        _prepare_in_subprocess(name, directory)
+        _prepare(name, builder.data_dir_root)
         builder = _builder(name, directory)
     images = [
         feature_name
@@ -85,82 +78,42 @@ def open_set(
     return Source(name, names, hashlib.sha256(identity.encode()).hexdigest(), read, skipped=[])
 
 
-def prepare(name: str, directory: str) -> None:
-    """Downloads and prepares a data set in this process, as array_record.
+_PROGRAM = """
+import sys
+import tensorflow_datasets as tfds
+name, root = sys.argv[1:]
+tfds.builder(name, data_dir=root, file_format="array_record").download_and_prepare()
+"""
+
+
+def _prepare(name: str, root: pathlib.Path) -> None:
+    """Downloads and prepares a set in a subprocess, since some builders import TensorFlow.
 
     Raises:
-      UserError: if that fails, with the remedy.
+      UserError: if that fails; the process prints the reason.
     """
-    builder = _builder(name, directory, file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    try:
-        builder.download_and_prepare()
-    except ImportError as error:
-        missing = "tensorflow" if "tensorflow" in str(error).lower() else error.name
-        fix = (
-            "pip install 'vaegan-jax[prepare]' (in a checkout: pip install -e '.[prepare]')"
-            if missing == "tensorflow"
-            else f"pip install {missing}"
+    if subprocess.run([sys.executable, "-c", _PROGRAM, name, str(root)]).returncode:
+        raise UserError(
+            f"{name} could not be prepared in {root}, for the reason above: if TensorFlow is "
+            "missing, run pip install 'vaegan-jax[prepare]'; without a network, copy the prepared "
+            "folder from a machine that has one; manual downloads belong in "
+            f"{root}/downloads/manual."
         )
-        raise UserError(
-            f"Preparing {name} needs {missing}: run {fix}, then the same command again."
-        ) from error
-    except AssertionError as error:
-        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            raise _not_prepared(name, error) from error
-        raise UserError(
-            f"{name} must be downloaded manually into {builder.data_dir_root}/downloads/manual: "
-            f"{_short(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)} Then run the same command again."
-        ) from error
-    except (OSError, tfds.download.DownloadError) as error:  # requests raises OSErrors
-        raise UserError(
-            f"{name} cannot be downloaded or written ({_short(error)}): without a network, start "
-            "the same run on a machine that has one, stop it when training begins, and copy "
-            f"{builder.data_dir_root}/{builder.name} from there."
-        ) from error
-    except Exception as error:  # TFDS's builders raise many types
-        raise _not_prepared(name, error) from error
 
 
-def prepare_here(name: str, directory: str) -> None:
-    """Main function of the subprocess that prepares a set; prints an error to stdout."""
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+def _builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
+    root = data_directory(directory)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            prepare(name, directory)
-    except UserError as error:
-        print(error)
-        sys.exit(1)
-
-
-_PROGRAM = f"import sys; from {__name__} import prepare_here; prepare_here(*sys.argv[1:])"
-
-
-def _prepare_in_subprocess(name: str, directory: str) -> None:
-    """Prepares a data set in a subprocess, so TensorFlow is not imported in this process."""
-    command = [sys.executable, "-c", _PROGRAM, name, directory]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if result.returncode:
-        reason = f"{name} could not be prepared: the process exited with code {result.returncode}."
-        raise UserError(one_line(result.stdout) or reason)
-
-
-def _builder(name: str, directory: str, **options: Any) -> tfds.core.DatasetBuilder:
-    options["data_dir"] = data_directory(directory)
-    custom = re.fullmatch(r"([\w.]+):([A-Za-z_]\w*)", name)
-    try:
-        if custom:
-            return getattr(importlib.import_module(custom[1]), custom[2])(**options)
-        return tfds.builder(name, **options)
+        return tfds.builder(name, data_dir=root)
     except tfds.core.DatasetNotFoundError as error:
         known = [*tfds.list_builders(with_community_datasets=False), "comic_faces", "folder"]
         close = difflib.get_close_matches(name, known) or ["folder (with data.path)", "comic_faces"]
         raise UserError(
             f"data.name is {name}, which is neither in TFDS nor prepared in "
-            f"{options['data_dir']}: did you mean {' or '.join(close)}?"
+            f"{root}: did you mean {' or '.join(close)}?"
         ) from error
-    except Exception as error:  # unknown versions and configs, and errors of a custom builder
-        raise UserError(f"data.name is {name}, and {_short(error)}") from error
+    except Exception as error:  # unknown versions and configs
+        raise UserError(f"data.name is {name}, and {one_line(error)[:_MAX_MESSAGE]}") from error
 
 
 def _choose(name: str, images: Sequence[str], feature: str) -> str:
@@ -175,12 +128,3 @@ def _choose(name: str, images: Sequence[str], feature: str) -> str:
         f"data.feature is {feature!r}: set it to one of the image features of {name}, "
         f"{' or '.join(images)}."
     )
-
-
-def _not_prepared(name: str, error: Exception) -> UserError:
-    return UserError(f"{name} could not be prepared ({type(error).__name__}: {_short(error)}).")
-
-
-def _short(message: object) -> str:
-    text = one_line(message)
-    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."

@@ -135,10 +135,13 @@ def evaluate(
         searches = pairs is None  # for copies, in the first embedding only
         real = feature_metrics.embed_real(seed, train, test, embedding, progress, searches)
         features = _embed_all(embedding, images, progress)
-        numbers += feature_metrics.feature_numbers(seed, embedding, real, features, progress)
+        neighbours = _nearest_training_images(features, real) if searches else {}
+        numbers += feature_metrics.feature_numbers(
+            seed, embedding, real, features, neighbours, progress
+        )
         if searches:
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
-            pairs = _nearest_pairs(features[newest], images[newest], real)
+            pairs = _nearest_pairs(neighbours[newest], features[newest], images[newest], real)
             # The other embeddings need the floor's images only.
             train = train.take(feature_metrics.floor_rows(seed, len(train), count))
     assert pairs is not None
@@ -160,22 +163,30 @@ def sample(
     shape = (count, config.model.latent_size)
     draw = functools.partial(randomness.latents, evaluation_key(config.seed, 0, Purpose.LATENT))
     z = draw(shape, config.gan.noise)
-    sources = {
-        "vae_samples": (models.decoder, draw(shape)),
-        "gan_raw_samples": (models.raw_generator, z),
-        "gan_samples": (models.generator, z),
-    }
+    z_by_subject = {"vae_samples": draw(shape)}
     if _is_matched(models):
         assert models.latent_mean is not None
         assert models.latent_factor is not None
         factor = np.asarray(models.latent_factor, np.float64)
         matched = np.asarray(models.latent_mean) + np.asarray(z) @ factor.T
-        sources["matched_samples"] = models.decoder, jnp.asarray(matched, jnp.float32)
+        z_by_subject["matched_samples"] = jnp.asarray(matched, jnp.float32)
     return {
-        name: latents.decode_images(decode, params, latent, progress, SUBJECTS[name])
-        for name, (params, latent) in sources.items()
-        if params is not None
+        name: latents.decode_images(
+            decode, params, z_by_subject.get(name, z), progress, SUBJECTS[name]
+        )
+        for name, params in sampled_networks(models).items()
     }
+
+
+def sampled_networks(models: Models) -> dict[str, optax.Params]:
+    """Returns the parameters of the decoders and generators that are sampled, by subject."""
+    sampled = {
+        "vae_samples": models.decoder,
+        "matched_samples": models.decoder if _is_matched(models) else None,
+        "gan_raw_samples": models.raw_generator,
+        "gan_samples": models.generator,
+    }
+    return {name: params for name, params in sampled.items() if params is not None}
 
 
 def _is_matched(models: Models) -> bool:
@@ -215,17 +226,30 @@ def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
     return f"{feature_metrics.metric_name(embedding, metric, count)}_{embedding.name}"
 
 
-def _nearest_pairs(features: np.ndarray, images: np.ndarray, real: RealFeatures) -> Pairs:
+def _nearest_training_images(
+    features: dict[str, np.ndarray], real: RealFeatures
+) -> dict[str, distances.Neighbours]:
+    """Returns the nearest training images of each set of samples, by subject, arrays [N]."""
+    return {
+        subject: jax.device_get(distances.neighbours(rows, real.train_features))
+        for subject, rows in features.items()
+        if subject != "vae_reconstructions"
+    }
+
+
+def _nearest_pairs(
+    to_train: distances.Neighbours, features: np.ndarray, images: np.ndarray, real: RealFeatures
+) -> Pairs:
     """Returns the most likely copies among the samples and some others, with nearest images."""
-    to_train = jax.device_get(distances.neighbours(features, real.train_features))
     assert real.copies is not None
-    usual = real.copies.train_nearest[to_train.row, 0]
+    rows = np.asarray(to_train.row)
+    usual = real.copies.train_nearest[rows, 0]
     by_suspicion = np.argsort(to_train.nearest / np.maximum(usual, 1e-12), kind="stable")
     suspects = by_suspicion[: _PAIRS // 2]
     others = np.setdiff1d(np.arange(len(images)), suspects)[: _PAIRS // 2]
     shown = np.concatenate([suspects, others])
     to_test = jax.device_get(distances.neighbours(features[shown], real.reference.features))
-    return Pairs(images[shown], real.train[to_train.row[shown]], real.test[to_test.row])
+    return Pairs(images[shown], real.train[rows[shown]], real.test[to_test.row])
 
 
 def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:

@@ -1,6 +1,7 @@
 """Metrics in the features of an embedding: distances, variety, copies of training images."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -90,6 +91,7 @@ def feature_numbers(
     embedding: Embedding,
     real: RealFeatures,
     features: dict[str, np.ndarray],
+    neighbours: Mapping[str, distances.Neighbours],
     progress: Progress,
 ) -> list[Number]:
     """Returns the metrics of sets of images in an embedding.
@@ -102,6 +104,7 @@ def feature_numbers(
       embedding: of the features.
       real: the features of real images.
       features: by subject, float32 [N, d].
+      neighbours: the nearest training images of sets of samples, by subject, to search for copies.
       progress: see `Progress`.
     """
     floors = {count: _floors(seed, real, count) for count in {*map(len, features.values())}}
@@ -125,8 +128,9 @@ def feature_numbers(
             place = subject, against, embedding.name, name
             uncertainty = errors.get(metric), floor.get(metric)
             numbers.append(number(*place, value, *uncertainty, count, reference_count))
-        if are_samples and real.copies is not None:
-            numbers += _copies(embedding, subject, real, fake, floor.get("authenticity"))
+        if subject in neighbours:
+            share_floor = floor.get("authenticity")
+            numbers += _copies(embedding, subject, real, fake, neighbours[subject], share_floor)
     return numbers
 
 
@@ -160,13 +164,13 @@ def _copies(
     subject: str,
     real: RealFeatures,
     fake: np.ndarray,
+    neighbours: distances.Neighbours,
     floor: float | None,
 ) -> list[Number]:
     """Returns the metrics of copies of training images."""
     assert real.copies is not None
     train_nearest, test_neighbours, cells = real.copies
     counts = len(fake), len(real.train)
-    neighbours = jax.device_get(distances.neighbours(fake, real.train_features))
     authentic = memorisation.authentic(train_nearest, neighbours)
     copying, copying_error = memorisation.data_copying(
         np.asarray(test_neighbours.nearest),

@@ -1,7 +1,5 @@
-"""Information per latent dimension of a trained VAE, and a heuristic for the latent size."""
+"""Information per latent dimension of a trained VAE."""
 
-import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +16,6 @@ from vaegan_jax.losses.symptoms import ACTIVE_VARIANCE
 
 _MAX_IMAGES = 1_000
 _SUFFICIENT_SHARE = 0.95
-
-MAX_CHANGE = 0.02
-"""A VAE has settled if both terms of its loss changed less at last; see `facts`."""
 
 
 class LatentUse(NamedTuple):
@@ -48,49 +43,26 @@ def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray
     return LatentUse(kl.astype(np.float64).mean(axis=0), means.astype(np.float64).var(axis=0))
 
 
-def facts(use: LatentUse, changes: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Returns the latent use as a JSON-compatible dict, with a suggested latent size.
+def facts(use: LatentUse) -> dict[str, Any]:
+    """Returns the latent use as a JSON-compatible dict.
 
     `active_units` follows Burda et al. 2015, arXiv 1509.00519, section 5.2. `enough_units` is the
-    minimum number of dimensions that carry 95 % of the KL divergence. `suggested_size` is 1.25
-    times `enough_units`, rounded up to a multiple of 8, or twice the latent size if `enough_units`
-    exceeds 90 % of it; it is None before the VAE has settled.
-
-    Args:
-      use: from `measure`.
-      changes: relative changes of the reconstruction term and the KL divergence in the last part of
-        the training, from `monitor.relative_changes`; None if unknown. The VAE has settled if all
-        are below `MAX_CHANGE`.
+    minimum number of dimensions that carry 95 % of the KL divergence.
     """
-    size = len(use.kl)
     descending = np.sort(use.kl)[::-1]
     total = float(descending.sum())
-    active = int((use.variance > ACTIVE_VARIANCE).sum())
-    enough = 0
-    if total > 0:
-        enough = int(np.searchsorted(np.cumsum(descending), _SUFFICIENT_SHARE * total) + 1)
-    suggested: int | None
-    if changes is None or not all(change < MAX_CHANGE for change in changes.values()):
-        suggested = None
-    elif active == 0:
-        suggested = size
-    elif enough > 0.9 * size:
-        suggested = 2 * size
-    else:
-        suggested = min(size, 8 * math.ceil(1.25 * enough / 8))
+    enough = int(np.searchsorted(np.cumsum(descending), _SUFFICIENT_SHARE * total) + 1)
     return {
-        "latent_size": size,
-        "active_units": active,
+        "latent_size": len(use.kl),
+        "active_units": int((use.variance > ACTIVE_VARIANCE).sum()),
         "kl_nats": total,
-        "enough_units": enough,
-        "suggested_size": suggested,
-        "relative_changes": None if changes is None else dict(changes),
+        "enough_units": enough if total > 0 else 0,
         "kl_nats_by_unit": use.kl.tolist(),
         "variance_by_unit": use.variance.tolist(),
     }
 
 
-def advice(facts: dict[str, Any]) -> str:
+def summary(facts: dict[str, Any]) -> str:
     """Returns a one-paragraph summary of `facts`."""
     size = facts["latent_size"]
     nats = sorted(facts["kl_nats_by_unit"], reverse=True)
@@ -99,21 +71,5 @@ def advice(facts: dict[str, Any]) -> str:
         f"{facts['kl_nats']:.4g} nats per image (maximum {nats[0]:.3g} and median "
         f"{nats[size // 2]:.3g} per dimension); {facts['enough_units']} of them carry 95 %."
     )
-    if facts["active_units"] == 0:
-        return f"{text} The VAE has collapsed or diverged, whatever the latent size."
-    if facts["suggested_size"] is None:
-        return f"{text} {_unsettled(facts['relative_changes'])}"
-    return (
-        f"{text} Suggested model.latent_size (heuristic, docs/troubles.md): "
-        f"{facts['suggested_size']}."
-    )
-
-
-def _unsettled(changes: Mapping[str, float] | None) -> str:
-    if changes is None:
-        return "No latent size is suggested: too few lines of metrics (lower training.log_every)."
-    return (
-        "No latent size is suggested before training has settled: the reconstruction term last "
-        f"changed by {changes['reconstruction']:.1%} and the KL divergence by {changes['kl']:.1%}, "
-        f"and the limit is {MAX_CHANGE:.0%}."
-    )
+    collapsed = " The VAE has collapsed or diverged, whatever the latent size."
+    return text if facts["active_units"] else text + collapsed

@@ -26,9 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen on; other than loopback addresses require the printed token",
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port; 0 for any free one")
-    parser.add_argument(
-        "--accelerator", action="store_true", help="run on JAX's default device, not on the CPU"
-    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
@@ -50,9 +47,8 @@ def explore(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"The explorer needs {error.name}: pip install 'vaegan-jax[explore]'."
         ) from error
-    if not arguments.accelerator:
-        # A CPU is fast enough, and the accelerator may be training this run.
-        jax.config.update("jax_platforms", "cpu")
+    # A CPU is fast enough, and the accelerator may be training this run.
+    jax.config.update("jax_platforms", "cpu")
     source: str | pathlib.Path = arguments.run
     if source != "pretrained":
         source = pathlib.Path(source).expanduser().resolve()

@@ -189,8 +189,7 @@ class Session:
         if not self.has_encoder:
             raise NotFound("There is no VAE, and so no encoder.")
         picture = crop_picture(data, crop, self._settings)
-        mean, _ = self._main.encode(_to_network(picture[None]))
-        return mean[0], picture
+        return self._encode(picture[None])[0], picture
 
     def nearest(
         self, latent: np.ndarray, by: str, model: str, step: int | None, count: int
@@ -257,13 +256,17 @@ class Session:
         picture: jax.Array = self._decode(model.params, model.to_generator_latents(latent[None]))
         return picture
 
+    def _encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Returns the posterior means of uint8 [N, H, W, C]: float32 [N, L]."""
+        return self._main.encode(preprocessing.to_network(jnp.asarray(pictures)))[0]
+
     def _warm_up(self) -> None:
         """Compiles the programs, so that the first request is as fast as the others."""
         zeros = np.zeros(self.latent_size, np.float32)
         self.pair(zeros, {model: newest.step for model, newest in self._newest.items()})
         self.random(0)
         if self.has_encoder:
-            self._main.encode(np.zeros((1, *self.image_shape), np.float32))
+            self._encode(np.zeros((1, *self.image_shape), np.uint8))
 
     def _use_probed_space(self, note: str) -> None:
         self._note = note
@@ -286,7 +289,7 @@ class Session:
         for first in range(0, count, _BLOCK):
             block = slice(first, first + _BLOCK)
             pictures[block] = data.train[rows[block]]
-            means[block], _ = self._main.encode(_to_network(pictures[block]))
+            means[block] = self._encode(pictures[block])
             self._progress = min(1.0, (first + _BLOCK) / count)
         if not np.isfinite(means).all():
             raise UserError("The encoder's outputs are not finite.")
@@ -324,7 +327,3 @@ def crop_picture(data: bytes, crop: Crop | None, settings: preprocessing.Setting
         return preprocessing.prepare(image, settings)
     except ValueError as error:
         raise BadImage(one_line(error)) from None
-
-
-def _to_network(pictures: np.ndarray) -> np.ndarray:
-    return np.asarray(preprocessing.to_network(jnp.asarray(pictures)))

@@ -1,1 +1,1 @@
-"""Trained networks as safetensors and StableHLO, the VAE as a codec, and the bundled model."""
+"""Trained networks as safetensors and StableHLO, and the bundled model."""

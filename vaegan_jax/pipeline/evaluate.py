@@ -166,16 +166,11 @@ def _pictures(
     to_encoder = functools.partial(transfer.to_encoder_latents, mean, factor)
     to_generator = functools.partial(transfer.to_generator_latents, mean, factor)
     shown = {"nearest": pictures.pairs(*result.pairs)}
-    rows: dict[str, tuple[Any, pictures.Convert]] = {
-        "vae_samples": (models.decoder, pictures.same),
-        "matched_samples": (models.decoder, to_encoder),
-        "gan_raw_samples": (models.raw_generator, pictures.same),
-        "gan_samples": (models.generator, pictures.same),
-    }
-    evaluated = {number.subject for number in result.numbers}
-    shown["side_by_side"] = pictures.side_by_side(
-        config, image_shape, [row for subject, row in rows.items() if subject in evaluated]
-    )
+    rows: list[tuple[Any, pictures.Convert]] = [
+        (params, to_encoder if subject == "matched_samples" else pictures.same)
+        for subject, params in evaluate.sampled_networks(models).items()
+    ]
+    shown["side_by_side"] = pictures.side_by_side(config, image_shape, rows)
     for name, params, to_network in (
         ("vae", models.decoder, pictures.same),
         ("gan", models.generator, to_generator),

@@ -147,10 +147,9 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
     path = ("params", "encoder")
     directory = folder.checkpoints("vae")
     encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
-    changes = monitor.relative_changes(folder.metrics("vae"))
-    use = latent_use.facts(latent_use.measure(config, encoder, data.validation), changes)
+    use = latent_use.facts(latent_use.measure(config, encoder, data.validation))
     folder.write_json(workdir.LATENT, {"step": config.vae.steps} | use)
-    print(f"vae: {latent_use.advice(use)}", flush=True)
+    print(f"vae: {latent_use.summary(use)}", flush=True)
 
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
@@ -169,7 +168,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
     latent = folder.read_json(workdir.LATENT)
     if latent:
-        lines.append(f"latent: {latent_use.advice(latent)}")
+        lines.append(f"latent: {latent_use.summary(latent)}")
     evaluation = folder.evaluation()
     if evaluation:
         lines.append(tables.as_text(evaluation))

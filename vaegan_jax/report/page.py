@@ -44,7 +44,7 @@ def make(folder: Workdir) -> str:
         embedding_names=tables.embedding_names(evaluation) if evaluation else "",
         remarks=tables.remarks(evaluation) if evaluation else "",
         troubles=folder.troubles(),
-        latent=latent_use.advice(latent) if latent else "",
+        latent=latent_use.summary(latent) if latent else "",
         tables=tables.make(evaluation) if evaluation else [],
         meanings=tables.MEANINGS.items(),
         samples=_samples(folder, evaluation),

@@ -59,8 +59,18 @@ def detect(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Troubl
     begin = _first_line(stage, lines, config)
     now = _means(lines[-WINDOW:])
     first = _means(lines[begin : begin + WINDOW]) if len(lines) - begin > WINDOW else now
-    rules = _VAE_RULES if stage == "vae" else _GAN_RULES
-    return [trouble for rule in rules if (trouble := rule(now, first, config)) is not None]
+    values = _Means(now | {"first_reconstruction": first["reconstruction"]})
+    over = f"over {WINDOW * config.training.log_every} steps"
+    return [
+        Trouble(
+            rule.name,
+            {name: values[name] for name in rule.evidence},
+            f"{rule.text.format_map(values)} {over}.",
+            rule.remedy,
+        )
+        for rule in _RULES
+        if rule.stage == stage and rule.applies(now, first, config)
+    ]
 
 
 def too_few_lines(stage: str, lines: Sequence[Line], config: ConfigDict) -> bool:
@@ -74,28 +84,6 @@ def _first_line(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
         return 0
     warm = config.gan.discriminator_warmup_steps + config.training.log_every
     return bisect.bisect_left(lines, warm, key=lambda line: line["step"])
-
-
-def relative_changes(lines: Sequence[Line]) -> dict[str, float] | None:
-    """Returns how much the terms of the VAE's loss changed in the last part of its training.
-
-    For "reconstruction" and "kl": ``|b - a| / max(|a|, |b|)``, where b is the mean over the last
-    quarter of the lines, at least `WINDOW`, and a that over as many lines before.
-
-    Args:
-      lines: all lines of the VAE stage.
-
-    Returns:
-      Changes from 0 to 2 by name, or None if there are fewer than ``2 * WINDOW`` lines.
-    """
-    count = max(WINDOW, len(lines) // 4)
-    if len(lines) < 2 * count:
-        return None
-    before, now = _means(lines[-2 * count : -count]), _means(lines[-count:])
-    return {
-        name: abs(now[name] - before[name]) / max(abs(now[name]), abs(before[name]), 1e-12)
-        for name in ("reconstruction", "kl")
-    }
 
 
 def steps_by_trouble(stage: str, lines: Sequence[Line], config: ConfigDict) -> dict[str, list[int]]:
@@ -120,163 +108,151 @@ class _Means(dict[str, float]):
         return math.nan
 
 
-Rule = Callable[[_Means, _Means, ConfigDict], Trouble | None]
-"""(means over the last window, means over the first window, config) -> trouble."""
-
-
 def _means(lines: Sequence[Line]) -> _Means:
     names = set.intersection(*(set(line) for line in lines)) - {"stage", "step"}
     return _Means({name: sum(line[name] for line in lines) / len(lines) for name in names})
 
 
-def _steps(config: ConfigDict) -> str:
-    return f"over {WINDOW * config.training.log_every} steps"
+class _Rule(NamedTuple):
+    """When a failure is detected, and what is said of it.
+
+    Attributes:
+      stage: "vae" or "gan".
+      name: of the failure.
+      applies: (means over the last window, means over the first window, config) -> bool.
+      evidence: names of the means that are recorded.
+      text: format string of the means.
+      remedy: what to try.
+    """
+
+    stage: str
+    name: str
+    applies: Callable[[_Means, _Means, ConfigDict], bool]
+    evidence: tuple[str, ...]
+    text: str
+    remedy: str
 
 
-def _overpowering(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    auc = now["discriminator_auc"]
+def _overpowers(now: _Means, first: _Means, config: ConfigDict) -> bool:
     pairs = WINDOW * config.training.log_every * config.gan.batch_size**2
-    if not auc > symptoms.MAX_AUC or pairs < symptoms.MIN_PAIRS:
-        return None
-    return Trouble(
-        "discriminator_overpowering",
-        {"discriminator_auc": auc},
-        f"the discriminator gave the real image the larger logit in {auc:.2%} of the pairs of a "
-        f"real and a fake image {_steps(config)}.",
-        "a higher gan.r1_weight, a lower gan.discriminator_learning_rate, gan.augmentations",
-    )
+    return now["discriminator_auc"] > symptoms.MAX_AUC and pairs >= symptoms.MIN_PAIRS
 
 
-def _vanishing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    slope = now["generator_slope"]
-    if not slope < symptoms.MIN_GENERATOR_SLOPE:
-        return None
-    return Trouble(
-        "vanishing_gradient",
-        {"generator_slope": slope, "generator_gradient_norm": now["generator_gradient_norm"]},
-        f"the derivative of the generator's loss with respect to the logits was {slope:.2g} "
-        f"{_steps(config)}, so the generator receives almost no gradient.",
-        "gan.objective=non_saturating instead of minimax, a weaker discriminator",
-    )
-
-
-def _oscillating(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
+def _oscillates(now: _Means, first: _Means, config: ConfigDict) -> bool:
     size, mean = now["absolute_margin"], abs(now["margin"])
-    if not (size > symptoms.MIN_SWING and mean < symptoms.MAX_STEADINESS * size):
-        return None
-    return Trouble(
+    return size > symptoms.MIN_SWING and mean < symptoms.MAX_STEADINESS * size
+
+
+def _collapses(now: _Means, first: _Means, config: ConfigDict) -> bool:
+    return config.gan.batch_size > 1 and (
+        now["diversity"] < symptoms.MIN_DIVERSITY
+        or now["feature_diversity"] < symptoms.MIN_DIVERSITY
+        or now["near_duplicates"] > symptoms.MAX_DUPLICATES
+    )
+
+
+def _is_blurred(now: _Means, first: _Means, config: ConfigDict) -> bool:
+    return now["sharpness"] < symptoms.MIN_SHARPNESS_IN_TRAINING
+
+
+def _stays_blurred(now: _Means, first: _Means, config: ConfigDict) -> bool:
+    # A generator begins as a blurred decoder, so only a lack of progress is a failure.
+    sharpens = now is first or now["sharpness"] > symptoms.SHARPENING * first["sharpness"]
+    return _is_blurred(now, first, config) and not sharpens
+
+
+def _ignores_latents(now: _Means, first: _Means, config: ConfigDict) -> bool:
+    fewest: float = symptoms.MIN_ACTIVE * config.model.latent_size
+    return config.vae.batch_size > 1 and now["active_units"] < fewest
+
+
+_RULES = (
+    _Rule(
+        "gan",
+        "discriminator_overpowering",
+        _overpowers,
+        ("discriminator_auc",),
+        "the discriminator gave the real image the larger logit in {discriminator_auc:.2%} of the "
+        "pairs of a real and a fake image",
+        "a higher gan.r1_weight, a lower gan.discriminator_learning_rate, gan.augmentations",
+    ),
+    _Rule(
+        "gan",
+        "vanishing_gradient",
+        lambda now, *_: now["generator_slope"] < symptoms.MIN_GENERATOR_SLOPE,
+        ("generator_slope", "generator_gradient_norm"),
+        "the generator receives almost no gradient: the derivative of its loss with respect to the "
+        "logits was {generator_slope:.2g}",
+        "gan.objective=non_saturating instead of minimax, a weaker discriminator",
+    ),
+    _Rule(
+        "gan",
         "oscillation",
-        {"absolute_margin": size, "margin": now["margin"]},
-        f"the margin between the logits of real and fake images had a mean size of {size:.2g}, but "
-        f"a mean of {mean:.2g} {_steps(config)}: the two networks oscillate without progress.",
+        _oscillates,
+        ("absolute_margin", "margin"),
+        "the two networks oscillate without progress: the margin between the logits of real and "
+        "fake images had a mean size of {absolute_margin:.2g}, but a mean of {margin:.2g}",
         "lower learning rates, gan.b1 of 0.5 or 0, a penalty such as gan.r1_weight",
-    )
-
-
-def _gan_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    logit = max(abs(now["real_logit"]), abs(now["fake_logit"]))
-    if not logit > symptoms.MAX_LOGIT:
-        return None
-    return Trouble(
+    ),
+    _Rule(
+        "gan",
         "divergence",
-        {"real_logit": now["real_logit"], "fake_logit": now["fake_logit"]},
-        f"the discriminator's logits had a mean size of {logit:.3g} {_steps(config)}.",
+        lambda now, *_: max(abs(now["real_logit"]), abs(now["fake_logit"])) > symptoms.MAX_LOGIT,
+        ("real_logit", "fake_logit"),
+        "the discriminator's mean logits were {real_logit:.3g} and {fake_logit:.3g}",
         "lower learning rates, a penalty such as gan.r1_weight, model.spectral_norm=True",
-    )
-
-
-def _collapsing(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    if config.gan.batch_size < 2:  # no pairs
-        return None
-    reasons = []
-    if now["diversity"] < symptoms.MIN_DIVERSITY:
-        reasons.append(f"the distance in pixels is {now['diversity']:.0%} of that of real images")
-    if now["feature_diversity"] < symptoms.MIN_DIVERSITY:
-        reasons.append(
-            f"the distance in features is {now['feature_diversity']:.0%} of that of real images"
-        )
-    if now["near_duplicates"] > symptoms.MAX_DUPLICATES:
-        reasons.append(f"{now['near_duplicates']:.0%} of the pairs nearly coincide")
-    if not reasons:
-        return None
-    names = ("diversity", "feature_diversity", "near_duplicates")
-    return Trouble(
+    ),
+    _Rule(
+        "gan",
         "mode_collapse",
-        {name: now[name] for name in names},
-        f"the generator's images are too similar {_steps(config)}: {', '.join(reasons)}.",
+        _collapses,
+        ("diversity", "feature_diversity", "near_duplicates"),
+        "the generator's images are too similar: their distance is {diversity:.0%} of that of real "
+        "images in pixels and {feature_diversity:.0%} in features, and {near_duplicates:.0%} of "
+        "their pairs nearly coincide",
         "a higher gan.r1_weight, larger batches, gan.objective=relativistic with both penalties, "
         "an earlier checkpoint",
-    )
-
-
-def _gan_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    # A generator begins as a blurred decoder, so only a lack of progress is a failure.
-    if now is first or now["sharpness"] > symptoms.SHARPENING * first["sharpness"]:
-        return None
-    return _blurring(now, config, "the generator's images", "longer training, a wider model")
-
-
-def _vae_blurring(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    remedy = "a lower vae.kl_weight, vae.reconstruction=gaussian"
-    return _blurring(now, config, "the reconstructions", remedy)
-
-
-def _blurring(now: _Means, config: ConfigDict, what: str, remedy: str) -> Trouble | None:
-    sharpness = now["sharpness"]
-    if not sharpness < symptoms.MIN_SHARPNESS_IN_TRAINING:
-        return None
-    text = f"{what} have {sharpness:.1%} of the fine detail of real images {_steps(config)}."
-    return Trouble("blur", {"sharpness": sharpness}, text, remedy)
-
-
-def _vae_diverging(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    if not now["reconstruction"] > first["reconstruction"]:
-        return None
-    return Trouble(
+    ),
+    _Rule(
+        "gan",
+        "blur",
+        _stays_blurred,
+        ("sharpness",),
+        "the generator's images have {sharpness:.1%} of the fine detail of real images",
+        "longer training, a wider model",
+    ),
+    _Rule(
+        "vae",
         "divergence",
-        {"reconstruction": now["reconstruction"], "at_first": first["reconstruction"]},
-        f"the reconstruction term was {now['reconstruction']:.4g} nats {_steps(config)}, and "
-        f"{first['reconstruction']:.4g} at the beginning.",
+        lambda now, first, _: now["reconstruction"] > first["reconstruction"],
+        ("reconstruction", "first_reconstruction"),
+        "the reconstruction term, {first_reconstruction:.4g} nats at the beginning, was "
+        "{reconstruction:.4g}",
         "a lower vae.learning_rate",
-    )
-
-
-def _posterior_collapse(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    kl, active = now["kl"], now["active_units"]
-    if not kl < symptoms.MIN_KL:
-        return None
-    return Trouble(
+    ),
+    _Rule(
+        "vae",
         "posterior_collapse",
-        {"kl": kl, "active_units": active, "largest_kl": now["largest_kl"]},
-        f"the KL divergence was {kl:.2g} nats per image {_steps(config)}, at most "
-        f"{now['largest_kl']:.2g} of them in one dimension: the decoder ignores the latent.",
+        lambda now, *_: now["kl"] < symptoms.MIN_KL,
+        ("kl", "active_units", "largest_kl"),
+        "the decoder ignores the latent: the KL divergence was {kl:.2g} nats per image, at most "
+        "{largest_kl:.2g} of them in one dimension,",
         "a lower vae.kl_weight, vae.kl_schedule=linear with vae.kl_warmup_steps, vae.free_bits",
-    )
-
-
-def _ignored_latents(now: _Means, first: _Means, config: ConfigDict) -> Trouble | None:
-    active, size = now["active_units"], config.model.latent_size
-    if not active < symptoms.MIN_ACTIVE * size or config.vae.batch_size < 2:
-        return None
-    return Trouble(
+    ),
+    _Rule(
+        "vae",
         "ignored_latents",
-        {"active_units": active, "kl": now["kl"]},
-        f"{active:.1f} of {size} latent dimensions vary with the image {_steps(config)}.",
+        _ignores_latents,
+        ("active_units", "kl"),
+        "only {active_units:.1f} latent dimensions vary with the image",
         "a smaller model.latent_size, or a lower vae.kl_weight",
-    )
-
-
-_GAN_RULES: tuple[Rule, ...] = (
-    _overpowering,
-    _vanishing,
-    _oscillating,
-    _gan_diverging,
-    _collapsing,
-    _gan_blurring,
-)
-_VAE_RULES: tuple[Rule, ...] = (
-    _vae_diverging,
-    _posterior_collapse,
-    _ignored_latents,
-    _vae_blurring,
+    ),
+    _Rule(
+        "vae",
+        "blur",
+        _is_blurred,
+        ("sharpness",),
+        "the reconstructions have {sharpness:.1%} of the fine detail of real images",
+        "a lower vae.kl_weight, vae.reconstruction=gaussian",
+    ),
 )

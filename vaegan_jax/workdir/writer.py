@@ -74,10 +74,10 @@ class Workdir(reader.Reader):
         if recorded is None:
             self.write_json(reader.ENVIRONMENT, identity | facts)
             return
-        last = recorded
+        last: dict[str, Any] = recorded
         for change in recorded.get("resumed_with", []):
-            last = _merged(last, change)
-        changed = _changes({name: last.get(name) for name in facts}, facts)
+            last = last | change
+        changed = {name: value for name, value in facts.items() if last.get(name) != value}
         if changed:
             recorded["resumed_with"] = [*recorded.get("resumed_with", []), changed]
             self.write_json(reader.ENVIRONMENT, recorded)
@@ -244,25 +244,3 @@ def _identity(trouble: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the values by which a recorded trouble is the same as another."""
     name = trouble["trouble"]
     return trouble["stage"], name, trouble["step"] if name == monitor.NOT_FINITE else None
-
-
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a nested mapping that have changed; None for removed ones."""
-    changed: dict[str, Any] = {}
-    for name in before | now:
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            inner = _changes(a, b)
-            changed |= {name: inner} if inner else {}
-        elif a != b:
-            changed[name] = b
-    return changed
-
-
-def _merged(before: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Returns a nested mapping with changes applied."""
-    merged = dict(before)
-    for name, value in change.items():
-        nested = isinstance(merged.get(name), dict) and isinstance(value, dict)
-        merged[name] = _merged(merged[name], value) if nested else value
-    return merged

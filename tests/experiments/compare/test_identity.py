@@ -164,20 +164,3 @@ def test_the_earliest_difference_is_first(pair):
 def test_config_and_images_determine_the_verdict(pair, file, changes, verdict):
     made.edit(pair[1] / file, **changes)
     assert compare(*pair).verdict == verdict
-
-
-@pytest.mark.parametrize("name", ["curve.jsonl", "evaluation/numbers.json", "metrics.jsonl"])
-def test_a_missing_file_makes_runs_partly_identical(pair, name):
-    (pair[1] / name).unlink()
-    found = compare(*pair)
-    assert found.verdict == identity.PARTLY_IDENTICAL
-    assert found.only[0]
-    assert not found.only[1]
-
-
-def test_runs_that_share_nothing(pair):
-    for path, lines in zip(pair, (made.metrics()[:3], made.metrics()[3:]), strict=True):
-        made.write_lines(path / "metrics.jsonl", lines)
-        (path / "curve.jsonl").unlink()
-        (path / "evaluation/numbers.json").unlink()
-    assert compare(*pair).verdict == identity.NOTHING_SHARED

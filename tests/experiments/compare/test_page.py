@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.experiments.compare import made
-from tests.report.test_page import CHROMIUM, in_browser, parsed
+from tests.report.test_page import parsed
 from vaegan_jax.experiments.compare import page, records, summary
 from vaegan_jax.report.page import as_uri
 
@@ -92,13 +92,3 @@ def test_text_of_runs_is_escaped(tmp_path):
     assert "&lt;b&gt;a &amp; $x$" in text
     assert "&lt;i&gt;sly" in text
     assert "&lt;u&gt;chip" in text
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("dark", [False, True])
-def test_browser(tmp_path, dark):
-    paths = [drawn(tmp_path / f"{n}", seed=n % 2, **{"vae.steps": 6 + n // 2}) for n in range(4)]
-    seen = in_browser(render(*paths), tmp_path, 700, dark)
-    assert (seen["images"], seen["broken"], seen["requests"], seen["plots"]) == (8, 0, [], 0)
-    assert seen["needed"] <= seen["width"] <= 700
-    assert seen["ground"] == ("rgb(23, 24, 28)" if dark else "rgb(253, 252, 250)")

