@@ -1,5 +1,6 @@
 """The command `vaegan compare`: exit codes, text, JSON, refusals."""
 
+import fcntl
 import json
 import os
 import signal
@@ -93,6 +94,16 @@ def test_json_of_two_runs(tmp_path, call, differing):
     assert [mean["mean"] for mean in row["means"]] == [20.0, 20.0]
 
 
+def test_json_of_many_runs(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s, distance=20.0 + s) for s in range(3)]
+    code, out, _ = call(*paths, "--json")
+    found = json.loads(out)
+    assert (code, found["identity"]) == (0, None)
+    assert found["groups"][0]["seeds"] == [0, 1, 2]
+    row = next(row for row in found["rows"] if row["name"] == "gan_samples/test/pixels fd_n100")
+    assert (row["means"][0]["n"], row["means"][0]["mean"]) == (3, 21.0)
+
+
 def test_non_finite_values_are_strings_in_json(tmp_path, call):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     for path, loss in ((a, float("nan")), (b, float("inf"))):
@@ -114,8 +125,12 @@ def test_groups_have_intervals_and_paired_differences(tmp_path, call):
     assert f"C/2 {paths[8]} seed=2, gan.old=y" in words(out)
     # 21 ± 4.303 / sqrt(3)
     assert "fd_n100 21.0 [18.5, 23.5] 26.2 [23.6, 28.8] 21.0 [16.7, 25.3]" in words(out)
-    # Two tests: t = 31 and 0.
-    assert "+5.17 [4.45, 5.88] p=0.0021 +0.0 [-2.5, 2.5] p=1 not resolved" in words(out)
+    # Both tests of the primary comparison: t = 31 and 0; the second is at a level of 0.05:
+    # (4.303 + 1.061) / sqrt(3).
+    assert (
+        "+5.17 [4.45, 5.88] p=0.0021 +0.0 [-2.5, 2.5] p=1 not resolved (could show 3.1)"
+        in words(out)
+    )
 
 
 def test_missing_and_non_finite_numbers_are_counted_and_noted(tmp_path, call):
@@ -179,9 +194,22 @@ def test_variants_without_a_vae_are_named_and_their_cost_is_shown(tmp_path, call
     primary, *others = found["rows"]
     assert (primary["name"], primary["is_primary"]) == ("gan_samples/test/pixels fd_n100", True)
     (test,) = primary["differences"]
-    assert test["p"] <= 0.05
-    assert {"n", "of", "mean", "half_width"} <= test.keys()
+    assert test["p"] == test["adjusted_p"] <= 0.05
+    assert test["resolved"] is True
+    assert {"n", "of", "mean", "half_width", "detectable"} <= test.keys()
     assert not any(row["is_primary"] for row in others)
+
+
+def test_the_primary_comparison_is_the_first_table_of_numbers(tmp_path, call):
+    _, out, _ = call(*sweep(tmp_path))
+    first = next(line for line in out.splitlines() if "fd_n100" in line)
+    assert "20.17" in first
+
+
+def test_few_seeds_are_a_warning(tmp_path, call):
+    found = json.loads(call(*sweep(tmp_path, seeds=2), "--json")[1])
+    assert len(found["warnings"]) == 1
+    assert [len(group["seeds"]) for group in found["groups"]] == [2, 2]
 
 
 def test_a_repeated_run_is_omitted_and_noted(tmp_path, call):
@@ -206,6 +234,12 @@ def test_nothing_to_compare_is_an_error(tmp_path, call):
         assert err.count("\n") == 1
 
 
+def test_a_page_is_written(tmp_path, call):
+    paths = [made.run(tmp_path / f"{s}", seed=s) for s in range(3)]
+    assert call(*paths, "--html", tmp_path / "page.html")[0] == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
 def test_errors_are_one_line_and_exit_code_2(tmp_path, call):
     a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
     numbers = b / "evaluation/numbers.json"
@@ -224,6 +258,13 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path, call):
     code, out, err = call(a, b)
     assert (code, out) == (2, "")
     assert str(numbers) in err
+
+
+def test_a_locked_run_can_be_compared(tmp_path, call):
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    with (a / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert call(a, b)[0] == 0
 
 
 def test_a_closed_pipe_prints_no_traceback(tmp_path):

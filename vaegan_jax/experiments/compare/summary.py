@@ -18,9 +18,9 @@ _MIN_SEEDS = 3
 _EXPLANATION = (
     f"Brackets: {statistics.CONFIDENCE:.0%} t interval of the mean over seeds, which does not "
     "include the sampling error of an evaluation. Differences are paired by seed. p is of a paired "
-    "t test, multiplied by the number of groups that are compared with the first; only the primary "
-    "comparison is tested. A difference is resolved if p is at most "
-    f"{1 - statistics.CONFIDENCE:.2g}."
+    "t test; below the primary comparison, it is adjusted for the number of tests (Holm). A "
+    f"difference is resolved if p is at most {1 - statistics.CONFIDENCE:.2g}; the comparison could "
+    f"show, with a probability of about {statistics.POWER:.0%}, the one in parentheses."
 )
 _ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
 _AGAINST = {
@@ -188,13 +188,13 @@ def _conclusions(comparison: Comparison) -> Iterator[str]:
         if better is not None:
             worse = group.label if better == first.label else first.label
             result = f"{better} is better than {worse}" + ", in both embeddings" * bool(confirming)
-        elif test.p is None:
+        elif test.adjusted_p is None:
             result = "no test, which needs two or more pairs of finite values with some spread"
         elif not test.resolved:
             result = "not resolved"
         else:
             result = "neither is called better: the embeddings disagree, or are not informative"
-        p = "" if test.p is None else f" (p={test.p:.2g})"
+        p = "" if test.adjusted_p is None else f" (p={test.adjusted_p:.2g})"
         cost = ", at unequal cost" if _is_unequal(group) else ""
         yield f"Primary comparison, {group.label} - {first.label}: {result}{p}{cost}."
 
@@ -274,8 +274,10 @@ def _difference_cell(difference: Difference) -> str:
     if difference.mean == 0 and not difference.half_width:
         return "equal"
     cell = _cell(difference, "+")
-    if difference.p is not None:
-        cell += f" p={difference.p:.2g}" + ("" if difference.resolved else " not resolved")
+    if difference.adjusted_p is not None and difference.detectable is not None:
+        cell += f" p={difference.adjusted_p:.2g}"
+        shown = _number(difference.detectable, difference.half_width)
+        cell += "" if difference.resolved else f" not resolved (could show {shown})"
     return cell
 
 
