@@ -137,7 +137,9 @@ def test_interpolation_as_strip(vaegan, run):
     np.testing.assert_array_equal(cell(strip, 1, 0), cell(stops, 0, 1))
 
 
-def test_reconstruct_shows_originals_above_reconstructions(vaegan, run, files, tmp_path):
+def test_reconstruct_shows_images_above_both_models_at_the_same_latents(
+    vaegan, run, files, tmp_path
+):
     (tmp_path / "images" / "notes.txt").write_text("no image")
     (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG")
     code, out, _ = vaegan("reconstruct", run, "images", "--columns", 3)
@@ -145,10 +147,12 @@ def test_reconstruct_shows_originals_above_reconstructions(vaegan, run, files, t
     assert "skipped broken.png" in out
     shown = read("reconstruct.png")
     np.testing.assert_array_equal(cell(shown, 0, 1), read(files[1]))
-    model = trained.load(run, "vae")
-    mean, _ = model.encode(read(files[1])[None] / 127.5 - 1)
-    back = (model.decode(mean)[0] + 1) * 127.5
-    assert np.abs(cell(shown, 1, 1) - back).max() < 0.51
+    vae, gan = trained.load(run, "vae"), trained.load(run, "gan")
+    mean, _ = vae.encode(read(files[1])[None] / 127.5 - 1)
+    for row, images in enumerate((vae.decode(mean), gan.decode(gan.to_generator_latents(mean)))):
+        assert np.abs(cell(shown, 1 + row, 1) - (images[0] + 1) * 127.5).max() < 0.51
+    assert vaegan("reconstruct", run, "images", "--model", "gan", "--force")[0] == 0
+    np.testing.assert_array_equal(cell(read("reconstruct.png"), 1, 1), cell(shown, 2, 1))
 
 
 def test_interpolation_between_images_begins_and_ends_with_their_reconstructions(
@@ -191,6 +195,7 @@ BAD = {
     "existing result": ("sample RUN --out existing.png", "--force"),
     "existing folder": ("sample RUN --files --out full", "full"),
     "one stop": ("interpolate RUN --stops 1", "--stops"),
+    "step of which model": ("reconstruct RUN images --step 1", "--model"),
     "image missing": ("reconstruct RUN no.png", "no.png"),
     "image broken": ("reconstruct RUN text.csv", "text.csv"),
     "folder without images": ("reconstruct RUN empty", "empty"),

@@ -33,17 +33,16 @@ _BLOCK = 256
 """Images decoded at a time."""
 
 
-def load(arguments: argparse.Namespace, encoder: bool = False, default: str = "gan") -> Trained:
-    """Loads the model given by RUN, --model and --step.
+def load(arguments: argparse.Namespace, encoder: bool = False) -> Trained:
+    """Loads the model given by RUN, --model and --step; without --model the GAN, if there is one.
 
     Args:
       arguments: of the command line.
       encoder: whether the command needs one.
-      default: the model without --model; if the run has no GAN, the VAE.
     """
     from vaegan_jax import trained
 
-    model = arguments.model or (default if trained.steps(arguments.run, default) else "vae")
+    model = arguments.model or ("gan" if trained.steps(arguments.run, "gan") else "vae")
     return trained.load(arguments.run, model, arguments.step, encoder)
 
 

@@ -117,8 +117,8 @@ def add_reconstruct(commands: options.Commands) -> None:
     parser = options.add_command(
         commands,
         reconstruct,
-        "encode and decode images",
-        "runs/quickstart ~/Pictures/me.png --model vae",
+        "encode images, and decode them with the VAE and with the GAN's generator",
+        "runs/quickstart ~/Pictures/me.png",
     )
     options.add_model(parser)
     parser.add_argument(
@@ -129,16 +129,29 @@ def add_reconstruct(commands: options.Commands) -> None:
 
 
 def reconstruct(arguments: argparse.Namespace) -> None:
-    """Shows images above their reconstructions, and prints the PSNR."""
+    """Shows images above those of each model at the same latents, and prints the PSNR."""
+    from vaegan_jax import trained
     from vaegan_jax.report.pictures import alternate
 
-    model = common.load(arguments, encoder=True, default="vae")
-    originals = common.read_images(arguments.images, model)
-    columns = min(arguments.columns, len(originals))
-    common.require_picture(arguments, 2 * -(-len(originals) // columns), columns, model.image_shape)
-    back = common.decode(model, common.encode(model, originals))
-    common.save_grid(arguments, alternate((originals, back), columns), columns)
-    difference = originals.astype(np.float64) - back
-    with np.errstate(divide="ignore"):
-        psnr = 10 * np.log10(255**2 / np.mean(difference * difference))
-    print(f"PSNR: {psnr:.2f} dB over {len(originals)} images")
+    names = (arguments.model,) if arguments.model else trained.MODELS
+    if arguments.step is not None and not arguments.model:
+        raise UserError("--step needs --model, the model whose step it is.")
+    models = {
+        name: trained.load(arguments.run, name, arguments.step)
+        for name in names
+        if arguments.model or trained.steps(arguments.run, name)
+    }
+    first = next(iter(models.values()), None) or common.load(arguments)  # refuses an empty run
+    originals = common.read_images(arguments.images, first)
+    columns, rows = min(arguments.columns, len(originals)), 1 + len(models)
+    common.require_picture(
+        arguments, rows * -(-len(originals) // columns), columns, first.image_shape
+    )
+    shown = [originals]
+    for name, model in models.items():
+        shown.append(common.decode(model, common.encode(model, originals)))
+        difference = originals.astype(np.float64) - shown[-1]
+        with np.errstate(divide="ignore"):
+            psnr = 10 * np.log10(255**2 / np.mean(difference * difference))
+        print(f"{name}: PSNR {psnr:.2f} dB over {len(originals)} images")
+    common.save_grid(arguments, alternate(shown, columns), columns)
