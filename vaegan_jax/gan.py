@@ -194,9 +194,11 @@ def discriminator_loss(
         real_logits, real_features = discriminate(params, real)
         fake_logits, fake_features = discriminate(params, fake)
     else:
-        logits, features = discriminate(params, jnp.concatenate([real, fake]))
-        real_logits, fake_logits = jnp.split(logits, 2)
-        real_features, fake_features = jnp.split(features, 2)
+        # Real and fake images alternate, so that on several devices no image moves.
+        images = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
+        logits, features = discriminate(params, images)
+        real_logits, fake_logits = _alternating(logits)
+        real_features, fake_features = _alternating(features)
     loss = objective.discriminator(real_logits, fake_logits)
     margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
     scalars = {
@@ -214,6 +216,12 @@ def discriminator_loss(
         scalars[name] = penalty_scale * jnp.mean(per_example)
         loss += weight * scalars[name]
     return loss, scalars
+
+
+def _alternating(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the even and the odd rows: [2 B, ...] -> [B, ...] each."""
+    pairs = x.reshape(-1, 2, *x.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def generator_loss(

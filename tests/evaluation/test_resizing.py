@@ -1,5 +1,7 @@
 """Resizing against clean-fid and Pillow."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,3 +25,18 @@ def test_grey_rectangles_are_resized_as_by_pillow():
         expected = np.asarray(channel.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255)
         for c in range(3):
             np.testing.assert_allclose(result[..., c], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (5, 48), (12, 7)])
+@pytest.mark.parametrize("size", [8, 31])
+def test_resizing_is_jaxs(shape, size):
+    images = np.random.default_rng(1).integers(0, 256, (2, *shape, 3)).astype(np.uint8)
+
+    def reference(method):
+        floats = jnp.asarray(images, jnp.float32)
+        return jax.image.resize(floats, (2, size, size, 3), method, antialias=True)
+
+    # The weights of JAX are rounded to float32 several times.
+    cubic, linear = resizing.cubic(images, size), resizing.linear(images, size)
+    np.testing.assert_allclose(cubic, np.clip(reference("cubic"), 0, 255), atol=1e-3)
+    np.testing.assert_allclose(linear, reference("linear"), atol=1e-3)

@@ -110,8 +110,8 @@ def test_call_length_does_not_change_bits(config):
             indices = np.zeros((8, 4), np.int32)
             indices[:length] = [batches.indices(first + i) for i in range(length)]
             block = loop.Block(IMAGES, indices, indices, np.int32(length), np.uint32(config.seed))
-            state, scalars = call(state, block)
-            rows.append(np.asarray(scalars["loss"][:length]))
+            state, taken = call(state, block)
+            rows.append(taken.by_name(length)["loss"])
             first += length
         return state, np.concatenate(rows)
 

@@ -187,7 +187,5 @@ def _embed_inception(params: Any, images: jax.Array) -> jax.Array:
 
 def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
     """Averages images over an 8x8 grid: coarse colour and layout."""
-    size = (len(images), PIXELS_SIZE, PIXELS_SIZE, images.shape[-1])
-    cells = jax.image.resize(images.astype(jnp.float32) / 255, size, "linear", antialias=True)
-    features: jax.Array = cells.reshape(len(images), -1)
-    return features
+    cells = resizing.linear(images, PIXELS_SIZE) / 255
+    return cells.reshape(len(images), -1)

@@ -8,6 +8,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax.runtime import parallel
+
 ACTIVE_VARIANCE = 0.01
 """A unit is active if its posterior mean varies more than this over the data.
 
@@ -68,7 +70,8 @@ def auc(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
     needs no decision boundary, so it has one meaning for all objectives, and its expectation does
     not depend on the batch sizes. Inputs are float32 [B] and [B'], the result a float32 scalar.
     """
-    real, fake = real_logits[:, None], fake_logits[None]
+    real, fake = (parallel.gather_batch(x) for x in (real_logits, fake_logits))
+    real, fake = real[:, None], fake[None]
     return jnp.mean(jnp.where(real == fake, 0.5, real > fake))
 
 
@@ -94,7 +97,7 @@ def distances(x: jax.Array) -> jax.Array:
     Computed as |x|^2 + |y|^2 - 2 xy after centring the batch; distances below about 1/1000 of the
     norms are dominated by rounding errors.
     """
-    flat = x.reshape(len(x), -1).astype(jnp.float32)
+    flat = parallel.gather_batch(x.reshape(len(x), -1).astype(jnp.float32))
     flat -= jnp.mean(flat, axis=0, keepdims=True)
     products = jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(flat**2, axis=1)

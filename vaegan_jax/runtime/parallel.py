@@ -151,10 +151,19 @@ def shard_batch(x: jax.Array) -> jax.Array:
 
     Call it within a jitted function. The values stay the same.
     """
+    return _constrained(x, PartitionSpec(AXIS))
+
+
+def gather_batch(x: jax.Array) -> jax.Array:
+    """Constrains an array to be replicated if a mesh is in use; see `shard_batch`."""
+    return _constrained(x, PartitionSpec())
+
+
+def _constrained(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    constrained: jax.Array = jax.lax.with_sharding_constraint(x, PartitionSpec(AXIS))
+    constrained: jax.Array = jax.lax.with_sharding_constraint(x, spec)
     return constrained
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +27,24 @@ from vaegan_jax.training.run_writer import RunWriter
 from vaegan_jax.training.stage import Scalars, State
 from vaegan_jax.training.stage import Stage as Stage
 
-Rows = dict[str, np.ndarray]
-"""The scalars of several steps, float32 [steps] each."""
+
+class Rows(flax.struct.PyTreeNode):
+    """What the host reads of a call, in few arrays, since each is copied separately.
+
+    Attributes:
+      values: float32 [max_steps, n], the scalars of one step per row; the first ``Block.steps``
+        rows are set.
+      is_state_finite: bool scalar, whether the state after the last step is finite.
+      names: of the n scalars.
+    """
+
+    values: jax.Array
+    is_state_finite: jax.Array
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    def by_name(self, steps: int) -> dict[str, np.ndarray]:
+        """Returns the scalars of the first steps, float32 [steps] each."""
+        return dict(zip(self.names, np.asarray(self.values)[:steps].T, strict=True))
 
 
 class Block(NamedTuple):
@@ -102,10 +119,11 @@ def train(
             if step == 0 and stage.measures_start:
                 _measure(stage, state, workdir, log, step)
             while step < stage.steps and not signal:
-                state, rows = take_steps(state, step, _next_due(stage, config, step))
-                step += len(next(iter(rows.values())))
+                limit = _next_due(stage, config, step)
+                state, scalars, is_finite = take_steps(state, step, limit)
+                step += len(next(iter(scalars.values())))
                 signal = parallel.any_process(stop.signal or 0)
-                log.add(rows)
+                log.add(scalars)
                 if _is_due(stage, step, every.log_every):
                     log.write(step)
                 if _is_due(stage, step, every.picture_every):
@@ -113,7 +131,8 @@ def train(
                 if _is_due(stage, step, config.evaluation.curve_every):
                     _measure(stage, state, workdir, log, step)
                 if _is_due(stage, step, every.checkpoint_every) or signal:
-                    _require_finite(state, step)
+                    if not is_finite:
+                        raise NotFiniteError("a parameter", step)
                     checkpoints.save(step, state, log.progress())
         checkpoints.finish()
     _record_end(stage, workdir, step, signal)
@@ -162,10 +181,11 @@ def _make_take_steps(
     first: int,
     mesh: jax.sharding.Mesh,
     trace_folder: pathlib.Path | None,
-) -> Callable[[State, int, int], tuple[State, Rows]]:
-    """Returns ``take_steps(state, step, limit) -> (state, rows)``, which starts at step `first`.
+) -> Callable[[State, int, int], tuple[State, dict[str, np.ndarray], bool]]:
+    """Returns ``take_steps(state, step, limit)``, which starts at step `first`.
 
-    Each call takes at least one step and at most `limit`, as many as fit into
+    It returns the new state, the scalars by name, float32 [steps] each, and whether the state is
+    finite. Each call takes at least one step and at most `limit`, as many as fit into
     ``training.seconds_per_call``. It raises `NotFiniteError` if a scalar is not finite.
     """
     max_steps, data = config.training.log_every, config.data
@@ -176,7 +196,9 @@ def _make_take_steps(
         call = profiling.traced(call, trace_folder)
     allowed = 1  # the first call also compiles, so its duration does not tell the speed
 
-    def take_steps(state: State, step: int, limit: int) -> tuple[State, Rows]:
+    def take_steps(
+        state: State, step: int, limit: int
+    ) -> tuple[State, dict[str, np.ndarray], bool]:
         nonlocal allowed
         allowed = parallel.broadcast_from_primary([allowed])[0]
         served = feed.serve(step, min(allowed, limit))
@@ -190,17 +212,17 @@ def _make_take_steps(
         )
         with jax.transfer_guard("disallow"):
             put = (parallel.put(array, parallel.replicated(mesh)) for array in arrays)
-            state, scalars = call(state, Block(served.images, *put))
+            state, rows = call(state, Block(served.images, *put))
             feed.prefetch()
-            fetched = jax.device_get(scalars)
+            fetched: Rows = jax.device_get(rows)
         allowed = max(
             1,
             int(config.training.seconds_per_call * served.steps / (time.perf_counter() - began)),
         )
-        rows = {name: values[: served.steps] for name, values in fetched.items()}
-        if bad := first_not_finite(rows):
+        scalars = fetched.by_name(served.steps)
+        if bad := first_not_finite(scalars):
             raise NotFiniteError(bad[1], step + bad[0] + 1)
-        return state, rows
+        return state, scalars, bool(fetched.is_state_finite)
 
     return take_steps
 
@@ -210,13 +232,12 @@ def make_call(
     max_steps: int,
     flip: bool = False,
     mesh: jax.sharding.Mesh | None = None,
-) -> Callable[[State, Block], tuple[State, Scalars]]:
+) -> Callable[[State, Block], tuple[State, Rows]]:
     """Returns the jitted ``call(state, block) -> (state, rows)``, which takes many steps.
 
-    The state is donated. Each scalar is returned as float32 [max_steps], of which the first
-    ``block.steps`` are set. The number of steps and the seed are arguments of one compiled
-    program, so the length of a call does not change any bit of the result, and all seeds share the
-    program. On several devices each batch is sharded; state and scalars are replicated.
+    The state is donated. The number of steps and the seed are arguments of one compiled program,
+    so the length of a call does not change any bit of the result, and all seeds share the program.
+    On several devices each batch is sharded; state and scalars are replicated.
 
     Args:
       stage: the stage.
@@ -229,9 +250,9 @@ def make_call(
         _compile_steps(stage.step, stage.number, max_steps, flip, mesh), stage.name
     )
 
-    def call(state: State, block: Block) -> tuple[State, Scalars]:
+    def call(state: State, block: Block) -> tuple[State, Rows]:
         with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
-            result: tuple[State, Scalars] = compiled(state, block)
+            result: tuple[State, Rows] = compiled(state, block)
         return result
 
     return call
@@ -256,42 +277,44 @@ def _compile_steps(
         result: tuple[State, Scalars] = step(state, preprocessing.to_network(batch), key)
         return result
 
-    def steps(state: State, block: Block) -> tuple[State, Scalars]:
+    def steps(state: State, block: Block) -> tuple[State, Rows]:
         _, scalars = jax.eval_shape(take_step, state, block, 0)
-        rows = {name: jnp.zeros((max_steps,), jnp.float32) for name in scalars}
+        names = tuple(sorted(scalars))
 
-        def body(i: jax.Array, carry: tuple[State, Scalars]) -> tuple[State, Scalars]:
-            state, rows = carry
+        def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, values = carry
             state, scalars = take_step(state, block, i)
-            return state, {name: rows[name].at[i].set(scalars[name]) for name in rows}
+            row = jnp.stack([jnp.asarray(scalars[name], jnp.float32) for name in names])
+            return state, values.at[i].set(row)
 
-        result: tuple[State, Scalars] = jax.lax.fori_loop(0, block.steps, body, (state, rows))
-        return result
+        values = jnp.zeros((max_steps, len(names)), jnp.float32)
+        state, values = jax.lax.fori_loop(0, block.steps, body, (state, values))
+        return state, Rows(values, _is_finite(state), names)
 
     return jax.jit(steps, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
 
-def first_not_finite(rows: Rows) -> tuple[int, str] | None:
-    """Returns the first row with a value that is not finite, and the names of all such values.
+def first_not_finite(scalars: dict[str, np.ndarray]) -> tuple[int, str] | None:
+    """Returns the first step with a value that is not finite, and the names of all such values.
 
     Args:
-      rows: float32 [steps] by name.
+      scalars: float32 [steps] by name.
 
     Returns:
       For example ``(3, "kl and loss")``, or None.
     """
-    finite = np.stack([np.isfinite(values) for values in rows.values()])
+    finite = np.stack([np.isfinite(values) for values in scalars.values()])
     if finite.all():
         return None
     row = int(np.argmin(finite.all(axis=0)))
-    names = [name for name, is_finite in zip(rows, finite[:, row], strict=True) if not is_finite]
+    names = [name for name, is_finite in zip(scalars, finite[:, row], strict=True) if not is_finite]
     return row, " and ".join(names)
 
 
-def _require_finite(state: Any, step: int) -> None:
-    # On the host, where no program has to be compiled.
-    if not all(np.isfinite(leaf).all() for leaf in jax.device_get(jax.tree.leaves(state))):
-        raise NotFiniteError("a parameter", step)
+def _is_finite(state: Any) -> jax.Array:
+    """Returns whether all floating-point numbers of a tree are finite, a bool scalar."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def _record_end(stage: Stage[Any], workdir: RunWriter, step: int, signal: int) -> None:
