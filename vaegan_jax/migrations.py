@@ -21,7 +21,6 @@ RENAMED: dict[str, str] = {
 _USE_SEEDS = "list the seeds in config.seeds, which are trained one after another"
 _STOPS = "a non-finite number stops the run; remove the field, and lower the learning rates"
 _NO_PATHS = "remove it; path lengths are no longer computed"
-_IS_CONSTANT = "remove it; the thresholds are constants in vaegan_jax/losses/symptoms.py"
 
 REMOVED: dict[str, str] = {
     "together": _USE_SEEDS,
@@ -35,17 +34,13 @@ REMOVED: dict[str, str] = {
     "model.low_pass": "remove it; the strided layers are always low-passed",
     "gan.discriminator_b1": "set gan.b1, which both networks use",
     "gan.discriminator_b2": "set gan.b2, which both networks use",
-    "monitor.window": _IS_CONSTANT,
-    "monitor.accuracy": _IS_CONSTANT,
-    "monitor.generator_slope": _IS_CONSTANT,
-    "monitor.swing": _IS_CONSTANT,
-    "monitor.steadiness": _IS_CONSTANT,
-    "monitor.logit": _IS_CONSTANT,
-    "monitor.diversity": _IS_CONSTANT,
-    "monitor.duplicates": _IS_CONSTANT,
-    "monitor.kl": _IS_CONSTANT,
-    "monitor.active": _IS_CONSTANT,
-    "monitor.sharpness": _IS_CONSTANT,
+    **{
+        f"monitor.{name}": "remove it; thresholds are constants in vaegan_jax/losses/symptoms.py"
+        for name in (
+            *("window", "accuracy", "generator_slope", "swing", "steadiness", "logit"),
+            *("diversity", "duplicates", "kl", "active", "sharpness"),
+        )
+    },
     "evaluation.size": "name the size with the embedding, such as efflite0_128",
     "evaluation.resize": "remove it; images are resized as by clean-fid",
     "evaluation.statistics": "remove it; write samples with `vaegan sample --files` and use "

@@ -48,12 +48,9 @@ def test_map_of_one_dimension():
     assert not points[[1, 3]].any()
 
 
-def test_probed_directions_are_singular_vectors_of_the_jacobian():
-    matrix = np.random.default_rng(2).normal(size=(4, 24)) * np.array([[1], [4], [2], [3]])
-    result = space.probe(lambda z: (z @ matrix).reshape(-1, 2, 4, 3), 4)
-    vectors = np.linalg.svd(matrix)[0].T
-    np.testing.assert_allclose(np.abs((result.directions * vectors).sum(axis=1)), 1, rtol=1e-6)
-    assert result.units.tolist() == np.argsort(-np.linalg.norm(matrix, axis=1)).tolist()
+def test_unmeasured_axes_are_the_coordinates():
+    result = space.unmeasured(5)
+    np.testing.assert_array_equal(result.directions, np.eye(5)[result.units])
     assert not result.measured
 
 

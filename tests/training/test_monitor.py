@@ -114,15 +114,6 @@ def test_discriminator_warmup_does_not_count(watched):
     assert names("gan", winning, watched) == ["discriminator_overpowering"]
 
 
-def test_steps_by_trouble(watched, monkeypatch):
-    monkeypatch.setattr(monitor, "WINDOW", 1)
-    made = [
-        line | {"near_duplicates": 1.0 if i in (1, 2, 5) else 0.0}
-        for i, line in enumerate(lines("gan", {}, 8))
-    ]
-    assert monitor.steps_by_trouble("gan", made, watched) == {"mode_collapse": [8, 12, 24]}
-
-
 @pytest.mark.parametrize(("stage", "sick"), [("gan", {"diversity": 0.0}),
                                              ("vae", {"active_units": 0.0})])  # fmt: skip
 def test_batches_of_one_image_are_not_judged_by_their_variation(watched, stage, sick):

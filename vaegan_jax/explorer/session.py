@@ -88,11 +88,11 @@ class Session:
         # One program for all checkpoints, for a single latent: latency matters.
         self._decode = jax.jit(lambda params, z: preprocessing.to_uint8(decode(params, z))[0])
         self._encoded: Encoded | None = None
-        self._probed: Space | None = None
+        self._unmeasured: Space | None = None
         self._note = "The data set is being read."
         self._progress = 0.0
         if not self.has_encoder:
-            self._use_probed_space("There is no VAE, and so no encoder.")
+            self._set_absent("There is no VAE, and so no encoder.")
         self._warm_up()
 
     def checkpoints(self) -> dict[str, list[int]]:
@@ -102,7 +102,7 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """Returns what the page needs, JSON-compatible."""
         encoded = self._encoded
-        current = encoded.space if encoded else self._probed
+        current = encoded.space if encoded else self._unmeasured
         height, width, channels = self.image_shape
         return {
             "name": self.name,
@@ -128,17 +128,16 @@ class Session:
     def prepare(self) -> None:
         """Reads the data set and encodes up to 10,000 images; meant for a thread.
 
-        If the data is missing or has changed, `facts` gets a note, and the space is probed instead
-        of measured.
+        If the data is missing or has changed, `facts` gets a note, and the space is not measured.
         """
         if not self.has_encoder:
             return
         try:
             self._encoded = self._encode_data()
         except (UserError, OSError) as error:
-            self._use_probed_space(one_line(error))
+            self._set_absent(one_line(error))
         except Exception:
-            self._use_probed_space("The data set cannot be read: see the terminal.")
+            self._set_absent("The data set cannot be read: see the terminal.")
             raise
 
     def pair(self, latent: np.ndarray, steps: dict[str, int | None]) -> dict[str, np.ndarray]:
@@ -268,13 +267,8 @@ class Session:
         if self.has_encoder:
             self._encode(np.zeros((1, *self.image_shape), np.uint8))
 
-    def _use_probed_space(self, note: str) -> None:
-        self._note = note
-
-        def decode(z: np.ndarray) -> np.ndarray:
-            return self._main.decode(self._main.to_generator_latents(z))
-
-        self._probed = space.probe(decode, self.latent_size)
+    def _set_absent(self, note: str) -> None:
+        self._note, self._unmeasured = note, space.unmeasured(self.latent_size)
 
     def _encode_data(self) -> Encoded:
         data = images.load(self._main.config.data)

@@ -1,6 +1,5 @@
 """Axes of a latent space: its centre, its most active units and its principal directions."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ class Space(NamedTuple):
       deviations: standard deviation of each unit, float64 [K].
       directions: orthonormal directions, in descending order of variance, float64 [K, L].
       spreads: standard deviation along each direction, float64 [K].
-      measured: True from `measure`, False from `probe`.
+      measured: True from `measure`, False from `unmeasured`.
     """
 
     middle: np.ndarray
@@ -55,25 +54,11 @@ def measure(means: np.ndarray) -> Space:
     )
 
 
-def probe(decode: Callable[[np.ndarray], np.ndarray], size: int, reach: float = 1.0) -> Space:
-    """Returns the axes of a decoder at the mean of the prior, for use without data.
-
-    Directions are the right singular vectors of the decoder's Jacobian, by central differences;
-    units are ordered by the norms of its columns.
-
-    Args:
-      decode: latents float32 [B, L] -> images [B, ...].
-      size: L.
-      reach: step of the differences.
-    """
-    steps = reach * np.eye(size, dtype=np.float32)
-    ahead, behind = (decode(side).reshape(size, -1).astype(np.float64) for side in (steps, -steps))
-    jacobian = (ahead - behind) / (2 * reach)  # transposed: [L, pixels]
-    strengths, vectors = np.linalg.eigh(jacobian @ jacobian.T)
-    order = np.argsort(-strengths, kind="stable")[:MAX_AXES]
-    units = np.argsort(-np.linalg.norm(jacobian, axis=1), kind="stable")[:MAX_AXES]
-    ones = np.ones(len(order))
-    return Space(np.zeros(size), units, ones, _oriented(vectors.T[order]), ones, False)
+def unmeasured(size: int) -> Space:
+    """Returns the coordinate axes at the mean of the prior, for use without data."""
+    axes = np.arange(min(size, MAX_AXES))
+    ones = np.ones(len(axes))
+    return Space(np.zeros(size), axes, ones, np.eye(size)[axes], ones, False)
 
 
 def project(means: np.ndarray, space: Space) -> np.ndarray:

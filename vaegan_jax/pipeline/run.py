@@ -180,21 +180,14 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
 
 
 def troubles(config: ConfigDict, folder: workdir.Workdir, stage: str) -> list[str]:
-    """Describes each training failure of a stage: steps, evidence, suggested changes."""
+    """Describes each training failure of a stage: first step, evidence, suggested changes."""
     metrics = folder.metrics(stage)
-    steps_by_trouble = monitor.steps_by_trouble(stage, metrics, config)
-    texts = []
-    for line in folder.troubles():
-        if line["stage"] != stage:
-            continue
-        steps = steps_by_trouble.get(line["trouble"], [])
-        until = ""
-        if steps:
-            until = " to the end" if steps[-1] == metrics[-1]["step"] else f" to step {steps[-1]}"
-        texts.append(
-            f"{line['trouble'].replace('_', ' ')} from step {line['step']}{until}: {line['text']} "
-            f"Try: {line['remedy']}."
-        )
+    texts = [
+        f"{line['trouble'].replace('_', ' ')} from step {line['step']}: {line['text']} "
+        f"Try: {line['remedy']}."
+        for line in folder.troubles()
+        if line["stage"] == stage
+    ]
     if monitor.too_few_lines(stage, metrics, config):
         texts.append(
             f"too few metrics to detect training failures: {monitor.WINDOW} lines after the "

@@ -86,15 +86,6 @@ def _first_line(stage: str, lines: Sequence[Line], config: ConfigDict) -> int:
     return bisect.bisect_left(lines, warm, key=lambda line: line["step"])
 
 
-def steps_by_trouble(stage: str, lines: Sequence[Line], config: ConfigDict) -> dict[str, list[int]]:
-    """Returns the steps at which each trouble was detected, over all lines of a stage."""
-    steps: dict[str, list[int]] = {}
-    for count in range(1, len(lines) + 1):
-        for trouble in detect(stage, lines[:count], config):
-            steps.setdefault(trouble.name, []).append(lines[count - 1]["step"])
-    return steps
-
-
 def not_finite(name: str, step: int, stage: str) -> Trouble:
     """Returns the trouble of a value that was not finite at a step of a stage."""
     text = f"{name} was not finite at step {step}."
