@@ -161,15 +161,7 @@ def test_resume_after_sigkill_is_bit_identical(finished, tmp_path):
 
 BAD = {
     "unknown field": (["--config.gan.stepz=3"], r"gan\.stepz.*gan\.steps"),
-    "unknown section": (["--config.gam.steps=3"], r"gam\.steps.*gan\.steps"),
-    "removed field": (
-        ["--config.gan.generator_rate_warmup_steps=3"],
-        r"gan\.generator_rate_warmup_steps.*gan\.generator_learning_rate",
-    ),
     "wrong type": (["--config.gan.steps=many"], r"gan\.steps"),
-    "bad value": (["--config.gan.objective=hinge?"], r"gan\.objective"),
-    "image size": (["--config.data.image_size=60"], r"data\.image_size.*16"),
-    "inconsistent": (["--config.gan.discriminator_warmup_steps=12"], r"gan\.steps"),
     "batch size": (["--config.vae.batch_size=9000"], r"vae\.batch_size \(9000\)"),
     "unknown flag": (["--wurkdir=x"], "wurkdir"),
     "no flag": (["gan.steps=3"], r"gan\.steps=3"),
@@ -268,28 +260,3 @@ def test_a_sweep_resumes(finished, tmp_path):
     a, b = (pictures(tmp_path / "runs" / name) for name in names)
     assert a.keys() == b.keys()
     assert all(a[name] != b[name] for name in a)
-
-
-def test_a_checkpoint_of_other_networks_is_refused(finished, tmp_path, refused):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "checkpoints/gan/12")
-    # The saved config matches the command line, and not the checkpoint.
-    config = json.loads((workdir / "config.json").read_text())
-    (workdir / "config.json").write_text(json.dumps(config | {"model.latent_size": 9}))
-    before = snapshot(workdir)
-    message = refused(workdir, "--config.model.latent_size=9")
-    assert "checkpoints/gan/6" in message
-    assert re.search(r"generator\.dense\.kernel.*float32\[8,128\].*float32\[9,128\]", message)
-    assert snapshot(workdir) == before
-
-
-def test_a_non_finite_loss_stops_the_run(tmp_path, refused):
-    flags = ("--config.vae.learning_rate=1e30", "--config.training.checkpoint_every=1")
-    message = refused(tmp_path / "run", *flags)
-    assert re.search(r"vae.*step \d+.*finite", message)
-    folder = tmp_path / "run/checkpoints/vae"
-    kept = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
-    for step in kept:
-        leaves = jax.tree.leaves(state(tmp_path / "run", "vae", step))
-        assert all(np.isfinite(leaf).all() for leaf in leaves)

@@ -171,12 +171,6 @@ def test_numbers_of_a_network_do_not_depend_on_the_others(config, data, models):
         assert both[key].value == number.value
 
 
-def test_decoder_without_matching_is_evaluated_once(config, data, models):
-    identity = models._replace(latent_factor=np.eye(config.model.latent_size, dtype=np.float32))
-    _, numbers = run(config, data, identity)
-    assert "matched_samples" not in {key[0] for key in numbers}
-
-
 def test_floors_require_enough_real_images(config, data, models):
     models = models._replace(encoder=None)
     config.evaluation.samples = 95  # there are 90 test images, and 100 training images are used
@@ -312,13 +306,6 @@ def test_vae_numbers_match_recomputation(config, data, models):
     assert numbers["iwae_3_bits_per_dim"].value <= elbo.value
     assert numbers["calibrated_elbo_bits_per_dim"].value <= elbo.value + elbo.error
     assert abs(numbers["posterior_prior_mmd"].floor) < 0.02
-
-
-def test_cross_entropy_has_calibrated_bounds_only(config, data, models):
-    config.vae.reconstruction = "cross_entropy"
-    _, numbers = run(config, data, models)
-    assert ("vae", "", "elbo_bits_per_dim") not in numbers
-    assert numbers["vae", "", "calibrated_elbo_bits_per_dim"].value is not None
 
 
 def test_implied_decoder_variance_includes_the_kl_weight(config):

@@ -390,21 +390,3 @@ def test_dragging_does_not_queue_requests(open_page, session):
     assert 1 < count < 300
     expected = session.pair(z, {"vae": 7})["vae"]
     np.testing.assert_array_equal(vae(page).reshape(16, 32, 4)[..., :3], expected)
-
-
-def test_tabs_by_arrow_keys_and_accessible_names(open_page):
-    page = open_page()
-    page.focus("#tab-map")
-    page.keyboard.press("ArrowRight")
-    assert page.locator("#panel-sliders").is_visible()
-    assert page.evaluate("() => document.activeElement.id") == "tab-sliders"
-    for tab in ("map", "sliders", "picture", "morph"):
-        page.click(f"#tab-{tab}")
-        nameless = page.locator("button:visible, input:visible, select:visible, canvas:visible")
-        for element in nameless.all():
-            named = element.evaluate(
-                """(e) => Boolean(e.getAttribute("aria-label") || e.labels?.length
-                || e.textContent.trim() || e.querySelector("img[alt]")
-                || e.closest("[role=group][aria-label]"))"""
-            )
-            assert named, element.evaluate("(e) => e.outerHTML")

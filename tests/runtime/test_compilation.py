@@ -113,13 +113,6 @@ def test_directory_of_another_user_is_not_used(tmp_path, monkeypatch):
         compilation._prepare(tmp_path)
 
 
-def test_concurrent_processes(tmp_path, plain):
-    both = [start(tmp_path) for _ in range(2)]
-    assert [finish(process)[::3] for process in both] == [(plain, "")] * 2
-    bits, hits, misses, _ = run(tmp_path)
-    assert (bits, hits, misses) == (plain, len(programs(tmp_path)), 0)
-
-
 def test_environments_have_separate_directories(monkeypatch):
     facts = environment.facts()
     before = compilation._environment()

@@ -70,34 +70,16 @@ def latents(arguments: argparse.Namespace, model: Trained, count: int) -> np.nda
 
 
 def read_images(paths: Sequence[pathlib.Path], model: Trained) -> np.ndarray:
-    """Reads images, prepared as the model's config says: uint8 [N, H, W, C].
-
-    Unusable files in folders and zips are skipped and listed on stdout.
-
-    Args:
-      paths: images, folders and zips.
-      model: whose `config.data` is used.
+    """Reads image files, prepared as the model's config says: uint8 [N, H, W, C].
 
     Raises:
-      UserError: if a named file is unusable, or no image is left.
+      UserError: if a file is unusable.
     """
-    from vaegan_jax.data import decoding, images, preprocessing, sources
+    from vaegan_jax.data import decoding, images, preprocessing
 
     settings = images.settings(model.config.data)
-    result: list[np.ndarray] = []
-    for path in map(pathlib.Path.expanduser, paths):
-        if path.is_dir() or path.suffix.lower() == ".zip":
-            source = sources.open_path(path)
-            skipped = [f"{name}: {reason}" for name, reason in source.skipped]
-            for position, name in enumerate(source.names):
-                try:
-                    image = decoding.decode(source.read(position))
-                    result.append(preprocessing.prepare(image, settings))
-                except (decoding.BadImage, ValueError) as reason:
-                    skipped.append(f"{name}: {reason}")
-            for line in skipped:
-                print(f"skipped {line}")
-            continue
+    result = []
+    for path in paths:
         try:
             if path.stat().st_size > decoding.MAX_BYTES:
                 raise ValueError("too large")
@@ -105,8 +87,6 @@ def read_images(paths: Sequence[pathlib.Path], model: Trained) -> np.ndarray:
             result.append(preprocessing.prepare(image, settings))
         except (OSError, decoding.BadImage, ValueError) as error:
             raise UserError(f"{path} cannot be used ({one_line(error)}).") from error
-    if not result:
-        raise UserError("None of these images can be used.")
     return np.stack(result)
 
 

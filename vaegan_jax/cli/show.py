@@ -67,7 +67,7 @@ def add_interpolate(commands: options.Commands) -> None:
     options.add_latents(parser)
     parser.add_argument("--stops", type=options.integer(2), help="number of samples (default: 4)")
     parser.add_argument(
-        "--images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="images, not samples"
+        "--images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="image files, not samples"
     )
     parser.add_argument("--loop", action="store_true", help="return to the beginning")
     parser.add_argument(
@@ -121,9 +121,7 @@ def add_reconstruct(commands: options.Commands) -> None:
         "runs/quickstart ~/Pictures/me.png",
     )
     options.add_model(parser)
-    parser.add_argument(
-        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="images, folders or zips"
-    )
+    parser.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="image files")
     _add_columns(parser)
     options.add_out(parser, "reconstruct.png")
 

@@ -11,7 +11,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 
 from vaegan_jax import config as configuration
 from vaegan_jax import resume
@@ -152,16 +151,7 @@ class Workdir(reader.Reader):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         _save_picture(path, picture)
-        # `add_image` would compress the picture a second time.
-        height, width, channels = picture.shape
-        image = Summary.Image(
-            height=height,
-            width=width,
-            colorspace=channels,
-            encoded_image_string=path.read_bytes(),
-        )
-        summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        self._tensorboards[stage].file_writer.add_summary(summary, step)
+        self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
         return path
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

@@ -180,12 +180,6 @@ def test_an_incomplete_last_line_is_skipped_and_noted(tmp_path, name):
     assert any(name in note for note in found.notes)
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path):
-    for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(UserError, match=str(path)):
-            records.read(path)
-
-
 def test_differing_facts(tmp_path):
     a, b, c = (made.run(tmp_path / name) for name in "abc")
     made.edit(b / "run.json", cpu=None, settings={"jax": {"x64": True}})
