@@ -69,17 +69,16 @@ def _convolve(x: jax.Array, k: jax.Array) -> jax.Array:
 def correlate(x: jax.Array, g: jax.Array) -> jax.Array:
     """The derivative of ``<g, down(x, k)>`` in k: [B, H, W, C], [B, h, w, O] -> [4, 4, C, O]."""
     _, h, w, _ = g.shape
-    direct = (
-        _correlate_by_convolution
-        if h * w <= layers_cpu.MAX_WINDOW
-        else layers_cpu.correlate_by_patches
-    )
     if layers_cpu.use_tiles(x, x.shape[3], h, w):
-        return _select(layers_cpu.correlate_by_tiles, direct, x, g)
-    return direct(x, g)
+        return _select(layers_cpu.correlate_by_tiles, _correlate_by_convolution, x, g)
+    if h * w > layers_cpu.MAX_WINDOW:
+        return _select(layers_cpu.correlate_by_patches, _correlate_by_convolution, x, g)
+    return _correlate_by_convolution(x, g)
 
 
 def _correlate_by_convolution(x: jax.Array, g: jax.Array) -> jax.Array:
+    # GPUs and TPUs sum products of bfloat16 in float32. To ask for a float32 result, which is
+    # rounded to bfloat16 anyway, makes XLA convert the arrays before the convolution on a GPU.
     # Explicit transposes and plain dimension numbers: the same convolution with permuted numbers,
     # as autodiff writes it, loses two orders of magnitude inside `lax.scan` on CPU.
     k = lax.conv_general_dilated(

@@ -98,7 +98,7 @@ class Encoder(nn.Module):
       latent_size: the number of latent dimensions.
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
-      dtype: of the computation.
+      dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
@@ -117,8 +117,8 @@ class Encoder(nn.Module):
         _check_shape(images, self.image_shape, len(self.widths))
         trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         x = trunk(images)
-        x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name="head")(_flatten(x))
-        mean, log_variance = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        x = nn.Dense(2 * self.latent_size, name="head")(_flatten(x).astype(jnp.float32))
+        mean, log_variance = jnp.split(x, 2, axis=-1)
         return mean, bound(log_variance, _MAX_LOG_VARIANCE)
 
 
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
       latent_size: the number of latent dimensions.
       image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
-      dtype: of the computation.
+      dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
@@ -172,8 +172,8 @@ class Decoder(nn.Module):
             x = nn.leaky_relu(Bias(name=f"bias_{level}")(normalise(x, self.norm)), _LEAK)
             x = Up(features, self.dtype, name=f"up_{level}")(x)
         x = nn.leaky_relu(Bias(name="bias_fine")(x), _LEAK)
-        x = Conv(channels, self.dtype, name="conv_out")(x)
-        return Bias(name="bias_out")(x).astype(jnp.float32)
+        # In float32: bfloat16 has fewer values in [-1, 1] than the images.
+        return Bias(name="bias_out")(Conv(channels, name="conv_out")(x))
 
 
 class Discriminator(nn.Module):
@@ -185,7 +185,7 @@ class Discriminator(nn.Module):
       widths: see `Trunk`.
       image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
-      dtype: of the computation.
+      dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
@@ -204,8 +204,8 @@ class Discriminator(nn.Module):
         trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         features = trunk(images)
         self.sow("intermediates", "features", features)
-        x = nn.Dense(1, dtype=self.dtype, name="head")(_flatten(features))
-        return x.astype(jnp.float32).squeeze(-1)
+        x = nn.Dense(1, name="head")(_flatten(features).astype(jnp.float32))
+        return x.squeeze(-1)
 
 
 def apply(module: nn.Module, params: optax.Params, x: jax.Array) -> Any:
