@@ -36,7 +36,8 @@ def _keys(x: np.ndarray) -> np.ndarray:
     """
     inner = (1.5 * x - 2.5) * x**2 + 1
     outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, inner, outer)
+    weights: np.ndarray = np.where(x < 1, inner, outer)
+    return weights
 
 
 def _resize(images: jax.Array, size: int, kernel: _Kernel, radius: int) -> jax.Array:
@@ -60,5 +61,6 @@ def _weights(before: int, after: int, kernel: _Kernel, radius: int) -> np.ndarra
     scale = before / after
     centres = (np.arange(after) + 0.5) * scale - 0.5
     distances = np.abs(centres[:, None] - np.arange(before)) / max(scale, 1)
-    weights = np.where(distances < radius, kernel(distances), 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights: np.ndarray = np.where(distances < radius, kernel(distances), 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32)
