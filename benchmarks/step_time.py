@@ -406,6 +406,7 @@ def main() -> None:
     parser.add_argument(
         "--without_compile", action="store_true", help="PyTorch without torch.compile"
     )
+    parser.add_argument("--torch_modes", nargs="*", help="such as eager; no value: no PyTorch")
     parser.add_argument("--penalty_every", type=int, default=1, help="gan.penalty_every")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     args = parser.parse_args()
@@ -461,7 +462,9 @@ def implementations(
         makers["stock Flax"] = functools.partial(make_steps, *size, STOCK, in_loop)
     if torch:
         for name, setting in torch_settings().items():
-            if not (args.without_compile and setting.get("mode")):
+            mode = name.partition(",")[0]
+            is_wanted = args.torch_modes is None or mode in args.torch_modes
+            if is_wanted and not (args.without_compile and setting.get("mode")):
                 makers[f"PyTorch, {name}"] = functools.partial(
                     torch_steps, *size, **setting, penalty_every=args.penalty_every
                 )
