@@ -189,7 +189,7 @@ def check_step(stage: str, width: int, device: Any, cpu: Any) -> None:
     config.model.base_width = width
     config.vae.batch_size = config.gan.batch_size = 16
     config.gan.discriminator_warmup_steps, config.gan.ema_half_life_images = 0, 1e4
-    config.gan.r1_weight, config.gan.augmentations = 3.0, ""
+    config.gan.penalties, config.gan.augmentations = "r1(weight=3.0, every=4)", ""
     images = np.random.default_rng(0).uniform(-1, 1, (16, *SHAPE)).astype(np.float32)
 
     def scalars(place: Any, precision: str) -> Any:

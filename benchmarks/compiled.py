@@ -69,14 +69,20 @@ def size(shape: str) -> int:
 def main() -> None:
     """Compiles the jitted call of a stage, and counts the body of its loop."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    defaults = {"stage": "gan", "base_width": 64, "batch": 64, "devices": 1, "r1": 3.0}
+    defaults = {
+        "stage": "gan",
+        "base_width": 64,
+        "batch": 64,
+        "devices": 1,
+        "penalties": "r1(weight=3.0, every=4)",
+    }
     for name, value in (defaults | {"dtype": "float32"}).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
     config = configuration.default_config()
     config.model.update(base_width=args.base_width, max_width=8 * args.base_width, dtype=args.dtype)
     config.vae.batch_size = config.gan.batch_size = args.batch
-    config.gan.update(r1_weight=args.r1, ema_half_life_images=1e4, augmentations="")
+    config.gan.update(penalties=args.penalties, ema_half_life_images=1e4, augmentations="")
     module, initial = (vae, []) if args.stage == "vae" else (gan, [gan.random_init])
     parts = [jax.eval_shape(functools.partial(init, config, SHAPE)) for init in initial]
     state = jax.eval_shape(functools.partial(module.init, config, SHAPE), *parts)

@@ -50,6 +50,7 @@ except ImportError:
 
 SHAPE = (64, 64, 3)
 LEVELS = 4  # of networks.widths at this size, without a maximum width
+R1_WEIGHT = 0.5
 STAGES = ("vae", "gan")
 
 
@@ -132,9 +133,9 @@ def jax_steps(
     """Returns steps of this package with the given layers, in a jitted loop or one per call."""
     networks.Down, networks.Up, networks.Conv = layers
     config = configuration.default_config()
-    config.gan.penalty_every = penalty_every
     config.model.base_width, config.model.max_width = base_width, 8 * base_width
-    config.gan.r1_weight, config.gan.augmentations = 0.5, ""
+    config.gan.penalties = f"r1(weight={R1_WEIGHT}, every={penalty_every})"
+    config.gan.augmentations = ""
     config.gan.ema_half_life_images = 10_000.0
     config.model.dtype = dtype
     config.vae.batch_size = config.gan.batch_size = batch
@@ -322,7 +323,7 @@ def torch_steps(
                 real = x.detach().requires_grad_(True)
                 (gradient,) = torch.autograd.grad(discriminate(real).sum(), real, create_graph=True)
                 penalty = (gradient**2).sum((1, 2, 3)).mean()
-                (penalty_every * config.gan.r1_weight / 2 * penalty).backward()
+                (penalty_every * R1_WEIGHT / 2 * penalty).backward()
             taken += 1
             adam_d.step()
             adam_d.zero_grad(set_to_none=True)
@@ -407,7 +408,7 @@ def main() -> None:
         "--without_compile", action="store_true", help="PyTorch without torch.compile"
     )
     parser.add_argument("--torch_modes", nargs="*", help="such as eager; no value: no PyTorch")
-    parser.add_argument("--penalty_every", type=int, default=1, help="gan.penalty_every")
+    parser.add_argument("--penalty_every", type=int, default=1, help="interval of R1")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     args = parser.parse_args()
     versions = f"jax {jax.__version__}" + (f", torch {torch.__version__}" if torch else "")

@@ -9,6 +9,6 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.transfer.generator = "scratch"
     config.gan.objective = "minimax"
-    config.gan.r1_weight = 0.0
+    config.gan.penalties = ""
     config.gan.discriminator_warmup_steps = 0
     return config

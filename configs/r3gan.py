@@ -11,8 +11,6 @@ from configs import quickstart
 def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.gan.objective = "relativistic"
-    config.gan.r1_weight = 1.0
-    config.gan.r2_weight = 1.0
-    config.gan.penalty_every = 1
+    config.gan.penalties = "r1, r2"
     config.gan.b1 = 0.0
     return config

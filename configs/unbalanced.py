@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     # idle cores of an AMD EPYC (AVX-512, Python 3.11, jax 0.10.2). It depends on the machine.
     config.variants = ("warm", "scratch: transfer.generator=scratch; gan.steps=7268")
     config.transfer.match_posterior = False
-    config.gan.r1_weight = 0.0
+    config.gan.penalties = ""
     config.gan.discriminator_warmup_steps = 0
     config.evaluation.samples = 1_000
     return config

@@ -67,8 +67,8 @@ def config():
     config.model.latent_size = 5
     config.vae.batch_size = config.gan.batch_size = 4
     config.vae.steps = config.gan.steps = 7
-    config.gan.r1_weight, config.gan.augmentations = 0.5, ""
-    config.gan.penalty_every, config.gan.ema_half_life_images = 1, 10_000.0
+    config.gan.penalties, config.gan.augmentations = "r1(weight=0.5)", ""
+    config.gan.ema_half_life_images = 10_000.0
     config.gan.generator_learning_rate = config.gan.discriminator_learning_rate = 2e-4
     config.gan.b2 = 0.999
     config.gan.discriminator_warmup_steps = 2

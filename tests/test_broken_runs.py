@@ -20,14 +20,14 @@ NAMES = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
 
 def flags(text):
     """Fields of the config by name."""
-    pairs = (word.removeprefix("--config.").split("=") for word in shlex.split(text))
+    pairs = (word.removeprefix("--config.").split("=", 1) for word in shlex.split(text))
     return {pair[0]: literal(pair[1]) for pair in pairs if len(pair) == 2 and "--" not in pair[0]}
 
 
 def literal(text):
     try:
         return ast.literal_eval(text)
-    except ValueError:
+    except (ValueError, SyntaxError):
         return text
 
 

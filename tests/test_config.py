@@ -57,6 +57,10 @@ def test_shipped_configs_pass_and_override_fields(path):
 def test_every_field_is_a_flag_and_is_written_as_json():
     for name, field in configuration.FIELDS.items():
         assert name in configuration.flatten(load(CONFIGS[0], f"--config.{name}={field.default}"))
+    text = "r1(weight=3, every=4), a.b:c(d='e')"
+    config = load(CONFIGS[0], f"--config.gan.penalties={text}")
+    configuration.check(config)
+    assert config.gan.penalties == text
     config = load(CONFIGS[0], "--config.gan.steps=2000", "--config.data.image_size=(32, 48)")
     flat = configuration.flatten(config)
     assert (flat["gan.steps"], flat["data.image_size"]) == (2000, [32, 48])
@@ -70,7 +74,7 @@ SHARED = [
     (
         [0, -1, 1.5, "8"],
         "model.base_width model.max_width model.latent_size vae.kl_cycles "
-        "gan.penalty_every gan.discriminator_steps training.log_every "
+        "gan.discriminator_steps training.log_every "
         "training.picture_every training.checkpoint_every training.max_checkpoints "
         "evaluation.iwae_samples",
     ),
@@ -82,8 +86,7 @@ SHARED = [
     ([0, -1.0, NAN, INF, "fast"], "vae.learning_rate gan.generator_learning_rate "
                                   "gan.discriminator_learning_rate training.seconds_per_call"),
     ([1.0, -0.1, NAN], "vae.b1 vae.b2 gan.b1 gan.b2"),
-    ([-0.5, NAN, INF], "data.max_resident_mb vae.kl_weight vae.free_bits gan.r1_weight "
-                       "gan.r2_weight gan.gradient_penalty_weight gan.penalty_weight"),
+    ([-0.5, NAN, INF], "data.max_resident_mb vae.kl_weight vae.free_bits"),
     ([1, "yes"], "data.flip model.spectral_norm transfer.match_posterior"),
     ([3, None], "data.path data.feature data.directory evaluation.weights"),
     (["other", 3], "data.fit model.norm model.discriminator_norm vae.reconstruction "
@@ -102,8 +105,11 @@ BAD = {name: values for values, names in SHARED for name in names.split()} | {
     "data.background": ["", "no colour", "#12345", "#11223344", 7],
     "data.max_bad_fraction": [-0.1, 1.1, NAN],
     "model.dtype": ["float16"],
-    "gan.objective": ["hinge!", 3],
-    "gan.penalty": ["r1", "a.b:", 3],
+    "gan.objective": ["", "hinge!", "hinge, minimax", 3],
+    "vae.terms": ["auto", "r1", "mmd(weight=-1)", "mmd(deviation=x)", "a.b:c, a.b:c", 3],
+    "gan.generator_terms": ["auto", "mmd", "mode_seeking(weight='2')", "mode_seeking,", 3],
+    "gan.penalties": ["r3", "a.b:", "r1(weight=-1)", "r1(every=0)", "r1(every=2.5)", "r1, r1",
+                      "r1(weight=1e999)", "r1(weight=True)", 3],
     "gan.augmentations": ["color", "colour,", "colour;cutout", 3],
     "gan.ema_half_life_images": [-1.0, INF],
     "evaluation.embeddings": ["", "resnet", "a.b:", 3, "pixels,", "none,pixels", "pixels,pixels"],
@@ -164,6 +170,31 @@ def test_renamed_field_is_refused_with_its_new_name_and_migrated_when_read(old, 
     for part in (old, old.rpartition(".")[2]):
         assert new in str(configuration.unknown_field(part))
     assert migrations.migrate({old: 3, "seed": 1}) == {new: 3, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"r1_weight": 3.0}, "r1(weight=3.0, every=4)"),
+        ({"r1_weight": 0.0, "gradient_penalty_weight": 9.5},
+         "gradient_penalty(weight=9.5, every=4)"),
+        (
+            {"r1_weight": 1.0, "r2_weight": 2.0, "penalty": "a.b:c", "penalty_weight": 0.5,
+             "penalty_every": 1},
+            "r1(weight=1.0, every=1), r2(weight=2.0, every=1), a.b:c(weight=0.5, every=1)",
+        ),
+        ({"r1_weight": 0.0}, ""),
+        ({"r1_weight": -1.0}, "auto"),
+    ],
+)  # fmt: skip
+def test_earlier_penalties_are_migrated(fields, text):
+    old = {
+        "r1_weight": -1.0, "r2_weight": 0.0, "gradient_penalty_weight": 0.0, "penalty": "",
+        "penalty_weight": 1.0, "penalty_every": 4,
+    }  # fmt: skip
+    flat = {f"gan.{name}": value for name, value in (old | fields).items()}
+    assert migrations.migrate(flat | {"seed": 1}) == {"seed": 1, "gan.penalties": text}
+    assert configuration.FIELDS["gan.penalties"].rule.allows(text)
 
 
 def test_missing_field_is_refused_by_name():

@@ -8,7 +8,8 @@ from scipy.stats import mannwhitneyu
 
 from tests.conftest import assert_trees_equal
 from vaegan_jax import gan, networks, registry
-from vaegan_jax.losses import augmentation, penalties
+from vaegan_jax.losses import augmentation
+from vaegan_jax.losses.terms import make_terms
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 
 OBJECTIVES = {name: registry.load("objective", name) for name in registry.BUILT_IN["objective"]}
@@ -50,7 +51,8 @@ def assert_close_where_clear(new, expected, gradient, rate):
     ],
 )
 def test_train_step_matches_the_written_out_algorithm(config, real, objective, noise, r1_weight):
-    config.gan.objective, config.gan.noise, config.gan.r1_weight = objective, noise, r1_weight
+    config.gan.objective, config.gan.noise = objective, noise
+    config.gan.penalties = f"r1(weight={r1_weight})"
     config.gan.discriminator_warmup_steps = 0
     generator = networks.make_decoder(config.model, SHAPE)
     discriminator = networks.make_discriminator(config.model, SHAPE)
@@ -92,7 +94,7 @@ def test_train_step_matches_the_written_out_algorithm(config, real, objective, n
     r1 = float(scalars["r1"]) if r1_weight else 0.0
     assert ("r1" in scalars) == bool(r1_weight)
     np.testing.assert_allclose(
-        scalars["discriminator_loss"] + r1_weight / 2 * r1,
+        scalars["discriminator_loss"] + r1_weight * r1,
         discriminator_loss(state.discriminator),
         rtol=1e-3,
     )
@@ -199,12 +201,11 @@ def expected_losses(objective, real, fake):
 
 @pytest.mark.parametrize(
     ("objective", "penalty"),
-    list(zip(OBJECTIVES, 2 * ("r1_weight", "r2_weight", "gradient_penalty_weight"), strict=True)),
+    list(zip(OBJECTIVES, 2 * ("r1", "r2", "gradient_penalty"), strict=True)),
 )
 def test_train_step_with_each_objective_and_penalty(config, real, objective, penalty):
     config.gan.objective, config.gan.discriminator_warmup_steps = objective, 0
-    config.gan.r1_weight = 0.0
-    config.gan[penalty] = 2.0
+    config.gan.penalties = f"{penalty}(weight=2)"
     state = first_state(config)
     new, scalars = one_step(config, state, real)
     discriminator = networks.make_discriminator(config.model, SHAPE)
@@ -222,14 +223,13 @@ def test_train_step_with_each_objective_and_penalty(config, real, objective, pen
         expected_losses(objective, *after)[1],
     )
     np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-5)
-    name = penalty.removesuffix("_weight")
-    assert {"r1", "r2", "gradient_penalty"} & set(scalars) == {name}
-    at = {"r1": real, "r2": fake}.get(name)
+    assert {"r1", "r2", "gradient_penalty"} & set(scalars) == {penalty}
+    at = {"r1": real, "r2": fake}.get(penalty)
     if at is not None:
         slopes = jax.grad(lambda x: discriminator.apply({"params": state.discriminator}, x).sum())(
             at
         )
-        np.testing.assert_allclose(scalars[name], (slopes**2).sum() / 4, rtol=1e-3)
+        np.testing.assert_allclose(scalars[penalty], (slopes**2).sum() / 8, rtol=1e-3)
     for network in ("generator", "discriminator"):
         pairs = zip(
             jax.tree.leaves(getattr(state, network)),
@@ -240,13 +240,21 @@ def test_train_step_with_each_objective_and_penalty(config, real, objective, pen
 
 
 def test_lazy_penalty_is_scaled_by_its_interval(config, real):
-    config.gan.r1_weight, config.gan.discriminator_warmup_steps = 2.0, 6
+    config.gan.penalties, config.gan.discriminator_warmup_steps = "r1(weight=2)", 6
     often = [float(s["r1"]) for s in steps_of(config, real, 1)]
-    config.gan.penalty_every = 3
+    config.gan.penalties = "r1(weight=2, every=3)"
     rare = [float(s["r1"]) for s in steps_of(config, real, 4)]
     np.testing.assert_allclose(rare[0], 3 * often[0], rtol=1e-4)
     assert rare[1:3] == [0, 0]
     assert rare[3] > 0
+
+
+def test_every_penalty_has_an_interval(config, real):
+    config.gan.penalties = "gradient_penalty(every=3), r1, r2(every=2)"
+    config.gan.discriminator_warmup_steps = 8
+    seen = steps_of(config, real, 7)
+    for name, every in (("r1", 1), ("r2", 2), ("gradient_penalty", 3)):
+        assert [float(s[name]) > 0 for s in seen] == [step % every == 0 for step in range(7)], name
 
 
 def steps_of(config, real, count):
@@ -259,7 +267,7 @@ def steps_of(config, real, count):
 
 
 def test_discriminator_inputs_are_augmented(config, real):
-    config.gan.discriminator_warmup_steps, config.gan.r1_weight = 0, 0.0
+    config.gan.discriminator_warmup_steps, config.gan.penalties = 0, ""
     state = first_state(config)
     config.gan.augmentations = "colour, cutout"
     _, scalars = one_step(config, state, real)
@@ -350,11 +358,11 @@ def sigmoid(x):
 @pytest.mark.parametrize("weight", [0.0, 3.0])
 def test_discriminator_loss_value_and_gradient_match_the_formula(weight):
     params, real, fake, (x, y) = linear_case()
-    terms = [penalties.Term("r1", weight / 2, penalties.r1)] if weight else []
+    terms = make_terms("penalty", f"r1(weight={weight}, every=4)")
     (loss, scalars), gradient = jax.value_and_grad(gan.discriminator_loss, has_aux=True)(
         params, real, fake, KEY,
         discriminate=linear_discriminate, objective=OBJECTIVES["non_saturating"],
-        terms=terms, penalty_scale=4.0,
+        terms=terms, latents=np.zeros((5, 2)), generate=None, step=0,
     )  # fmt: skip
     w = np.asarray(params, np.float64)
     objective = np.mean(np.log1p(np.exp(-x @ w))) + np.mean(np.log1p(np.exp(y @ w)))
@@ -368,7 +376,7 @@ def test_discriminator_loss_value_and_gradient_match_the_formula(weight):
     assert 0 < auc < 1
     np.testing.assert_allclose(scalars["discriminator_auc"], auc, rtol=1e-6)
     if weight:
-        np.testing.assert_allclose(scalars["r1"], 4 * w @ w, rtol=1e-5)
+        np.testing.assert_allclose(scalars["r1"], 4 * w @ w / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["minimax", "non_saturating", "relativistic"])
@@ -392,7 +400,7 @@ def test_generator_loss_value_and_gradient_match_the_formula(name):
 
 
 def test_updates_match_sgd_and_ema(config):
-    config.gan.ema_half_life_images, config.gan.r1_weight = 20.0, 0.0
+    config.gan.ema_half_life_images, config.gan.penalties = 20.0, ""
     params, real, fake, (x, y) = linear_case()
     model = gan.make_gan(config, SHAPE)._replace(
         discriminate=linear_discriminate,

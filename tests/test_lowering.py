@@ -73,7 +73,7 @@ def plain_config():
     """A config without penalties and augmentations."""
     config = default_config()
     config.model.base_width, config.model.latent_size = 4, 5
-    config.gan.r1_weight, config.gan.augmentations = 0.0, ""
+    config.gan.penalties, config.gan.augmentations = "", ""
     config.gan.generator_learning_rate = config.gan.discriminator_learning_rate = 2e-4
     config.gan.ema_half_life_images, config.gan.b2 = 10_000.0, 0.99
     return config

@@ -34,6 +34,7 @@ def test_stage_and_purpose_numbers_are_fixed():
         "ACTIVE_UNITS": 16,
         "DISCREPANCY": 17,
         "POWER_ITERATION": 18,
+        "TERM": 19,
     }
 
 

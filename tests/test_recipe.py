@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from vaegan_jax import config as configuration
 from vaegan_jax import recipe, resume
-from vaegan_jax.losses import penalties
+from vaegan_jax.losses.terms import make_terms
 
 SHAPE = (64, 64, 3)
 
@@ -46,7 +46,7 @@ def test_steps_and_augmentation_at_the_edges(count, shown, is_augmented):
 )
 def test_r1_grows_with_the_number_of_pixels(shape, weight):
     config = recipe.resolve(configuration.default_config(), 5_000, shape)
-    assert config.gan.r1_weight == weight
+    assert config.gan.penalties == f"r1(weight={weight}, every=4)"
 
 
 @given(
@@ -82,4 +82,4 @@ def test_resuming_keeps_what_was_chosen():
 
 def test_an_automatic_penalty_is_refused_where_the_data_is_unknown():
     with pytest.raises(ValueError, match=r"recipe\.resolve"):
-        penalties.make_terms(configuration.default_config().gan)
+        make_terms("penalty", configuration.default_config().gan.penalties)

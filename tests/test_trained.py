@@ -98,7 +98,7 @@ def test_config_of_another_version_gets_defaults(run, tmp_path):
     path = tmp_path / "old"
     shutil.copytree(run[0], path)
     flat = json.loads((path / "config.json").read_text())
-    del flat["gan.penalty"], flat["model.spectral_norm"]
+    del flat["gan.noise"], flat["model.spectral_norm"]
     (path / "config.json").write_text(json.dumps(flat | {"gan.gone": 3}))
     config = trained.load(path).config
     assert config.model.spectral_norm is False

@@ -225,7 +225,7 @@ def test_environment_changes_are_recorded(workdir, config):
     assert workdir.config() == configuration.flatten(config)
 
 
-SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embeddings": {"mine": "b"}}
+SOURCES = {"gan.penalties": {"helper": "a", "mine": "b"}, "evaluation.embeddings": {"mine": "b"}}
 
 
 @pytest.mark.parametrize(
@@ -236,14 +236,14 @@ SOURCES = {"gan.penalty": {"helper": "a", "mine": "b"}, "evaluation.embeddings":
     ],
 )
 def test_changed_source_of_trained_function_is_refused(tmp_path, config, noted):
-    config.gan.penalty = "mine:penalty"
+    config.gan.penalties = "mine:penalty"
     (tmp_path / "run.json").write_text(json.dumps(noted))
     for same in (SOURCES, {}, SOURCES | {"evaluation.embeddings": {"mine": "c"}}):
         require_same_sources(tmp_path, config, same)
     for changed in ({"helper": "c", "mine": "b"}, {"mine": "b"}):
         with pytest.raises(UserError) as caught:
-            require_same_sources(tmp_path, config, {"gan.penalty": changed})
-        for part in ("gan.penalty=mine:penalty", "(helper)", str(tmp_path), "--workdir"):
+            require_same_sources(tmp_path, config, {"gan.penalties": changed})
+        for part in ("gan.penalties=mine:penalty", "(helper)", str(tmp_path), "--workdir"):
             assert part in str(caught.value)
 
 

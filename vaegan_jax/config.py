@@ -13,7 +13,6 @@ from ml_collections import ConfigDict, FieldReference
 from vaegan_jax import migrations, registry
 from vaegan_jax.errors import UserError
 from vaegan_jax.rules import (
-    AUGMENTATIONS,
     BELOW_ONE,
     BOOL,
     CHANNELS,
@@ -24,8 +23,6 @@ from vaegan_jax.rules import (
     MIN_SAMPLES,
     NON_EMPTY,
     NON_NEGATIVE,
-    NON_NEGATIVE_OR_AUTOMATIC,
-    PENALTY,
     POSITIVE,
     SAMPLES,
     SEED,
@@ -36,8 +33,9 @@ from vaegan_jax.rules import (
     Field,
     Resume,
     at_least,
+    losses,
+    one_loss,
     one_of,
-    registered,
 )
 
 _0_AUTOMATIC = "0 is automatic, see recipe.py"
@@ -120,8 +118,9 @@ FIELDS: dict[str, Field] = {
     "vae.b1": Field(0.9, BELOW_ONE, "Adam's decay of the first moment"),
     "vae.b2": Field(0.999, BELOW_ONE, "Adam's decay of the second moment"),
     "vae.reconstruction": Field(
-        "squared_error", registered("reconstruction"), "reconstruction term of the loss"
+        "squared_error", one_loss("reconstruction"), "reconstruction term of the loss"
     ),
+    "vae.terms": Field("", losses("vae_term"), "further terms of the loss, such as mmd(weight=10)"),
     "vae.decoder_variance": Field(
         "optimal",
         one_of("optimal", "learned"),
@@ -165,24 +164,21 @@ FIELDS: dict[str, Field] = {
         0, at_least(0), f"real images per step, and fake images per step; {_0_AUTOMATIC}"
     ),
     "gan.objective": Field(
-        "non_saturating", registered("objective"), "losses of generator and discriminator"
+        "non_saturating", one_loss("objective"), "losses of generator and discriminator"
     ),
-    "gan.r1_weight": Field(
-        -1.0, NON_NEGATIVE_OR_AUTOMATIC, "gamma of the R1 penalty; 0 disables it, -1 is automatic"
+    "gan.penalties": Field(
+        "auto",
+        losses("penalty", automatic=True),
+        "terms of the discriminator's loss, such as r1(weight=3, every=4): computed at every 4th "
+        "step and multiplied by 4",
     ),
-    "gan.r2_weight": Field(0.0, NON_NEGATIVE, "gamma of the R2 penalty; 0 disables it"),
-    "gan.gradient_penalty_weight": Field(
-        0.0, NON_NEGATIVE, "lambda of the WGAN gradient penalty; 0 disables it"
-    ),
-    "gan.penalty": Field("", PENALTY, "a user's penalty, as package.module:function"),
-    "gan.penalty_weight": Field(1.0, NON_NEGATIVE, "weight of gan.penalty"),
-    "gan.penalty_every": Field(
-        4,
-        at_least(1),
-        "lazy regularisation: interval of the penalties in steps; they are scaled by it",
+    "gan.generator_terms": Field(
+        "",
+        losses("generator_term"),
+        "further terms of the generator's loss, such as mode_seeking(weight=0.1)",
     ),
     "gan.augmentations": Field(
-        "auto", AUGMENTATIONS, "of the discriminator's inputs, comma-separated"
+        "auto", losses("augmentation", automatic=True), "of the discriminator's inputs"
     ),
     "gan.discriminator_steps": Field(
         1, at_least(1), "the generator is updated at multiples of this"
@@ -263,7 +259,7 @@ AUTOMATIC = {
     "vae.batch_size": 0,
     "gan.steps": 0,
     "gan.batch_size": 0,
-    "gan.r1_weight": -1.0,
+    "gan.penalties": "auto",
     "gan.ema_half_life_images": 0.0,
     "gan.augmentations": "auto",
 }
@@ -347,6 +343,10 @@ def check(config: ConfigDict) -> None:
                 f"{name}={values[name]} requires {other}={required}, and that is "
                 f"{values[other]}: change one of them."
             )
+    fields = "gan.penalties", "gan.generator_terms"
+    names = [{call.name for call in registry.parse(values[field])} for field in fields]
+    for name in set.intersection(*names):
+        raise UserError(f"{' and '.join(fields)} both name {name}: name it in one of them.")
     _check_steps(config)
     _check_transfer(config)
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, registry
-from vaegan_jax.losses import augmentation, penalties, symptoms
+from vaegan_jax import networks
+from vaegan_jax.losses import augmentation, symptoms
 from vaegan_jax.losses import gan as losses
+from vaegan_jax.losses.terms import GANBatch, Term, add_terms, make_terms
 from vaegan_jax.randomness import Purpose, Stage, draw_key, latents, step_key
 from vaegan_jax.runtime import compilation, parallel
 
@@ -120,7 +121,8 @@ class GAN(NamedTuple):
       discriminate: (discriminator params, images) -> logits float32 [B], and the features before
         the last layer.
       objective: the losses as functions of logits.
-      penalties: the penalties in the discriminator's loss.
+      penalties: terms of the discriminator's loss.
+      generator_terms: terms of the generator's loss.
       augment: (images, key) -> augmented images, the discriminator's inputs.
       generator_optimizer: of the generator.
       discriminator_optimizer: of the discriminator.
@@ -131,7 +133,8 @@ class GAN(NamedTuple):
     generate: Callable[[optax.Params, jax.Array], jax.Array]
     discriminate: networks.Discriminate
     objective: losses.Objective
-    penalties: tuple[penalties.Term, ...]
+    penalties: tuple[Term, ...]
+    generator_terms: tuple[Term, ...]
     augment: augmentation.Augment
     generator_optimizer: optax.GradientTransformation
     discriminator_optimizer: optax.GradientTransformation
@@ -148,8 +151,9 @@ def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
     return GAN(
         generate=networks.make_decode(config.model, image_shape),
         discriminate=networks.make_discriminate(config.model, image_shape),
-        objective=registry.load("objective", config.gan.objective),
-        penalties=tuple(penalties.make_terms(config.gan)),
+        objective=losses.make_objective(config.gan.objective),
+        penalties=make_terms("penalty", config.gan.penalties),
+        generator_terms=make_terms("generator_term", config.gan.generator_terms),
         augment=augmentation.make(config.gan.augmentations),
         generator_optimizer=_adam(config, "generator"),
         discriminator_optimizer=_adam(config, "discriminator"),
@@ -166,28 +170,28 @@ def discriminator_loss(
     *,
     discriminate: networks.Discriminate,
     objective: losses.Objective,
-    terms: Sequence[penalties.Term] = (),
-    penalty_scale: float = 1.0,
+    terms: Sequence[Term] = (),
+    **context: Any,
 ) -> tuple[jax.Array, Scalars]:
     """Returns the discriminator's objective plus its penalties.
 
-    ``objective(D(real), D(fake)) + penalty_scale * sum_i weight_i * mean(penalty_i)``
+    ``objective(D(real), D(fake)) + sum_i weight_i * every_i * mean(penalty_i)``
 
     Args:
       params: of the discriminator.
       real: float32 [B, H, W, C] in [-1, 1].
       fake: float32 [B, H, W, C] in [-1, 1].
-      key: folded for each penalty.
+      key: of the penalties.
       discriminate: (params, images) -> (logits [B], features).
       objective: the losses as functions of logits.
-      terms: the penalties with their weights.
-      penalty_scale: a factor of all penalties.
+      terms: the penalties with their weights and intervals.
+      **context: for the penalties, `latents`, `generate` and `step` of `GANBatch`.
 
     Returns:
       The loss, a scalar, and scalars: `discriminator_loss` (the objective alone, in nats for
-      losses of probabilities), each penalty by its name, mean logits, `margin` (mean real minus
-      mean fake logit) and its absolute value, `discriminator_auc` (see `symptoms.auc`), and
-      `feature_diversity` (see `symptoms.diversity`).
+      losses of probabilities), ``every_i * mean(penalty_i)`` by name, mean logits, `margin` (mean
+      real minus mean fake logit) and its absolute value, `discriminator_auc` (see `symptoms.auc`),
+      and `feature_diversity` (see `symptoms.diversity`).
     """
     if terms:
         # In separate passes, which the compiler shares with those of R1 and R2.
@@ -210,11 +214,11 @@ def discriminator_loss(
         "discriminator_auc": symptoms.auc(real_logits, fake_logits),
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
-    for index, (name, weight, penalty) in enumerate(terms):
-        penalty_key = jax.random.fold_in(key, index)
-        per_example = penalty(lambda x: discriminate(params, x)[0], real, fake, penalty_key)
-        scalars[name] = penalty_scale * jnp.mean(per_example)
-        loss += weight * scalars[name]
+    if terms:
+        seen = (real, fake, real_logits, fake_logits, real_features, fake_features)
+        batch = GANBatch(*seen, lambda x: discriminate(params, x)[0], key=key, **context)
+        loss, values = add_terms(loss, terms, batch)
+        scalars |= values
     return loss, scalars
 
 
@@ -231,8 +235,11 @@ def generator_loss(
     *,
     discriminate: networks.Discriminate,
     objective: losses.Objective,
+    augment: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = lambda a, b: (a, b),
+    terms: Sequence[Term] = (),
+    **context: Any,
 ) -> tuple[jax.Array, Scalars]:
-    """Returns the generator's objective at the given fakes.
+    """Returns the generator's objective at the given fakes, plus the terms of its loss.
 
     Args:
       params: of the discriminator.
@@ -240,27 +247,42 @@ def generator_loss(
       fake: float32 [B, H, W, C] in [-1, 1].
       discriminate: (params, images) -> (logits [B], features).
       objective: the losses as functions of logits.
+      augment: (real, fake) -> both augmented, the discriminator's inputs.
+      terms: further terms with their weights.
+      **context: for the terms, `latents`, `generate`, `step` and `key` of `GANBatch`.
 
     Returns:
-      The loss, a scalar, and scalars: `generator_loss`, and `generator_slope`, the mean absolute
-      derivative of the loss with respect to a fake logit, times the batch size.
+      The loss, a scalar, and scalars: `generator_loss` (the objective alone), each term by its
+      name, and `generator_slope`, the mean absolute derivative of the objective with respect to a
+      fake logit, times the batch size.
     """
-    fake_logits, _ = discriminate(params, fake)
-    # The compiler drops this pass where the objective ignores real logits.
-    real_logits, _ = discriminate(params, real)
+    real_seen, fake_seen = augment(real, fake)
+    fake_logits, fake_features = discriminate(params, fake_seen)
+    # The compiler drops this pass where neither the objective nor a term uses it.
+    real_logits, real_features = discriminate(params, real_seen)
     loss = objective.generator(real_logits, fake_logits)
     slopes = jax.grad(objective.generator, argnums=1)(real_logits, fake_logits)
-    return loss, {"generator_loss": loss, "generator_slope": jnp.sum(jnp.abs(slopes))}
+    scalars = {"generator_loss": loss, "generator_slope": jnp.sum(jnp.abs(slopes))}
+    if terms:
+        seen = (real, fake, real_logits, fake_logits, real_features, fake_features)
+        batch = GANBatch(*seen, lambda x: discriminate(params, x)[0], **context)
+        loss, values = add_terms(loss, terms, batch)
+        scalars |= values
+    return loss, scalars
 
 
 def update_discriminator(
-    state: GANState, real: jax.Array, fake: jax.Array, key: jax.Array, gan: GAN
+    state: GANState,
+    real: jax.Array,
+    fake: jax.Array,
+    key: jax.Array,
+    gan: GAN,
+    z: jax.Array | None = None,
 ) -> tuple[GANState, Scalars]:
     """Returns the state after one update of the discriminator, and the scalars of its loss.
 
-    Penalties are computed every ``gan.penalty_every`` steps and scaled by that number, which
-    keeps their mean over steps (lazy regularisation: Karras et al. 2020,
-    arXiv 1912.04958, section 3.1).
+    Each penalty is computed every `every` steps and multiplied by that number, which keeps its
+    mean over steps (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1).
 
     Args:
       state: before the update; its step is not advanced.
@@ -268,26 +290,39 @@ def update_discriminator(
       fake: augmented, float32 [B, H, W, C] in [-1, 1].
       key: of the penalties.
       gan: the networks, losses and optimizers.
+      z: the latents of the fake images, float32 [B, L], for the penalties.
     """
     loss = functools.partial(
-        discriminator_loss, discriminate=gan.discriminate, objective=gan.objective
-    )
-    every = gan.config.penalty_every
-    with_penalties = jax.grad(
-        functools.partial(loss, terms=gan.penalties, penalty_scale=every), has_aux=True
+        discriminator_loss,
+        discriminate=gan.discriminate,
+        objective=gan.objective,
+        latents=z,
+        generate=functools.partial(gan.generate, state.generator),
+        step=state.step,
     )
 
-    def without_penalties(*arguments: Any) -> tuple[optax.Params, Scalars]:
-        gradient, scalars = jax.grad(loss, has_aux=True)(*arguments)
-        return gradient, scalars | {term.name: jnp.zeros(()) for term in gan.penalties}
-
-    arguments = (state.discriminator, real, fake, key)
-    if gan.penalties and every > 1:
-        gradient, scalars = jax.lax.cond(
-            state.step % every == 0, with_penalties, without_penalties, *arguments
+    def differentiate(
+        due: tuple[Term, ...], intervals: tuple[int, ...], *arguments: Any
+    ) -> tuple[optax.Params, Scalars]:
+        """The gradient with the penalties `due`, and those of the intervals that end here."""
+        if not intervals:
+            absent = {term.name: jnp.zeros(()) for term in gan.penalties}
+            of_due = jax.grad(functools.partial(loss, terms=due), has_aux=True)
+            gradient, scalars = of_due(*arguments)
+            return gradient, absent | scalars
+        every, *later = intervals
+        now = due + tuple(term for term in gan.penalties if term.every == every)
+        with_these = functools.partial(differentiate, now, tuple(later))
+        if every == 1:
+            return with_these(*arguments)
+        without = functools.partial(differentiate, due, tuple(later))
+        result: tuple[optax.Params, Scalars] = jax.lax.cond(
+            state.step % every == 0, with_these, without, *arguments
         )
-    else:
-        gradient, scalars = (with_penalties if gan.penalties else without_penalties)(*arguments)
+        return result
+
+    intervals = tuple(sorted({term.every for term in gan.penalties}))
+    gradient, scalars = differentiate((), intervals, state.discriminator, real, fake, key)
     scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
     updates, optimizer_state = gan.discriminator_optimizer.update(
         gradient, state.discriminator_optimizer, state.discriminator
@@ -364,23 +399,35 @@ def train_step(
     keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
 
     inputs = gan.augment(real, keys[0]), gan.augment(fake, keys[1])
-    state, scalars = update_discriminator(state, *inputs, draw_key(key, Purpose.PENALTY), gan)
+    state, scalars = update_discriminator(state, *inputs, draw_key(key, Purpose.PENALTY), gan, z)
     state = state.replace(step=state.step + 1)
 
-    def loss(fake: jax.Array) -> tuple[jax.Array, Scalars]:
-        inputs = gan.augment(real, keys[3]), gan.augment(fake, keys[2])
+    def loss(fake: jax.Array, generator: optax.Params) -> tuple[jax.Array, Scalars]:
         return generator_loss(
-            state.discriminator, *inputs, discriminate=gan.discriminate, objective=gan.objective
+            state.discriminator,
+            real,
+            fake,
+            discriminate=gan.discriminate,
+            objective=gan.objective,
+            augment=lambda real, fake: (gan.augment(real, keys[3]), gan.augment(fake, keys[2])),
+            terms=gan.generator_terms,
+            latents=z,
+            generate=functools.partial(gan.generate, generator),
+            step=state.step - 1,
+            key=draw_key(key, Purpose.TERM),
         )
 
     def update() -> tuple[GANState, Scalars]:
-        fake_gradient, scalars = jax.grad(loss, has_aux=True)(fake)
-        (gradient,) = pull_back(fake_gradient)
+        arguments = (0, 1) if gan.generator_terms else (0,)  # only terms call `generate`
+        gradients, scalars = jax.grad(loss, arguments, has_aux=True)(fake, state.generator)
+        (gradient,) = pull_back(gradients[0])
+        for direct in gradients[1:]:
+            gradient = jax.tree.map(jnp.add, gradient, direct)
         scalars["generator_gradient_norm"] = optax.tree.norm(gradient)
         return update_generator(state, gradient, batch_size, gan), scalars
 
     def skip() -> tuple[GANState, Scalars]:
-        return state, loss(fake)[1] | {"generator_gradient_norm": jnp.zeros(())}
+        return state, loss(fake, state.generator)[1] | {"generator_gradient_norm": jnp.zeros(())}
 
     due = state.step > gan.config.discriminator_warmup_steps
     if gan.config.discriminator_steps > 1:

@@ -22,7 +22,19 @@ _USE_SEEDS = "list the seeds in config.seeds, which are trained one after anothe
 _STOPS = "a non-finite number stops the run; remove the field, and lower the learning rates"
 _NO_PATHS = "remove it; path lengths are no longer computed"
 
-REMOVED: dict[str, str] = {
+_PENALTIES = 'use gan.penalties, such as gan.penalties="{}"'
+
+PENALTIES: dict[str, str] = {
+    "gan.r1_weight": _PENALTIES.format("r1(weight=3, every=4)"),
+    "gan.r2_weight": _PENALTIES.format("r2(weight=1)"),
+    "gan.gradient_penalty_weight": _PENALTIES.format("gradient_penalty(weight=10)"),
+    "gan.penalty": _PENALTIES.format("my_losses:small_logits(weight=0.1)"),
+    "gan.penalty_weight": _PENALTIES.format("my_losses:small_logits(weight=0.1)"),
+    "gan.penalty_every": _PENALTIES.format("r1(weight=3, every=4)"),
+}
+"""Earlier field of a penalty -> what to do instead; `migrate` replaces them."""
+
+REMOVED: dict[str, str] = PENALTIES | {
     "together": _USE_SEEDS,
     "training.together_by": _USE_SEEDS,
     "training.on_nonfinite": _STOPS,
@@ -73,12 +85,30 @@ def migrate(flat: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in flat.items()
         if name not in REMOVED or not name.startswith("evaluation.")
     }
+    if PENALTIES.keys() & migrated.keys():
+        migrated = _with_penalties(migrated)
     # `model.max_width` was added together with today's networks.
     is_complete = "model.base_width" in flat
     if is_complete and not ("model.max_width" in flat and flat.get("model.low_pass", True)):
         return migrated | {"model.low_pass": False}
     migrated.pop("model.low_pass", None)
     return migrated
+
+
+def _with_penalties(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces the earlier fields of the penalties by ``gan.penalties``."""
+    weights = {
+        "r1": flat.get("gan.r1_weight", -1),
+        "r2": flat.get("gan.r2_weight", 0),
+        "gradient_penalty": flat.get("gan.gradient_penalty_weight", 0),
+        flat.get("gan.penalty", ""): flat.get("gan.penalty_weight", 1),
+    }
+    every = flat.get("gan.penalty_every", 4)
+    terms = [f"{name}(weight={weight}, every={every})" for name, weight in weights.items()
+             if name and weight > 0]  # fmt: skip
+    text = "auto" if weights["r1"] < 0 and not terms else ", ".join(terms)
+    kept = {name: value for name, value in flat.items() if name not in PENALTIES}
+    return kept | {"gan.penalties": text}
 
 
 def has_earlier_networks(migrated: Mapping[str, Any]) -> bool:

@@ -43,6 +43,7 @@ class Purpose(enum.IntEnum):
     ACTIVE_UNITS = 16
     DISCREPANCY = 17
     POWER_ITERATION = 18
+    TERM = 19
 
 
 def step_key(

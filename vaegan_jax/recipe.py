@@ -21,8 +21,8 @@ VAE_SHARE = 12
 MIN_VAE_STEPS = 600
 EMA_SHARE = 20
 MIN_HALF_LIFE, MAX_HALF_LIFE = 1_000.0, 10_000.0
-R1_WEIGHT = 3.0
-"""At 64x64 pixels."""
+R1_WEIGHT, R1_EVERY = 3.0, 4
+"""The weight at 64x64 pixels, and the interval in steps."""
 MAX_VIEWS = 100
 """Times that the discriminator sees a training image before augmentation is used."""
 
@@ -55,7 +55,7 @@ def resolve(config: ConfigDict, count: int, image_shape: tuple[int, int, int]) -
     shown = gan_steps * batch_size
     half_life = min(max(shown / EMA_SHARE, MIN_HALF_LIFE), MAX_HALF_LIFE)
     choose("gan.ema_half_life_images", half_life)
-    choose("gan.r1_weight", R1_WEIGHT * pixels)
+    choose("gan.penalties", f"r1(weight={R1_WEIGHT * pixels}, every={R1_EVERY})")
     choose("gan.augmentations", "colour,translation" if shown > MAX_VIEWS * count else "")
     return config
 

@@ -1,12 +1,17 @@
 """Names in a config -> functions: the built-in ones in one table, the user's by import path.
 
+A loss may have options, ``name(option=literal, ...)``, which `parse` reads and `bind` checks.
 Neither JAX nor a module of the table is imported before `load` asks for it.
 """
 
+import ast
+import difflib
+import functools
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.runtime import sources
@@ -16,6 +21,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "squared_error": "vaegan_jax.losses.vae:squared_error",
         "cross_entropy": "vaegan_jax.losses.vae:cross_entropy",
         "laplace": "vaegan_jax.losses.vae:laplace",
+        "huber": "vaegan_jax.losses.vae:huber",
         "gaussian": "vaegan_jax.losses.vae:gaussian",
     },
     "kl_schedule": {
@@ -35,6 +41,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "r1": "vaegan_jax.losses.penalties:r1",
         "r2": "vaegan_jax.losses.penalties:r2",
         "gradient_penalty": "vaegan_jax.losses.penalties:gradient_penalty",
+    },
+    "vae_term": {"mmd": "vaegan_jax.losses.terms:mmd"},
+    "generator_term": {
+        "feature_matching": "vaegan_jax.losses.terms:feature_matching",
+        "mode_seeking": "vaegan_jax.losses.terms:mode_seeking",
     },
     "augmentation": {
         "colour": "vaegan_jax.losses.augmentation:colour",
@@ -56,14 +67,125 @@ SIZED = ("efflite0", "alexnet")
 EMBEDDING_SIZES = range(32, 513)
 """Input sizes of embeddings, in pixels."""
 
-USER_FIELDS = (
-    "vae.reconstruction",
-    "gan.objective",
-    "gan.penalty",
-    "gan.augmentations",
-    "evaluation.embeddings",
-)
-"""Config fields that accept the import path of a user's function."""
+USER_FIELDS = {
+    "vae.reconstruction": "reconstruction",
+    "vae.terms": "vae_term",
+    "gan.objective": "objective",
+    "gan.penalties": "penalty",
+    "gan.generator_terms": "generator_term",
+    "gan.augmentations": "augmentation",
+    "evaluation.embeddings": "embedding",
+}
+"""Config field that accepts the import path of a user's function -> kind."""
+
+INPUTS = {
+    "reconstruction": 2,
+    "vae_term": 1,
+    "objective": 0,
+    "penalty": 1,
+    "generator_term": 1,
+    "augmentation": 2,
+}
+"""Kind -> the number of arguments that precede a function's options."""
+
+TERM_OPTIONS = {
+    "vae_term": ("weight",),
+    "penalty": ("weight", "every"),
+    "generator_term": ("weight",),
+}
+"""Kind -> options of every function of the kind that are not arguments of the function."""
+
+
+class Call(NamedTuple):
+    """A function named in a config, with options.
+
+    Attributes:
+      name: a built-in name or ``"package.module:name"``.
+      options: literals by keyword.
+    """
+
+    name: str
+    options: dict[str, Any]
+
+
+def parse(text: str) -> list[Call]:
+    """Parses ``name(option=literal, ...)``, several separated by commas; options may be omitted.
+
+    Raises:
+      UserError: if the text does not have this form.
+    """
+    calls = []
+    rest = text.strip()
+    while rest:
+        match = re.match(r"[\w.]+(?::\w+)?", rest)
+        name = match[0] if match else ""
+        rest = rest[len(name) :].lstrip()
+        options, rest = _options(rest) if rest.startswith("(") else ({}, rest)
+        separator, rest = rest[:1], rest[1:].lstrip()
+        if not name or options is None or separator not in ("", ",") or (separator and not rest):
+            raise UserError(
+                f"{one_line(text)!r} must have the form name(option=literal, ...), with commas "
+                "between several, such as r1(weight=3, every=4)."
+            )
+        calls.append(Call(name, options))
+    return calls
+
+
+def _options(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Returns the options that a text begins with, None if they are invalid, and its rest."""
+    for match in re.finditer(r"\)", text):  # a bracket may also end a literal, or be in a string
+        try:
+            call = ast.parse(f"f{text[: match.end()]}", mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        rest = text[match.end() :].lstrip()
+        if not isinstance(call, ast.Call) or call.args:
+            return None, rest
+        try:
+            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        except (ValueError, TypeError, MemoryError, RecursionError):
+            return None, rest
+        is_valid = len(options) == len(call.keywords) and all(word.arg for word in call.keywords)
+        return (options if is_valid else None), rest
+    return None, text
+
+
+def bind(kind: str, call: Call) -> Any:
+    """Returns a function with its options bound by keyword, without those of `TERM_OPTIONS`.
+
+    Args:
+      kind: a key of `INPUTS`.
+      call: the function's name and options.
+
+    Raises:
+      UserError: if `load` refuses the name, or an option is unknown or missing.
+    """
+    function, extra = load(kind, call.name), TERM_OPTIONS.get(kind, ())
+    given = {name: value for name, value in call.options.items() if name not in extra}
+    named = options(kind, function)
+    known = [*(parameter.name for parameter in named), *extra]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or known
+            hint = f"use {' or '.join(near)}" if near else "it has none"
+            raise UserError(f"The {kind} {call.name!r} has no option {name!r}: {hint}.")
+    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
+    if missing:
+        raise UserError(
+            f"The {kind} {call.name!r} lacks {' and '.join(map(repr, missing))}: set options as in "
+            f"{call.name}({missing[0]}=1), or give them defaults. docs/extending.md shows its form."
+        )
+    return functools.partial(function, **given) if given else function
+
+
+def options(kind: str, function: Any) -> list[inspect.Parameter]:
+    """Returns the options of a function of a kind: its arguments after the first `INPUTS`."""
+    parameters = inspect.signature(function).parameters.values() if callable(function) else ()
+    return [
+        parameter
+        for parameter in list(parameters)[INPUTS[kind] :]
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
 
 
 def is_path(name: str) -> bool:
@@ -109,7 +231,7 @@ def load(kind: str, name: str) -> Any:
     if name in built_in:
         return value
     example = _import(next(iter(built_in.values())))
-    if not (callable(value) if callable(example) else isinstance(value, type(example))):
+    if not (callable(value) or isinstance(value, type(example))):
         expected = "a function" if callable(example) else f"a {type(example).__qualname__}"
         raise UserError(f"The {kind} {name!r} must be {expected}, and is {one_line(repr(value))}.")
     return value
@@ -137,8 +259,10 @@ def source_digests(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     result: dict[str, dict[str, str]] = {}
     for field in USER_FIELDS:
-        for module in re.findall(r"([\w.]+):\w", config.get(field, "")):
-            result.setdefault(field, {}).update(sources.digests(module))
+        for name, _ in parse(config.get(field, "")):
+            if is_path(name):
+                module = name.partition(":")[0]
+                result.setdefault(field, {}).update(sources.digests(module))
     return {field: digests for field, digests in result.items() if digests}
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from PIL import ImageColor
 
 from vaegan_jax import registry
+from vaegan_jax.errors import UserError
 
 SIZE_MULTIPLE = 16
 """Image sides are multiples of this, so that the networks can halve them, see `networks.widths`."""
@@ -72,13 +73,43 @@ def one_of(*names: str) -> Rule:
     return Rule(lambda value: value in names, "one of " + ", ".join(names))
 
 
-def registered(kind: str) -> Rule:
-    """Returns the rule for a built-in name of a kind, or the import path of a user's function."""
-    names = registry.BUILT_IN[kind]
+def one_loss(kind: str) -> Rule:
+    """Returns the rule for one built-in name or import path of a kind, with options."""
     return Rule(
-        lambda value: isinstance(value, str) and (value in names or registry.is_path(value)),
-        registry.describe(kind),
+        lambda value: len(_losses(kind, value) or ()) == 1,
+        f"{registry.describe(kind)}, with options as in name(option=1)",
     )
+
+
+def losses(kind: str, automatic: bool = False) -> Rule:
+    """Returns the rule for several of them, with commas; with `automatic` also for "auto"."""
+    auto, example = ("auto, " if automatic else ""), next(iter(registry.BUILT_IN[kind]))
+    options = registry.TERM_OPTIONS.get(kind, ("option",))
+    return Rule(
+        lambda value: (automatic and value == "auto") or _losses(kind, value) is not None,
+        f"{auto}empty, or a comma-separated list, each {registry.describe(kind)}, with options as "
+        f"in {example}({', '.join(f'{option}=2' for option in options)})",
+    )
+
+
+def _losses(kind: str, value: Any) -> list[registry.Call] | None:
+    """Returns the losses that a value names; None if it is not allowed."""
+    try:
+        calls = registry.parse(value) if isinstance(value, str) else [registry.Call("", {})]
+    except UserError:
+        return None
+    names = [call.name for call in calls]
+    if not all(name in registry.BUILT_IN[kind] or registry.is_path(name) for name in names):
+        return None
+    if kind not in registry.TERM_OPTIONS:
+        return calls
+    # Terms have a weight, and a name in the metrics.
+    allowed = len(set(names)) == len(names) and all(
+        NON_NEGATIVE.allows(call.options.get("weight", 1))
+        and (kind != "penalty" or at_least(1).allows(call.options.get("every", 1)))
+        for call in calls
+    )
+    return calls if allowed else None
 
 
 def _is_size(value: Any) -> bool:
@@ -105,10 +136,6 @@ def _is_variant(value: Any) -> bool:
     return isinstance(value, str) and bool(value.partition(":")[0].strip())
 
 
-def _is_augmentation(name: str) -> bool:
-    return name in registry.BUILT_IN["augmentation"] or registry.is_path(name)
-
-
 def _are_embeddings(value: Any) -> bool:
     if value == "none" or not isinstance(value, str):
         return bool(value == "none")
@@ -122,9 +149,6 @@ NON_EMPTY = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "
 POSITIVE = Rule(lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
 NON_NEGATIVE = Rule(
     lambda value: _is_number(value) and 0 <= value < float("inf"), "a number of at least 0"
-)
-NON_NEGATIVE_OR_AUTOMATIC = Rule(
-    lambda value: value == -1 or NON_NEGATIVE.allows(value), f"{NON_NEGATIVE.text}, or -1"
 )
 BELOW_ONE = Rule(
     lambda value: _is_number(value) and 0 <= value < 1, "a number of at least 0 and below 1"
@@ -152,20 +176,6 @@ DATA_NAME = Rule(
         isinstance(value, str) and bool(re.fullmatch(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?", value))
     ),
     "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
-)
-PENALTY = Rule(
-    lambda value: isinstance(value, str) and (not value or registry.is_path(value)),
-    "empty, or package.module:function",
-)
-AUGMENTATIONS = Rule(
-    lambda value: (
-        isinstance(value, str)
-        and (
-            value == "auto"
-            or all(_is_augmentation(name.strip()) for name in value.split(",") if value)
-        )
-    ),
-    "auto, or a comma-separated list of colour, translation, cutout and package.module:function",
 )
 EMBEDDINGS = Rule(
     _are_embeddings,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, registry
 from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
+from vaegan_jax.losses.terms import Term, VAEBatch, add_terms, make_terms
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 from vaegan_jax.runtime import compilation, parallel
 
@@ -76,6 +77,7 @@ class VAE(NamedTuple):
         the posterior, float32 [B, L] each.
       decode: (decoder params, latents float32 [B, L]) -> logits float32 [B, H, W, C].
       reconstruction: (images, logits) -> nats float32 [B].
+      terms: further terms of the loss.
       kl_weight: step -> the weight of the KL divergence.
       optimizer: of all parameters.
       config: the section `vae` of the config.
@@ -85,6 +87,7 @@ class VAE(NamedTuple):
     encode: Callable[[optax.Params, jax.Array], tuple[jax.Array, jax.Array]]
     decode: Callable[[optax.Params, jax.Array], jax.Array]
     reconstruction: losses.Reconstruction
+    terms: tuple[Term, ...]
     kl_weight: Callable[[jax.Array], jax.Array | float]
     optimizer: optax.GradientTransformation
     config: ConfigDict
@@ -95,7 +98,7 @@ def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
     """Returns the VAE that a config describes.
 
     Raises:
-      UserError: if a user's reconstruction term cannot be loaded.
+      UserError: if a user's term cannot be loaded.
     """
     settings = config.vae
     schedule: losses.Schedule = registry.load("kl_schedule", settings.kl_schedule)
@@ -110,7 +113,8 @@ def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
     return VAE(
         encode=networks.make_encode(config.model, image_shape),
         decode=functools.partial(networks.apply, networks.make_decoder(config.model, image_shape)),
-        reconstruction=registry.load("reconstruction", settings.reconstruction),
+        reconstruction=losses.make_reconstruction(settings.reconstruction),
+        terms=make_terms("vae_term", settings.terms),
         kl_weight=kl_weight,
         optimizer=_optimizer(config),
         config=settings,
@@ -124,11 +128,14 @@ def loss(
     eps: jax.Array,
     kl_weight: jax.Array | float,
     vae: VAE,
+    step: jax.typing.ArrayLike = 0,
+    key: jax.Array | None = None,
 ) -> tuple[jax.Array, Scalars]:
     """Returns ``mean(reconstruction(x, x') + kl_weight * KL(q(z | x) || N(0, 1)))``, in nats.
 
     Kingma and Welling 2013, arXiv 1312.6114, equation 10, with the KL weight of Higgins et al.
-    2017 (beta-VAE), and one draw ``z = mu + sigma * eps`` per image.
+    2017 (beta-VAE), and one draw ``z = mu + sigma * eps`` per image. The terms of ``vae.terms``
+    are added.
 
     Args:
       params: ``{"encoder": ..., "decoder": ...}``, and `likelihood` if the decoder's variance is
@@ -137,18 +144,22 @@ def loss(
       eps: float32 [B, L], standard normal.
       kl_weight: beta.
       vae: the networks and losses.
+      step: for the terms, see `VAEBatch`.
+      key: for the terms, required if there are any.
 
     Returns:
-      The loss, a scalar, and scalars: `loss`, `reconstruction` and `kl` in nats per image (up to
-      the reconstruction's constant), `largest_kl` (nats of the dimension with the largest KL),
-      `active_units`, the `sharpness` of the decoded images relative to the images, and the
-      decoder's `variance` if it is learned.
+      The loss, a scalar, and scalars: each term by its name, `loss`, `reconstruction` and `kl` in
+      nats per image (up to the reconstruction's constant), `largest_kl` (nats of the dimension with
+      the largest KL), `active_units`, the `sharpness` of the decoded images relative to the images,
+      and the decoder's `variance` if it is learned.
     """
     mean, log_variance = vae.encode(params["encoder"], images)
-    logits = vae.decode(params["decoder"], reparameterize(mean, log_variance, eps))
+    latents = reparameterize(mean, log_variance, eps)
+    logits = vae.decode(params["decoder"], latents)
+    decoded = jnp.tanh(logits)
     scalars = {
         "active_units": symptoms.active_units_of_batch(mean),
-        "sharpness": symptoms.relative_sharpness(jnp.tanh(logits), images),
+        "sharpness": symptoms.relative_sharpness(decoded, images),
     }
     reconstruction_term = vae.reconstruction
     if "likelihood" in params:
@@ -161,6 +172,13 @@ def loss(
     free_bits = vae.config.free_bits
     penalised_kl = losses.free_bits(kl_by_dimension, free_bits) if free_bits else kl
     total = reconstruction + kl_weight * penalised_kl
+    if vae.terms:
+        assert key is not None
+        seen = VAEBatch(
+            images, logits, decoded, mean, log_variance, latents, jnp.asarray(step), key
+        )
+        total, values = add_terms(total, vae.terms, seen)
+        scalars |= values
     return total, scalars | {
         "loss": total,
         "reconstruction": reconstruction,
@@ -187,7 +205,13 @@ def train_step(
     shape = (len(images), vae.latent_size)
     eps = parallel.shard_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
     gradient, scalars = jax.grad(loss, has_aux=True)(
-        state.params, images, eps, vae.kl_weight(state.step), vae
+        state.params,
+        images,
+        eps,
+        vae.kl_weight(state.step),
+        vae,
+        state.step,
+        draw_key(key, Purpose.TERM),
     )
     updates, optimizer_state = vae.optimizer.update(gradient, state.optimizer, state.params)
     scalars["gradient_norm"] = optax.tree.norm(gradient)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests import made_runs
-from vaegan_jax import randomness, trained, workdir
+from vaegan_jax import randomness, registry, trained, workdir
 from vaegan_jax.cli import common, main, program, runs
 
 
@@ -246,3 +246,13 @@ def test_a_locked_run_can_be_sampled(vaegan, run, tmp_path):
     with (copy / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert vaegan("sample", copy, "--count", 1)[0] == 0
+
+
+def test_losses_are_listed_with_options(vaegan):
+    code, output, _ = vaegan("losses")
+    assert code == 0
+    assert {"  r1(weight=1, every=1)", "  mmd(deviation=None, weight=1)", "  hinge()"} <= {
+        *output.splitlines()
+    }
+    for field, kind in registry.USER_FIELDS.items():
+        assert (field in output.splitlines()) == (kind in registry.INPUTS)

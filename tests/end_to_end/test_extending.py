@@ -18,10 +18,11 @@ PAGE = (ROOT / "docs" / "extending.md").read_text()
 
 
 def fenced(language):
-    return re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return "\n\n".join(blocks)
 
 
-def test_the_example_of_the_page_runs(tmp_path):
+def test_the_examples_of_the_page_run(tmp_path):
     (tmp_path / "my_losses.py").write_text(fenced("python"))
     program, *arguments = shlex.split(fenced("sh").replace("\\\n", " "))
     assert program == "python"
@@ -40,9 +41,11 @@ def test_the_example_of_the_page_runs(tmp_path):
     for line in lines:
         assert all(np.isfinite(value) for value in line.values() if isinstance(value, float))
     assert 0 < lines[0]["reconstruction"] < 0.7 * 2 * 16 * 16 * 3
-    # exp(-real) + exp(fake) is 2 for logits of 0; the default loss is 1.39.
-    assert lines[3]["discriminator_loss"] == pytest.approx(2, rel=0.2)
-    assert lines[3]["penalty"] >= 0
+    assert all(line["my_losses:perceptual"] > 0 for line in lines[:3])
+    # softplus(2 - real) + softplus(2 + fake) is 4.25 for logits of 0.
+    assert lines[3]["discriminator_loss"] == pytest.approx(2 * np.log1p(np.exp(2)), rel=0.2)
+    for name in ("r1", "my_losses:small_logits", "my_losses:path_length"):
+        assert all(line[name] > 0 for line in lines[3:]), name
 
 
 def too_many(real, fake, key):
@@ -61,7 +64,7 @@ def grey(images, key):
     return jnp.mean(images, axis=-1, keepdims=True)
 
 
-def broken(discriminate, real, fake, key):
+def broken(batch):
     raise RuntimeError("out of luck")
 
 
@@ -72,12 +75,13 @@ HERE = "tests.end_to_end.test_extending"
 REFUSED = {
     "no module": ("gan.objective=nowhere:f", "nowhere:f"),
     "no such name": (f"gan.objective={HERE}:none", ":none"),
-    "no objective": (f"gan.objective={HERE}:grey", "Objective"),
+    "no objective": (f"gan.objective={HERE}:grey", "'images'"),
     "signature": (f"gan.objective={HERE}:SIGNATURE", "TypeError"),
     "vector": (f"gan.objective={HERE}:VECTOR", r"float32\[2\]"),
     "term": (f"vae.reconstruction={HERE}:per_image", r"float32\[2\].* float32\[\]"),
     "augmentation": (f"gan.augmentations={HERE}:grey", r"float32\[2, 16, 16, 3\]"),
-    "penalty": (f"gan.penalty={HERE}:broken", "out of luck"),
+    "penalty": (f"gan.penalties={HERE}:broken", "out of luck"),
+    "option": ("gan.augmentations=cutout(shares=1)", "share"),
 }
 
 

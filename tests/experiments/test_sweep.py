@@ -16,7 +16,7 @@ def swept():
     config.seeds = (3, 1)
     config.variants = (
         "warm",
-        "scratch: transfer.generator=scratch; gan.steps = 900; gan.noise=uniform",
+        "scratch: transfer.generator=scratch; gan.steps = 900; gan.penalties=r1(every=3), r2",
         "size: data.image_size=(32, 48); vae.learning_rate=1e-4; data.flip=True",
     )
     return config
@@ -31,7 +31,8 @@ def test_members_are_all_pairs_of_variants_and_seeds(swept):
     alone = configuration.default_config()
     alone.seed = 1
     assert configuration.flatten(members[1].config) == configuration.flatten(alone)
-    alone.transfer.generator, alone.gan.steps, alone.gan.noise = "scratch", 900, "uniform"
+    alone.transfer.generator, alone.gan.steps = "scratch", 900
+    alone.gan.penalties = "r1(every=3), r2"
     assert configuration.flatten(members[3].config) == configuration.flatten(alone)
     last = members[5].config
     assert (last.data.image_size, last.vae.learning_rate, last.data.flip) == ((32, 48), 1e-4, True)

@@ -1,12 +1,28 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vaegan_jax import networks, registry
-from vaegan_jax.losses import penalties
+from vaegan_jax.losses.terms import GANBatch
 
-PENALTIES = {name: registry.load("penalty", name) for name in registry.BUILT_IN["penalty"]}
+
+def with_batch(penalty):
+    """The penalty as a function of the fields that it uses."""
+
+    def function(discriminate, real, fake, key):
+        names = [field.name for field in dataclasses.fields(GANBatch)]
+        used = {"real": real, "fake": fake, "discriminate": discriminate, "key": key}
+        return penalty(GANBatch(**dict.fromkeys(names) | used))
+
+    return function
+
+
+PENALTIES = {
+    name: with_batch(registry.load("penalty", name)) for name in registry.BUILT_IN["penalty"]
+}
 
 KEY = jax.random.key(0)
 WIDTHS = (4, 8)
@@ -31,9 +47,11 @@ def test_r1_and_r2_of_a_linear_discriminator(name):
     def penalty(w):
         return PENALTIES[name](linear(w), x, x, KEY)
 
-    np.testing.assert_allclose(penalty(w), np.full(3, (w.astype(np.float64) ** 2).sum()), rtol=1e-5)
+    np.testing.assert_allclose(
+        penalty(w), np.full(3, (w.astype(np.float64) ** 2).sum() / 2), rtol=1e-5
+    )
     gradient = jax.grad(lambda w: penalty(w).mean())(w)
-    np.testing.assert_allclose(gradient, 2 * w, rtol=1e-5)
+    np.testing.assert_allclose(gradient, w, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 1e3])
@@ -41,7 +59,7 @@ def test_gradient_penalty_of_a_linear_discriminator(scale):
     real, fake, w = draw(), draw(seed=1), scale * draw((4, 2, 3), 2)
 
     def penalty(w):
-        return penalties.gradient_penalty(linear(w), real, fake, KEY)
+        return PENALTIES["gradient_penalty"](linear(w), real, fake, KEY)
 
     exact = w.astype(np.float64)
     norm = np.sqrt((exact**2).sum())
@@ -57,13 +75,13 @@ def test_gradient_penalty_interpolates_within_pairs():
     t = np.float64(jax.random.uniform(KEY, (3, 1, 1, 1)))
     place = t * real + (1 - t) * fake
     norm = np.sqrt((9 * place**2).sum((1, 2, 3)))
-    value = penalties.gradient_penalty(quadratic, real, fake, KEY)
+    value = PENALTIES["gradient_penalty"](quadratic, real, fake, KEY)
     np.testing.assert_allclose(value, (norm - 1) ** 2, rtol=1e-5)
-    other = penalties.gradient_penalty(quadratic, real, fake, jax.random.key(1))
+    other = PENALTIES["gradient_penalty"](quadratic, real, fake, jax.random.key(1))
     assert not np.any(value == other)
     # Every place on the line: 0 is at the fake, 1 at the real image.
     many = np.zeros((2000, 1, 1, 1), np.float32)
-    value = penalties.gradient_penalty(quadratic, many + 2 / 3, many + 1 / 3, KEY)
+    value = PENALTIES["gradient_penalty"](quadratic, many + 2 / 3, many + 1 / 3, KEY)
     np.testing.assert_allclose([value.min(), value.max(), value.mean()], [0, 1, 1 / 3], atol=0.02)
 
 
@@ -73,7 +91,7 @@ def test_gradient_penalty_is_differentiable_at_zero_gradient():
     half[:2] = 0
     for weights, norm in ((0 * w, 0), (half, np.sqrt((half.astype(np.float64) ** 2).sum()))):
         value, gradient = jax.value_and_grad(
-            lambda w: penalties.gradient_penalty(linear(w), real, fake, KEY).mean()
+            lambda w: PENALTIES["gradient_penalty"](linear(w), real, fake, KEY).mean()
         )(weights)
         np.testing.assert_allclose(value, (norm - 1) ** 2, rtol=1e-5)
         expected = 2 * (norm - 1) * weights / (norm or 1)
@@ -82,15 +100,15 @@ def test_gradient_penalty_is_differentiable_at_zero_gradient():
 
 def test_gradient_penalty_propagates_non_finite_values():
     x = draw()
-    value = penalties.gradient_penalty(lambda x: jnp.nan * x.sum((1, 2, 3)), x, x, KEY)
+    value = PENALTIES["gradient_penalty"](lambda x: jnp.nan * x.sum((1, 2, 3)), x, x, KEY)
     assert np.isnan(value).all()
 
 
 def test_r1_depends_on_real_and_r2_on_fake():
     real, fake = draw(), draw(seed=1)
-    for penalty, images in ((penalties.r1, real), (penalties.r2, fake)):
+    for penalty, images in ((PENALTIES["r1"], real), (PENALTIES["r2"], fake)):
         value = penalty(quadratic, real, fake, KEY)
-        expected = 9 * (images.astype(np.float64) ** 2).sum((1, 2, 3))
+        expected = 9 / 2 * (images.astype(np.float64) ** 2).sum((1, 2, 3))
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -131,7 +149,7 @@ def test_penalty_matches_finite_differences(name):
         change = logits(params, images + step).sum() - logits(params, images - step).sum()
         np.testing.assert_allclose(change, 2 * jnp.vdot(gradient, step), rtol=1e-6)
         squares = jnp.sum(gradient**2, (1, 2, 3))
-        expected = (jnp.sqrt(squares) - 1) ** 2 if name == "gradient_penalty" else squares
+        expected = (jnp.sqrt(squares) - 1) ** 2 if name == "gradient_penalty" else squares / 2
         np.testing.assert_allclose(penalty(params), expected.sum(), rtol=1e-10)
 
         # The penalty's gradient in the parameters: a second derivative through every layer.

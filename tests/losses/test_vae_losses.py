@@ -39,6 +39,16 @@ def test_squared_error_matches_numpy():
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("delta", [0.1, 1.0])
+def test_huber_matches_numpy(delta):
+    images, logits = draw()
+    r = np.abs(images - np.tanh(logits.astype(np.float64)))
+    expected = np.where(r > delta, delta * (r - delta / 2), r**2 / 2).sum((1, 2, 3))
+    assert (r > delta).any()
+    assert (r < delta).any()
+    np.testing.assert_allclose(losses.huber(images, logits, delta), expected, rtol=1e-5)
+
+
 def test_squared_error_is_a_gaussian_of_variance_one_half():
     images, logits = draw()
     x, mean = images.astype(np.float64), np.tanh(logits.astype(np.float64))

@@ -193,7 +193,7 @@ def test_learning_curves_show_the_scalars_of_their_stage():
         "Losses of the GAN",
         "Discriminator's AUC",
         "Discriminator's logits",
-        "R1 penalty",
+        "Term r1",
     ]
     logits = drawn(elements[2])
     np.testing.assert_allclose([y for _, y, *_ in logits], [[1, 1, 1], [-2, -4, -6]], atol=0.02)

@@ -43,8 +43,8 @@ def test_digests_cover_every_imported_module_of_the_user(files):
     }
     assert sources.digests("mine.losses") == expected
     by_field = registry.source_digests(
-        {"vae.reconstruction": "mine.losses:pinball", "gan.objective": "hinge", "gan.penalty": "",
-         "gan.augmentations": "colour,helper_outside:a, late:b"}
+        {"vae.reconstruction": "mine.losses:pinball", "gan.objective": "hinge", "gan.penalties": "",
+         "gan.augmentations": "colour,helper_outside:a(b='os:c'), late:b"}
     )  # fmt: skip
     late = {name: expected[name] for name in ("late", "late_too")}
     assert by_field == {"vae.reconstruction": expected, "gan.augmentations": expected | late}

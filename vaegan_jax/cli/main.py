@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vaegan_jax import migrations
-from vaegan_jax.cli import exports, launch, options, program, runs, show
+from vaegan_jax.cli import exports, launch, losses, options, program, runs, show
 from vaegan_jax.errors import one_line
 from vaegan_jax.explorer import command as explorer
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_parser("train", help="train a run: the same as launch.py, with its flags")
-    for module in (runs, show, exports):
+    for module in (runs, show, exports, losses):
         module.add_parsers(commands)
     explore = options.add_command(
         commands,

@@ -86,10 +86,9 @@ def chain(augmentations: Sequence[Augment]) -> Augment:
 
 
 def make(augmentations: str) -> Augment:
-    """Returns the composition of ``gan.augmentations``, comma-separated names.
+    """Returns the composition of ``gan.augmentations``.
 
     Raises:
-      UserError: if a user's augmentation cannot be loaded.
+      UserError: if an augmentation cannot be loaded, or its options are wrong.
     """
-    names = [name.strip() for name in augmentations.split(",") if name.strip()]
-    return chain([registry.load("augmentation", name) for name in names])
+    return chain([registry.bind("augmentation", call) for call in registry.parse(augmentations)])

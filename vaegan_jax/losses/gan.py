@@ -11,6 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vaegan_jax import registry
+from vaegan_jax.errors import UserError, one_line
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -24,6 +27,29 @@ class Objective(NamedTuple):
 
     discriminator: Loss
     generator: Loss
+
+
+def make_objective(objective: str) -> Objective:
+    """Returns ``gan.objective``: an `Objective`, or what a function returns for its options.
+
+    Raises:
+      UserError: if a user's objective cannot be loaded, or is none.
+    """
+    (call,) = registry.parse(objective)
+    value = registry.bind("objective", call)
+    try:
+        value = value() if callable(value) else value
+    except Exception as error:  # a user's function may raise anything
+        raise UserError(
+            f"The objective {objective!r} cannot be made ({one_line(repr(error))}): "
+            "docs/extending.md shows its form."
+        ) from error
+    if not isinstance(value, Objective):
+        raise UserError(
+            f"The objective {objective!r} must be an Objective, or a function that returns one for "
+            f"its options, and is {one_line(repr(value))}."
+        )
+    return value
 
 
 def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Checks the signatures of all losses of a config, before anything is computed."""
+"""Checks the signatures of losses, before anything is computed."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import registry
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.losses import augmentation, penalties
+from vaegan_jax.losses import augmentation, vae
+from vaegan_jax.losses import gan as objectives
 
 
 def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks reconstruction term, objective, penalties and augmentations.
+    """Checks reconstruction term, objective and augmentations; `add_terms` checks the others.
 
     Raises:
       UserError: if one cannot be loaded or has another signature.
@@ -23,41 +23,40 @@ def check_losses(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
     logits = jax.ShapeDtypeStruct((2,), jnp.float32)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def check(kind: str, name: str, function: Any, arguments: Any, shape: tuple[int, ...]) -> None:
+        checked = functools.partial(call_checked, kind, name, function, shape=shape)
+        jax.eval_shape(lambda *arguments: checked(arguments), *arguments)
+
     name = config.vae.reconstruction
-    term = registry.load("reconstruction", name)
-    check_signature("reconstruction", name, term, (images, images), (2,))
-    for loss in registry.load("objective", gan.objective):
-        check_signature("objective", gan.objective, loss, (logits, logits), ())
-    for name, _, function in penalties.make_terms(gan):
-        penalty = functools.partial(function, lambda x: jnp.sum(x, axis=(1, 2, 3)))
-        name = gan.penalty if name == "penalty" else name
-        check_signature("penalty", name, penalty, (images, images, key), (2,))
+    check("reconstruction", name, vae.make_reconstruction(name), (images, images), (2,))
+    for loss in objectives.make_objective(gan.objective):
+        check("objective", gan.objective, loss, (logits, logits), ())
     augment = augmentation.make(gan.augmentations)
-    check_signature("augmentation", gan.augmentations, augment, (images, key), images.shape)
+    check("augmentation", gan.augmentations, augment, (images, key), images.shape)
 
 
-def check_signature(
+def call_checked(
     kind: str,
     name: str,
-    function: Callable[..., Any],
+    function: Callable[..., jax.Array],
     arguments: Sequence[Any],
     shape: tuple[int, ...],
-) -> None:
-    """Checks with `jax.eval_shape` that a function accepts its arguments and returns float32.
+) -> jax.Array:
+    """Returns ``function(*arguments)``, which must be a float32 array of a shape.
 
     Args:
-      kind: the kind of function in error messages, such as "penalty".
+      kind: the kind of function in error messages, such as "term".
       name: the name of the function in the config.
       function: the function.
-      arguments: `jax.ShapeDtypeStruct`s or other arguments.
-      shape: the expected output shape.
+      arguments: its arguments; in a traced function, the call costs nothing.
+      shape: the expected shape.
 
     Raises:
-      UserError: if the function raises, or returns another shape or dtype.
+      UserError: if the function raises, or returns anything else.
     """
     try:
-        result = jax.eval_shape(function, *arguments)
-        returned = f"{result.dtype}{list(result.shape)}"
+        result = jnp.asarray(function(*arguments))
     except Exception as error:  # a user's function may raise anything
         raise UserError(
             f"The {kind} {name!r} cannot be called ({one_line(repr(error))}): docs/extending.md "
@@ -65,6 +64,7 @@ def check_signature(
         ) from error
     if (result.dtype, result.shape) != (jnp.float32, shape):
         raise UserError(
-            f"The {kind} {name!r} must return float32{list(shape)}, and returns {returned}: "
-            "docs/extending.md shows its signature."
+            f"The {kind} {name!r} must return float32{list(shape)}, and returns "
+            f"{result.dtype}{list(result.shape)}: docs/extending.md shows its signature."
         )
+    return result

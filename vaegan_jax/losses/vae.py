@@ -12,7 +12,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vaegan_jax import registry
+
 Reconstruction = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def make_reconstruction(reconstruction: str) -> Reconstruction:
+    """Returns ``vae.reconstruction``.
+
+    Raises:
+      UserError: if it cannot be loaded, or its options are wrong.
+    """
+    (call,) = registry.parse(reconstruction)
+    term: Reconstruction = registry.bind("reconstruction", call)
+    return term
 
 
 def squared_error(images: jax.Array, logits: jax.Array) -> jax.Array:
@@ -44,6 +57,15 @@ def laplace(images: jax.Array, logits: jax.Array) -> jax.Array:
     with a Laplace density of scale b.
     """
     return jnp.sum(jnp.abs(images - jnp.tanh(logits)), axis=(1, 2, 3))
+
+
+def huber(images: jax.Array, logits: jax.Array, delta: float = 0.1) -> jax.Array:
+    """Sum of r^2 / 2, or delta (|r| - delta / 2) where |r| > delta, r = x - tanh(logits): [B].
+
+    Huber 1964 (Annals of Mathematical Statistics 35): the density is normal in the middle, with
+    the tails of a Laplace density. Outliers weigh less than in `squared_error`.
+    """
+    return jnp.sum(optax.losses.huber_loss(jnp.tanh(logits), images, delta), axis=(1, 2, 3))
 
 
 VARIANCE_FLOOR = 1e-6

@@ -17,7 +17,7 @@ from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.losses import signatures
 from vaegan_jax.pipeline import STAGES, evaluate
-from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
+from vaegan_jax.pipeline.stages import check_terms, make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
 from vaegan_jax.runtime import environment, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
@@ -122,6 +122,7 @@ def _check_with_data(config: ConfigDict, data: images.Images) -> None:
             )
         parallel.require_divisible(batch_size, f"{stage}.batch_size")
     signatures.check_losses(config, data.shape)
+    check_terms(config, data.shape)
 
 
 def _identity(config: ConfigDict, data: images.Images) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from cycler import cycler
 
+from vaegan_jax import registry
+
 _INK = "#123456"  # placeholder for the text colour of the page
 COLOURS = ("#2f88d0", "#e0742f", "#2f9e6b", "#b85cae", "#b0902f", "#888888")
 _STYLE: Any = {
@@ -135,7 +137,6 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
             ("discriminator_gradient_norm", "generator_gradient_norm"),
             True,
         ),
-        ("R1 penalty", "mean squared norm", ("r1",), True),
         (
             "Diversity of fakes per batch",
             "relative to real images",
@@ -149,10 +150,16 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
 
 
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
-    """Returns the learning curves of a stage from the lines of metrics.jsonl."""
+    """Returns the curves of a stage from the lines of metrics.jsonl, those of terms last."""
     of_stage = [line for line in metrics if line["stage"] == stage]
+    built_in = [name for kind in registry.TERM_OPTIONS for name in registry.BUILT_IN[kind]]
+    terms = [
+        (f"Term {name}", "mean over the batch", (name,), True)
+        for name in dict.fromkeys(name for line in of_stage for name in line)
+        if name in built_in or registry.is_path(name)
+    ]
     plots = []
-    for title, unit, names, log in LEARNING[stage]:
+    for title, unit, names, log in (*LEARNING[stage], *terms):
         lines = [
             Line(
                 name.replace("_", " "),

@@ -165,7 +165,7 @@ _RULES = (
         ("discriminator_auc",),
         "the discriminator gave the real image the larger logit in {discriminator_auc:.2%} of the "
         "pairs of a real and a fake image",
-        "a higher gan.r1_weight, a lower gan.discriminator_learning_rate, gan.augmentations",
+        "a higher r1 in gan.penalties, a lower gan.discriminator_learning_rate, gan.augmentations",
     ),
     _Rule(
         "gan",
@@ -183,7 +183,7 @@ _RULES = (
         ("absolute_margin", "margin"),
         "the two networks oscillate without progress: the margin between the logits of real and "
         "fake images had a mean size of {absolute_margin:.2g}, but a mean of {margin:.2g}",
-        "lower learning rates, gan.b1 of 0.5 or 0, a penalty such as gan.r1_weight",
+        "lower learning rates, gan.b1 of 0.5 or 0, a penalty such as gan.penalties=r1",
     ),
     _Rule(
         "gan",
@@ -191,7 +191,7 @@ _RULES = (
         lambda now, *_: max(abs(now["real_logit"]), abs(now["fake_logit"])) > symptoms.MAX_LOGIT,
         ("real_logit", "fake_logit"),
         "the discriminator's mean logits were {real_logit:.3g} and {fake_logit:.3g}",
-        "lower learning rates, a penalty such as gan.r1_weight, model.spectral_norm=True",
+        "lower learning rates, a penalty such as gan.penalties=r1, model.spectral_norm=True",
     ),
     _Rule(
         "gan",
@@ -201,7 +201,7 @@ _RULES = (
         "the generator's images are too similar: their distance is {diversity:.0%} of that of real "
         "images in pixels and {feature_diversity:.0%} in features, and {near_duplicates:.0%} of "
         "their pairs nearly coincide",
-        "a higher gan.r1_weight, larger batches, gan.objective=relativistic with both penalties, "
+        "a higher r1 in gan.penalties, larger batches, gan.objective=relativistic with r1 and r2, "
         "an earlier checkpoint",
     ),
     _Rule(

@@ -99,7 +99,8 @@ def require_same_sources(
     first: dict[str, dict[str, str]]
     first = next((record["sources"] for record in records if "sources" in record), {})
     values = configuration.flatten(config)
-    for field, before in first.items():
+    for recorded_field, before in first.items():
+        field = "gan.penalties" if recorded_field in migrations.PENALTIES else recorded_field
         now = sources.get(field, before)
         if now != before and resume.affects_training(field):
             changed = sorted({name for name, _ in before.items() ^ now.items()})
