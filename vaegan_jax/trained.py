@@ -3,6 +3,11 @@
     from vaegan_jax import trained
     model = trained.load("runs/quickstart")
     images = model.decode(latents)
+    gradient = jax.grad(lambda z: model.decode(z).sum())(latents)
+
+Within `jax.jit`, `jax.grad` or `jax.vmap`, the methods of a model trace its networks. As functions
+of the parameters, those are ``networks.make_decode(model.config.model, model.image_shape)``, which
+takes ``model.params``, and `networks.make_encode`, which takes ``model.parts["encoder"]``.
 
 Nothing is written and no lock is taken, so a run can be loaded while it is training.
 """
@@ -10,8 +15,10 @@ Nothing is written and no lock is taken, so a run can be loaded while it is trai
 import contextlib
 import dataclasses
 import functools
+import logging as python_logging
 import pathlib
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +27,16 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, networks, transfer, vae, weights, workdir
+from vaegan_jax import (
+    checkpoints,
+    migrations,
+    networks,
+    randomness,
+    transfer,
+    vae,
+    weights,
+    workdir,
+)
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
@@ -40,6 +56,7 @@ _RECORDED = {
     "environment": workdir.ENVIRONMENT,
     "evaluation": workdir.NUMBERS,
 }
+_RANGE_MARGIN = 1e-3  # for rounding; the next grey level is 8e-3 away
 _Read = tuple[int, ConfigDict, dict[str, Any], dict[str, Any]]  # step, config, parts, facts
 
 
@@ -102,74 +119,112 @@ class Trained:
         """Parameters of the `networks.Decoder`: the decoder's, or the EMA of the generator's."""
         return self.parts[DECODING_PARTS[self.model][0]]
 
-    def decode(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+    def decode(self, latents: jax.typing.ArrayLike) -> Any:
         """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
 
         Args:
           latents: float32 [B, L]; each image depends only on its latent.
 
         Returns:
-          float32 [B, H, W, C] in [-1, 1].
+          float32 [B, H, W, C] in [-1, 1]: a NumPy array, or a tracer for traced latents.
 
         Raises:
-          UserError: if the latents have another shape or are not finite.
+          UserError: if the latents have another shape or are not finite; values of tracers are not
+            checked.
         """
-        decoded: np.ndarray = _map(self._decode, self._checked(latents))
-        return decoded
+        latents = self._checked(latents)
+        return _map(self._networks[0], self._placed["decoder"], latents)
 
-    def encode(self, pictures: jax.typing.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, pictures: jax.typing.ArrayLike) -> tuple[Any, Any]:
         """Returns the posterior of images, over the encoder's latents.
 
         Args:
-          pictures: float32 [B, H, W, C] in [-1, 1].
+          pictures: floating-point [B, H, W, C] in [-1, 1].
 
         Returns:
-          Mean and log variance, float32 [B, L] each.
+          Mean and log variance, float32 [B, L] each: NumPy arrays, or tracers for traced images.
 
         Raises:
-          UserError: if there is no encoder, or the images have another shape.
+          UserError: if there is no encoder, or the images have another shape, dtype or range;
+            values of tracers are not checked.
         """
         if not self.has_encoder:
             raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
-        pictures = np.asarray(pictures, np.float32)
+        pictures = pictures if isinstance(pictures, jax.core.Tracer) else np.asarray(pictures)
         if pictures.shape[1:] != self.image_shape:
             raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
-        mean, log_variance = _map(self._encode, pictures)
+        if not jnp.issubdtype(pictures.dtype, jnp.floating):
+            raise UserError(
+                f"Expected floating-point images in [-1, 1], got {pictures.dtype}: convert uint8 "
+                "images with vaegan_jax.data.preprocessing.to_network."
+            )
+        if not isinstance(pictures, jax.core.Tracer) and not np.all(
+            np.abs(pictures) <= 1 + _RANGE_MARGIN
+        ):
+            raise UserError(
+                "Expected images in [-1, 1], and some pixels are outside or not a number."
+            )
+        mean, log_variance = _map(self._networks[1], self._placed["encoder"], pictures)
         return mean, log_variance
 
-    def to_generator_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+    def sample(self, key: jax.Array, count: int = 1) -> Any:
+        """Decodes random latents, of ``gan.noise`` for a GAN and normal for a VAE.
+
+        Args:
+          key: consumed.
+          count: the number of images, B.
+
+        Returns:
+          Images as those of `decode`.
+        """
+        noise = self.config.gan.noise if self.model == "gan" else "normal"
+        return self.decode(randomness.latents(key, (count, self.latent_size), noise))
+
+    def to_generator_latents(self, latents: jax.typing.ArrayLike) -> Any:
         """Converts the encoder's latents to those that `decode` takes, float32 [B, L].
 
         ``L^-1 (z - m)`` with the GAN's latent mean m and factor L; the identity for a VAE.
         """
         return self._convert(transfer.to_generator_latents, latents)
 
-    def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
+    def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> Any:
         """Inverts `to_generator_latents`: ``m + L z``, float32 [B, L]; the identity for a VAE."""
         return self._convert(transfer.to_encoder_latents, latents)
 
-    def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> np.ndarray:
+    def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> Any:
         latents = self._checked(latents)
         if self.model == "vae":
             return latents
         mean, factor = (jnp.asarray(self.parts[f"latent_{name}"]) for name in ("mean", "factor"))
-        return np.array(convert(mean, factor, jnp.asarray(latents)))
+        converted = convert(mean, factor, jnp.asarray(latents))
+        return converted if isinstance(latents, jax.core.Tracer) else np.array(converted)
+
+    @property
+    def _networks(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        description = self.config.model, self.image_shape
+        return networks.make_decode(*description), networks.make_encode(*description)
 
     @functools.cached_property
-    def _decode(self) -> Callable[[jax.Array], jax.Array]:
-        decode = jax.jit(networks.make_decode(self.config.model, self.image_shape))
-        return functools.partial(decode, jax.device_put(self.params))
+    def _placed(self) -> dict[str, Any]:
+        """Parameters on the device."""
+        with jax.ensure_compile_time_eval():
+            placed: dict[str, Any] = jax.device_put(
+                {"decoder": self.params, "encoder": self.parts.get("encoder")}
+            )
+        return placed
 
-    @functools.cached_property
-    def _encode(self) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-        encode = jax.jit(networks.make_encode(self.config.model, self.image_shape))
-        return functools.partial(encode, jax.device_put(self.parts["encoder"]))
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out `_placed` when pickled or copied."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def _checked(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        array = np.asarray(latents, np.float32)
+    def _checked(self, latents: jax.typing.ArrayLike) -> Any:
+        if isinstance(latents, jax.core.Tracer):
+            array: Any = latents.astype(jnp.float32)
+        else:
+            array = np.asarray(latents, np.float32)
         if array.shape[1:] != (self.latent_size,):
             raise UserError(f"Expected latents [B, {self.latent_size}], got {[*array.shape]}.")
-        if not np.isfinite(array).all():
+        if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
             raise UserError("The latents are not finite.")
         return array
 
@@ -296,9 +351,7 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
     if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
         saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
     try:
-        with contextlib.ExitStack() as stack:  # without Orbax's warnings about partial reads
-            stack.callback(logging.set_verbosity, logging.get_verbosity())
-            logging.set_verbosity(logging.ERROR)
+        with _without_warnings():
             parts = jax.device_get(read_parts(config, shape, folder, saved, names))
     except UserError:
         if step is None and chosen not in steps(path, model):
@@ -346,8 +399,32 @@ def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
     return UserError(f"{path} has no {checkpoint} of its {model}; available steps: {available}.")
 
 
-def _map(function: Callable[[jax.Array], Any], rows: np.ndarray) -> Any:
-    """Applies a function in batches of constant size; returns arrays with one row per input row."""
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Drops Orbax's warnings about partial reads, of this thread only."""
+    thread = threading.get_ident()
+
+    def keeps(record: python_logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno >= python_logging.ERROR
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keeps)
+
+
+def _map(function: Callable[[Any, Any], Any], params: Any, rows: Any) -> Any:
+    """Applies ``function(params, rows)`` in batches of constant size.
+
+    Returns arrays with one row per input row; traced rows are one batch.
+    """
+    jitted = jax.jit(function)
+    if isinstance(rows, jax.core.Tracer):
+        return jitted(params, rows.astype(jnp.float32))
+    rows = rows.astype(np.float32)
     batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
-    result = map_batches(len(batch), lambda i: function(jnp.asarray(batch[i])), _BATCH)
+    with jax.ensure_compile_time_eval():  # constants of a traced function
+        result = map_batches(len(batch), lambda i: jitted(params, jnp.asarray(batch[i])), _BATCH)
     return jax.tree.map(lambda array: array[: len(rows)], result)
