@@ -1,8 +1,9 @@
-"""Commands on runs: evaluate, report, compare."""
+"""Commands on runs: evaluate, report, metrics, compare."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import pathlib
 import sys
@@ -59,6 +60,15 @@ def add_parsers(commands: options.Commands) -> None:
 
     parser = options.add_command(
         commands,
+        metrics,
+        "print metrics, curve and evaluation of runs as one flat table",
+        "runs/a runs/b --csv > numbers.csv",
+    )
+    parser.add_argument("runs", type=pathlib.Path, metavar="RUN", nargs="+", help="runs' folders")
+    parser.add_argument("--csv", action="store_true", help="separated by commas, not by tabs")
+
+    parser = options.add_command(
+        commands,
         compare,
         "compare finished runs: two bit for bit, more by means over seeds",
         "runs/a runs/b --html comparison.html",
@@ -87,6 +97,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """Writes the report of a run again."""
     _run_stage("report", arguments.run, ())
+
+
+def metrics(arguments: argparse.Namespace) -> None:
+    """Prints every number of runs, one per line: run, stage, step, name, value.
+
+    Raises:
+      UserError: if a folder has no run or a damaged one.
+    """
+    import jax
+
+    from vaegan_jax.experiments.compare import records
+
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use by another run
+    runs = [records.read(path) for path in arguments.runs]
+    delimiter = "," if arguments.csv else "\t"
+    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
+    columns = records.Record._fields[:5]
+    writer.writerow(columns)
+    writer.writerows(record[: len(columns)] for run in runs for record in run.records)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -141,7 +170,9 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
         print(f"numbers: {arguments.out}")
 
 
-def _checkpoints(folder: Workdir, model: str | None, step: int | None) -> dict[str, int | None]:
+def _checkpoints(
+    folder: Workdir, model: str | None, step: int | None
+) -> dict[str, int | None]:
     """Returns the step of the checkpoint to evaluate for each stage."""
     from vaegan_jax import checkpoints
 
