@@ -42,8 +42,8 @@ def add_parsers(commands: options.Commands) -> None:
     )
     parser.add_argument(
         "--step",
-        type=options.integer(0),
-        help="print the evaluation of this checkpoint; the run is not changed",
+        type=options.step,
+        help="print the evaluation of this checkpoint, or of best; the run is not changed",
     )
     parser.add_argument(
         "--seed",
@@ -171,10 +171,10 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
 
 
 def _checkpoints(
-    folder: Workdir, model: str | None, step: int | None
+    folder: Workdir, model: str | None, step: int | str | None
 ) -> dict[str, int | None]:
     """Returns the step of the checkpoint to evaluate for each stage."""
-    from vaegan_jax import checkpoints
+    from vaegan_jax import checkpoints, trained
 
     available = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in ("vae", "gan")}
     newest = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in available}
@@ -185,6 +185,9 @@ def _checkpoints(
     if model is None:
         model = "gan" if available["gan"] else "vae"
     chosen = newest[model] if step is None else step
+    if step == "best" and model == "gan":
+        chosen = trained.best_step(folder.path)
+        return {"vae": None, "gan": chosen}
     if chosen not in available[model]:
         listed = ", ".join(map(str, available[model])) or "none"
         raise UserError(

@@ -16,7 +16,7 @@ from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.losses import signatures
-from vaegan_jax.pipeline import STAGES, evaluate, vae_source
+from vaegan_jax.pipeline import STAGES, best, evaluate, vae_source
 from vaegan_jax.pipeline.stages import make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
 from vaegan_jax.runtime import environment, parallel, profiling
@@ -87,6 +87,8 @@ def train_and_evaluate(
         if "gan" in training:
             gan_stage = make_gan_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
+            if evaluators.measure is not None:
+                best.choose(config, data, folder, evaluators.embeddings[0])
         if "evaluate" in stages and evaluators.embeddings:
             worked |= evaluate.evaluate_run(config, data, folder, evaluators, stop, force)
         if parallel.is_primary():  # only this process writes the files that the report reads
@@ -179,6 +181,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             pictures = sorted(workdir.pictures(folder.path, stage))
             lines += [f"  {picture.path}" for picture in pictures if picture.step == steps]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
+    lines += [page.best(folder)] if page.best(folder) else []
     latent = folder.read_json(workdir.LATENT)
     if latent:
         lines.append(f"latent: {latent_use.summary(latent)}")
