@@ -15,6 +15,7 @@ ORDER = (
     ("report",),
     ("export",),
     ("trained",),
+    ("trained_model",),
     ("workdir",),
     ("training",),
     ("transfer",),

@@ -1,13 +1,16 @@
 import json
+import pickle
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 
 from tests import made_runs
-from vaegan_jax import gan, networks, trained, transfer, weights, workdir
+from vaegan_jax import gan, networks, randomness, trained, transfer, weights, workdir
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 
@@ -161,6 +164,83 @@ def test_wrong_shapes_are_refused(run):
             model.decode(bad)
     with pytest.raises(UserError, match=r"\(16, 32, 3\).*\(16, 16, 3\)"):
         model.encode(np.zeros((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: (255 * x).astype(np.uint8), lambda x: 255 * x, lambda x: x * np.nan]
+)
+def test_images_of_another_dtype_or_range_are_refused(run, change):
+    model = trained.load(run[0])
+    pictures = np.random.default_rng(0).uniform(0.1, 1, (2, *SHAPE))
+    model.encode(2 * np.round(pictures) - 1)
+    with pytest.raises(UserError, match=r"\[-1, 1\]"):
+        model.encode(change(pictures))
+
+
+def test_model_is_a_pure_function(run):
+    model, z = trained.load(run[0]), latents(3)
+    expected = decode(model.params, z)
+    for function in (jax.jit(model.decode), lambda z: jax.vmap(model.decode)(z[:, None])[:, 0]):
+        np.testing.assert_allclose(function(z), expected, atol=1e-5)
+    pure = networks.make_decode(model.config.model, model.image_shape)
+    np.testing.assert_allclose(jax.jit(pure)(model.params, z), expected, atol=1e-5)
+    np.testing.assert_array_equal(jax.jit(lambda: model.decode(z))(), model.decode(z))
+    network = networks.make_decoder(made_runs.tiny().model, SHAPE)
+    gradient = jax.grad(lambda z: jnp.tanh(network.apply({"params": model.params}, z)).sum())(z)
+    np.testing.assert_allclose(
+        jax.grad(lambda z: model.decode(z).sum())(z), gradient, rtol=1e-3, atol=1e-3
+    )
+    for traced, mean in zip(jax.jit(model.encode)(expected), model.encode(expected), strict=True):
+        np.testing.assert_allclose(traced, mean, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(lambda z: model.to_generator_latents(model.to_encoder_latents(z)))(z), z, atol=1e-4
+    )
+    with pytest.raises(UserError, match="latents"):
+        jax.jit(model.decode)(z[:, :4])
+
+
+def test_sample_decodes_the_latents_of_its_key(run):
+    model, key = trained.load(run[0]), jax.random.key(3)
+    z = randomness.latents(key, (4, 5), "normal")
+    np.testing.assert_array_equal(model.sample(key, 4), model.decode(z))
+    np.testing.assert_allclose(jax.jit(model.sample)(key), model.decode(z)[:1], atol=1e-5)
+    model.config.gan.noise = "uniform"
+    z = randomness.latents(key, (4, 5), "uniform")
+    np.testing.assert_array_equal(model.sample(key, 4), model.decode(z))
+
+
+def test_used_model_can_be_pickled(run):
+    model = trained.load(run[0])
+    images = model.decode(latents(2))
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.decode(latents(2)), images)
+    assert copy.config == model.config
+
+
+def test_loading_silences_only_its_own_warnings(run, monkeypatch, caplog):
+    level, read = logging.get_verbosity(), trained.read_parts
+    levels = []
+
+    def read_parts(*args):
+        levels.append(logging.get_verbosity())
+        logging.warning("partial read")
+        other = threading.Thread(target=lambda: logging.warning("of the host"))
+        other.start()
+        other.join()
+        return read(*args)
+
+    monkeypatch.setattr(trained, "read_parts", read_parts)
+    monkeypatch.setattr(logging.get_absl_logger(), "propagate", True)
+    threads = [threading.Thread(target=trained.load, args=(run[0],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert levels == [level] * 3
+    assert logging.get_verbosity() == level
+    assert [record.message for record in caplog.records] == ["of the host"] * 3
+    logging.warning("after")
+    assert caplog.records[-1].message == "after"
 
 
 def test_export_round_trip_is_bit_identical(run, tmp_path):

@@ -145,6 +145,12 @@ FIELDS: dict[str, Field] = {
         one_of("vae", "scratch"),
         "initialise from the VAE's decoder, or randomly without training a VAE",
     ),
+    "transfer.vae": Field(
+        "",
+        TEXT,
+        "a finished run, an export or pretrained, whose VAE is used; none is trained if it is set",
+        Resume.ALWAYS,
+    ),
     "transfer.discriminator": Field(
         "scratch",
         one_of("scratch", "encoder"),
@@ -396,6 +402,11 @@ def _check_steps(config: ConfigDict) -> None:
 
 
 def _check_transfer(config: ConfigDict) -> None:
+    if config.transfer.vae and config.transfer.generator == "scratch":
+        raise UserError(
+            f"transfer.vae={config.transfer.vae} requires transfer.generator=vae: change one of "
+            "them."
+        )
     if config.transfer.discriminator == "scratch":
         return
     if config.transfer.generator == "scratch":

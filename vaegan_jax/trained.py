@@ -3,37 +3,39 @@
     from vaegan_jax import trained
     model = trained.load("runs/quickstart")
     images = model.decode(latents)
+    gradient = jax.grad(lambda z: model.decode(z).sum())(latents)
+
+Within `jax.jit`, `jax.grad` or `jax.vmap`, the methods of a model trace its networks. As functions
+of the parameters, those are ``networks.make_decode(model.config.model, model.image_shape)``, which
+takes ``model.params``, and `networks.make_encode`, which takes ``model.parts["encoder"]``.
 
 Nothing is written and no lock is taken, so a run can be loaded while it is training.
 """
 
 import contextlib
-import dataclasses
 import functools
+import logging as python_logging
 import pathlib
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, networks, transfer, vae, weights, workdir
+from vaegan_jax import checkpoints, migrations, vae, weights, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation.batches import map_batches
+from vaegan_jax.trained_model import DECODING_PARTS as DECODING_PARTS
+from vaegan_jax.trained_model import Trained as Trained
 
 MODELS = ("vae", "gan")
 PRETRAINED = "pretrained"
 PRETRAINED_FILE = pathlib.Path(__file__).parent / "export/pretrained/comic_faces.safetensors"
 
-DECODING_PARTS = {"vae": ("decoder",), "gan": ("generator", "latent_mean", "latent_factor")}
-"""Names of the parts of a model other than the encoder; its hash is computed from them."""
-
-_BATCH = 8  # fits the cache of a CPU; a single size, so that nothing is compiled twice
 _RECORDED = {
     "data": workdir.DATA,
     "latent": workdir.LATENT,
@@ -64,118 +66,11 @@ def parts_table(config: ConfigDict, image_shape: tuple[int, int, int]) -> dict[s
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained decoder or generator, with the encoder if available.
-
-    The *encoder's latents* are those of the VAE. A VAE decodes these; a GAN decodes the
-    *generator's latents*, which differ from them if the generator was matched to the aggregated
-    posterior (``transfer.match_posterior``).
-
-    Attributes:
-      model: "vae" or "gan".
-      step: the checkpoint step.
-      config: the run's config, with defaults for missing fields.
-      image_shape: (height, width, channels).
-      latent_size: L, for both kinds of latents.
-      facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
-        stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
-        `card` (of an export), None if they are not recorded.
-      parts: float32 parameters by name in `parts_table`; None if missing.
-    """
-
-    model: str
-    step: int
-    config: ConfigDict = dataclasses.field(repr=False)
-    image_shape: tuple[int, int, int]
-    latent_size: int
-    facts: dict[str, Any] = dataclasses.field(repr=False)
-    parts: dict[str, Any] = dataclasses.field(repr=False)
-
-    @property
-    def has_encoder(self) -> bool:
-        """Whether `encode` can be called."""
-        return self.parts.get("encoder") is not None
-
-    @property
-    def params(self) -> Any:
-        """Parameters of the `networks.Decoder`: the decoder's, or the EMA of the generator's."""
-        return self.parts[DECODING_PARTS[self.model][0]]
-
-    def decode(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
-
-        Args:
-          latents: float32 [B, L]; each image depends only on its latent.
-
-        Returns:
-          float32 [B, H, W, C] in [-1, 1].
-
-        Raises:
-          UserError: if the latents have another shape or are not finite.
-        """
-        decoded: np.ndarray = _map(self._decode, self._checked(latents))
-        return decoded
-
-    def encode(self, pictures: jax.typing.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the posterior of images, over the encoder's latents.
-
-        Args:
-          pictures: float32 [B, H, W, C] in [-1, 1].
-
-        Returns:
-          Mean and log variance, float32 [B, L] each.
-
-        Raises:
-          UserError: if there is no encoder, or the images have another shape.
-        """
-        if not self.has_encoder:
-            raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
-        pictures = np.asarray(pictures, np.float32)
-        if pictures.shape[1:] != self.image_shape:
-            raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
-        mean, log_variance = _map(self._encode, pictures)
-        return mean, log_variance
-
-    def to_generator_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Converts the encoder's latents to those that `decode` takes, float32 [B, L].
-
-        ``L^-1 (z - m)`` with the GAN's latent mean m and factor L; the identity for a VAE.
-        """
-        return self._convert(transfer.to_generator_latents, latents)
-
-    def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        """Inverts `to_generator_latents`: ``m + L z``, float32 [B, L]; the identity for a VAE."""
-        return self._convert(transfer.to_encoder_latents, latents)
-
-    def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> np.ndarray:
-        latents = self._checked(latents)
-        if self.model == "vae":
-            return latents
-        mean, factor = (jnp.asarray(self.parts[f"latent_{name}"]) for name in ("mean", "factor"))
-        return np.array(convert(mean, factor, jnp.asarray(latents)))
-
-    @functools.cached_property
-    def _decode(self) -> Callable[[jax.Array], jax.Array]:
-        decode = jax.jit(networks.make_decode(self.config.model, self.image_shape))
-        return functools.partial(decode, jax.device_put(self.params))
-
-    @functools.cached_property
-    def _encode(self) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-        encode = jax.jit(networks.make_encode(self.config.model, self.image_shape))
-        return functools.partial(encode, jax.device_put(self.parts["encoder"]))
-
-    def _checked(self, latents: jax.typing.ArrayLike) -> np.ndarray:
-        array = np.asarray(latents, np.float32)
-        if array.shape[1:] != (self.latent_size,):
-            raise UserError(f"Expected latents [B, {self.latent_size}], got {[*array.shape]}.")
-        if not np.isfinite(array).all():
-            raise UserError("The latents are not finite.")
-        return array
-
-
 def load(
-    source: str | pathlib.Path, model: str = "gan", step: int | None = None, encoder: bool = True
+    source: str | pathlib.Path,
+    model: str = "gan",
+    step: int | str | None = None,
+    encoder: bool = True,
 ) -> Trained:
     """Loads a trained model; reads only the parameters it needs.
 
@@ -183,20 +78,33 @@ def load(
       source: folder of a run, an export (``.safetensors``), or "pretrained" for the bundled model
         of comic faces.
       model: "gan" for the generator, "vae" for the decoder.
-      step: the checkpoint step; None for the newest undamaged checkpoint.
-      encoder: whether to read the encoder as well, if there is one.
+      step: the checkpoint step; None for the newest undamaged checkpoint; "best" for the GAN's with
+        the smallest distance of its curve, or the last one if the difference is not resolved.
+      encoder: whether to read the encoder and the learned likelihood as well, if there are any.
 
     Raises:
       UserError: if the model or the step does not exist, or cannot be read.
     """
     path = _resolve(source, model)
-    names = DECODING_PARTS[model] + (("encoder",) if encoder else ())
+    names = DECODING_PARTS[model] + (("encoder", "likelihood") if encoder else ())
+    chosen = best_step(path, model) if isinstance(step, str) else step
     read = _read_export if path.is_file() else _read_run
-    step, config, parts, facts = read(path, model, step, names)
+    chosen, config, parts, facts = read(path, model, chosen, names)
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
     shape = images.settings(config.data).image_shape
-    return Trained(model, step, config, shape, config.model.latent_size, facts, parts)
+    return Trained(model, chosen, config, shape, config.model.latent_size, facts, parts)
+
+
+def best_step(path: pathlib.Path, model: str = "gan") -> int:
+    """Returns the best step of a run's finished GAN; see `load`."""
+    best = workdir.Reader(path).best_step() if path.is_dir() and model == "gan" else None
+    if best is None:
+        raise UserError(
+            f"{path} has no best checkpoint of its {model}: that needs a finished GAN with a curve "
+            "(evaluation.curve_every)."
+        )
+    return best
 
 
 def steps(source: str | pathlib.Path, model: str) -> list[int]:
@@ -236,9 +144,17 @@ def read_parts(
         parts = {name: part for name, part in parts.items() if name in result}
         if step is not None and parts:
             templates = {part.path: part.template for part in parts.values()}
-            read = checkpoints.read(folder.checkpoints(stage), step, templates)
+            directory = folder.checkpoints(stage)
+            if step not in checkpoints.steps(directory) and step in _best_steps(folder, stage):
+                directory = folder.checkpoints(workdir.BEST)
+            read = checkpoints.read(directory, step, templates)
             result |= {name: read[part.path] for name, part in parts.items()}
     return result
+
+
+def _best_steps(folder: workdir.Workdir, stage: str) -> list[int]:
+    """Returns the step that is kept beside the newest ones, if any."""
+    return checkpoints.steps(folder.checkpoints(workdir.BEST)) if stage == "gan" else []
 
 
 def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
@@ -290,15 +206,13 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
     config = config_from(flat, str(path / workdir.CONFIG))
     shape = images.settings(config.data).image_shape
     chosen = checkpoints.latest(folder.checkpoints(model)) if step is None else step
-    if chosen is None or chosen not in steps(path, model):
+    if chosen is None or chosen not in (*steps(path, model), *_best_steps(folder, model)):
         raise _missing(path, model, step)
     saved: dict[str, int | None] = {model: chosen}
     if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
         saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
     try:
-        with contextlib.ExitStack() as stack:  # without Orbax's warnings about partial reads
-            stack.callback(logging.set_verbosity, logging.get_verbosity())
-            logging.set_verbosity(logging.ERROR)
+        with _without_warnings():
             parts = jax.device_get(read_parts(config, shape, folder, saved, names))
     except UserError:
         if step is None and chosen not in steps(path, model):
@@ -346,8 +260,17 @@ def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
     return UserError(f"{path} has no {checkpoint} of its {model}; available steps: {available}.")
 
 
-def _map(function: Callable[[jax.Array], Any], rows: np.ndarray) -> Any:
-    """Applies a function in batches of constant size; returns arrays with one row per input row."""
-    batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
-    result = map_batches(len(batch), lambda i: function(jnp.asarray(batch[i])), _BATCH)
-    return jax.tree.map(lambda array: array[: len(rows)], result)
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Drops Orbax's warnings about partial reads, of this thread only."""
+    thread = threading.get_ident()
+
+    def keeps(record: python_logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno >= python_logging.ERROR
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keeps)

@@ -1,6 +1,8 @@
 """The commands that use a model, on a run with random networks."""
 
+import csv
 import fcntl
+import io
 import json
 import pathlib
 import shutil
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import made_runs
+from tests.experiments.compare import made
 from vaegan_jax import randomness, registry, trained, workdir
 from vaegan_jax.cli import common, main, program, runs
 
@@ -256,3 +259,29 @@ def test_losses_are_listed_with_options(vaegan):
     }
     for field, kind in registry.USER_FIELDS.items():
         assert (field in output.splitlines()) == (kind in registry.INPUTS)
+
+
+def test_metrics_are_one_flat_table(vaegan, tmp_path):
+    first, second = (made.run(tmp_path / name) for name in ("first", "second"))
+    line = {"stage": "gan", "step": 9, "loss": 0.1, "r1": float("nan")}
+    with (second / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    code, out, _ = vaegan("metrics", first, second, "--csv")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert list(rows[0]) == ["run", "stage", "step", "name", "value"]
+    losses = [line["loss"] for line in made.read_lines(first / "metrics.jsonl") if "loss" in line]
+    of_first = [row for row in rows if row["run"] == str(first) and row["name"] == "loss"]
+    assert [float(row["value"]) for row in of_first] == losses
+    assert {row["run"] for row in rows} == {str(first), str(second)}
+    added = [row for row in rows if row["step"] == "9"]
+    assert [(row["name"], row["value"]) for row in added] == [("loss", "0.1"), ("r1", "nan")]
+    for run in (first, second):
+        numbers = json.loads((run / "evaluation/numbers.json").read_text())["numbers"]
+        of_run = [row for row in rows if row["run"] == str(run)]
+        values = [row["value"] for row in of_run if row["stage"] == "evaluation"]
+        values = [None if value == "nan" else float(value) for value in values]
+        assert values == [number["value"] for number in numbers]
+    code, out, error = vaegan("metrics", tmp_path / "nowhere", "--csv")
+    assert (code, out) == (1, "")
+    assert "nowhere" in error

@@ -97,7 +97,7 @@ def encode(model: Trained, pictures: np.ndarray) -> np.ndarray:
     from vaegan_jax.data import preprocessing
 
     mean, _ = model.encode(preprocessing.to_network(jnp.asarray(pictures)))
-    return model.to_generator_latents(mean)
+    return np.asarray(model.to_generator_latents(mean))
 
 
 def decode(model: Trained, z: np.ndarray) -> np.ndarray:

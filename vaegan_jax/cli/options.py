@@ -45,7 +45,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a run's folder, an export (.safetensors), or pretrained, the bundled model",
     )
     parser.add_argument("--model", choices=("vae", "gan"), help="which of the run's models to use")
-    parser.add_argument("--step", type=integer(0), help="checkpoint to use (default: the newest)")
+    parser.add_argument("--step", type=step, help=f"{STEP_HELP} (default: the newest)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
@@ -87,6 +87,12 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
+def step(text: str) -> int | str:
+    """Parses a step, or "best"."""
+    return text if text == "best" else integer(0)(text)
+
+
+STEP_HELP = "checkpoint to use: a step, or best, the GAN's with the smallest distance of its curve"
 SEED = integer(0, 2**32 - 1)
 
 

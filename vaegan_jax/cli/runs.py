@@ -1,8 +1,9 @@
-"""Commands on runs: evaluate, report, compare."""
+"""Commands on runs: evaluate, report, metrics, compare."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import pathlib
 import sys
@@ -41,8 +42,8 @@ def add_parsers(commands: options.Commands) -> None:
     )
     parser.add_argument(
         "--step",
-        type=options.integer(0),
-        help="print the evaluation of this checkpoint; the run is not changed",
+        type=options.step,
+        help="print the evaluation of this checkpoint, or of best; the run is not changed",
     )
     parser.add_argument(
         "--seed",
@@ -56,6 +57,15 @@ def add_parsers(commands: options.Commands) -> None:
         commands, report, "write the HTML report of a run again", "runs/quickstart"
     )
     parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
+
+    parser = options.add_command(
+        commands,
+        metrics,
+        "print metrics, curve and evaluation of runs as one flat table",
+        "runs/a runs/b --csv > numbers.csv",
+    )
+    parser.add_argument("runs", type=pathlib.Path, metavar="RUN", nargs="+", help="runs' folders")
+    parser.add_argument("--csv", action="store_true", help="separated by commas, not by tabs")
 
     parser = options.add_command(
         commands,
@@ -87,6 +97,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """Writes the report of a run again."""
     _run_stage("report", arguments.run, ())
+
+
+def metrics(arguments: argparse.Namespace) -> None:
+    """Prints every number of runs, one per line: run, stage, step, name, value.
+
+    Raises:
+      UserError: if a folder has no run or a damaged one.
+    """
+    import jax
+
+    from vaegan_jax.experiments.compare import records
+
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use by another run
+    runs = [records.read(path) for path in arguments.runs]
+    delimiter = "," if arguments.csv else "\t"
+    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
+    columns = records.Record._fields[:5]
+    writer.writerow(columns)
+    writer.writerows(record[: len(columns)] for run in runs for record in run.records)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -141,9 +170,11 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
         print(f"numbers: {arguments.out}")
 
 
-def _checkpoints(folder: Workdir, model: str | None, step: int | None) -> dict[str, int | None]:
+def _checkpoints(
+    folder: Workdir, model: str | None, step: int | str | None
+) -> dict[str, int | None]:
     """Returns the step of the checkpoint to evaluate for each stage."""
-    from vaegan_jax import checkpoints
+    from vaegan_jax import checkpoints, trained
 
     available = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in ("vae", "gan")}
     newest = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in available}
@@ -154,6 +185,9 @@ def _checkpoints(folder: Workdir, model: str | None, step: int | None) -> dict[s
     if model is None:
         model = "gan" if available["gan"] else "vae"
     chosen = newest[model] if step is None else step
+    if step == "best" and model == "gan":
+        chosen = trained.best_step(folder.path)
+        return {"vae": None, "gan": chosen}
     if chosen not in available[model]:
         listed = ", ".join(map(str, available[model])) or "none"
         raise UserError(

@@ -37,6 +37,7 @@ from vaegan_jax.evaluation.number import (
     SUBJECTS,
     Number,
     evaluation_key,
+    jackknife_error,
     mean,
     random_subset,
 )
@@ -252,6 +253,37 @@ def _nearest_pairs(
     return Pairs(images[shown], real.train[rows[shown]], real.test[to_test.row])
 
 
+def compare_generators(
+    config: ConfigDict, data: Images, embedding: Embedding, a: optax.Params, b: optax.Params
+) -> tuple[float, float]:
+    """Returns how much larger the Frechet distance of generator a is, and its standard error.
+
+    To the same validation images as that of the curve, from the same number of samples, but at
+    other latents, which both share. The error is that of the difference, by the jackknife over
+    pairs of samples; it does not cover other validation images.
+    """
+    count = config.evaluation.curve_samples
+    decode = jax.jit(networks.make_decode(config.model, data.shape))
+    key = evaluation_key(config.seed, 6, Purpose.LATENT)
+    z = randomness.latents(key, (count, config.model.latent_size), config.gan.noise)
+    real = distances.gaussian(extract(embedding, _validation(data, count)))
+    pairs = np.stack(
+        [extract(embedding, latents.decode_images(decode, each, z)) for each in (a, b)], axis=1
+    )
+
+    def difference(pairs: np.ndarray) -> float:
+        of_a, of_b = (distances.frechet(real, distances.gaussian(pairs[:, i])) for i in (0, 1))
+        return of_a - of_b
+
+    key = evaluation_key(config.seed, 6, Purpose.DEALING)
+    return difference(pairs), jackknife_error(key, pairs, difference)
+
+
+def _validation(data: Images, count: int) -> Split:
+    """Returns the validation images of the curve."""
+    return data.validation.take(np.arange(min(2 * count, len(data.validation))))
+
+
 def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:
     """Returns a function that measures distances during training.
 
@@ -265,8 +297,7 @@ def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embeddin
     @functools.cache
     def reference(index: int) -> tuple[comparison.Reference, float]:
         """Returns the reference and the floor in an embedding, computed once for both stages."""
-        validation = data.validation.take(np.arange(min(2 * count, len(data.validation))))
-        real = comparison.reference(extract(embeddings[index], validation))
+        real = comparison.reference(extract(embeddings[index], _validation(data, count)))
         if len(data.train) < count:
             return real, math.nan
         train = extract(embeddings[index], data.train.take(np.arange(count)))

@@ -257,7 +257,7 @@ class Session:
 
     def _encode(self, pictures: np.ndarray) -> np.ndarray:
         """Returns the posterior means of uint8 [N, H, W, C]: float32 [N, L]."""
-        return self._main.encode(preprocessing.to_network(jnp.asarray(pictures)))[0]
+        return np.asarray(self._main.encode(preprocessing.to_network(jnp.asarray(pictures)))[0])
 
     def _warm_up(self) -> None:
         """Compiles the programs, so that the first request is as fast as the others."""

@@ -16,7 +16,7 @@ from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.losses import signatures
-from vaegan_jax.pipeline import STAGES, evaluate
+from vaegan_jax.pipeline import STAGES, best, evaluate, vae_source
 from vaegan_jax.pipeline.stages import check_terms, make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
 from vaegan_jax.runtime import environment, parallel, profiling
@@ -30,6 +30,7 @@ def train_and_evaluate(
     stages: Sequence[str] = STAGES,
     profile: bool = False,
     variant: str = "",
+    siblings: Sequence[pathlib.Path] = (),
 ) -> None:
     """Runs a config in a workdir, skipping finished stages.
 
@@ -40,12 +41,14 @@ def train_and_evaluate(
         The report is rewritten after any other stage.
       profile: whether to save a profile of some steps of each stage in the workdir.
       variant: the run's name in a sweep, which run.json records.
+      siblings: folders of other runs; the VAE is copied from one that has the same.
 
     Raises:
       UserError: for errors that the user can correct.
       Stopped: after a signal; all progress is saved.
     """
     configuration.check(config)
+    config = vae_source.with_fields(config, workdir.Reader(path).config())
     workdir.require_usable(path, config)
     config = recipe.keep(config, workdir.Reader(path).config())
     if tuple(stages) == ("report",):
@@ -55,8 +58,10 @@ def train_and_evaluate(
     sources = registry.source_digests(configuration.flatten(config))
     environment.pin()  # a user's module may have changed an option when it was imported
     trains = any(_is_unfinished(config, path, stage) for stage in training)
+    source = vae_source.load(config) if trains else None
     if trains:
         workdir.require_same_sources(path, config, sources)
+        vae_source.require_same(path, source)
     data = images.load(config.data)
     config = recipe.resolve(config, len(data.train), data.shape)
     _check_with_data(config, data)
@@ -66,15 +71,24 @@ def train_and_evaluate(
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
         folder.require_data(images.facts(data), trains)
         facts = environment.facts() | {"sources": sources}
-        folder.record_environment(facts, _identity(config, data) | {"variant": variant})
+        identity = _identity(config, data) | {"variant": variant}
+        if source is not None:
+            identity["vae"] = vae_source.facts(source, data)
+        folder.record_environment(facts, identity)
         worked = False
+        if source is not None:
+            vae_source.copy_to(folder, source)
+            _record_latent_use(config, data, folder)
         if "vae" in training:
+            vae_source.share(config, folder, facts, siblings)
             vae_stage = make_vae_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(vae_stage, data.train, config, folder, stop, profile)
             _record_latent_use(config, data, folder)
         if "gan" in training:
             gan_stage = make_gan_stage(config, data, folder, evaluators.measure)
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
+            if evaluators.measure is not None:
+                best.choose(config, data, folder, evaluators.embeddings[0])
         if "evaluate" in stages and evaluators.embeddings:
             worked |= evaluate.evaluate_run(config, data, folder, evaluators, stop, force)
         if parallel.is_primary():  # only this process writes the files that the report reads
@@ -100,8 +114,9 @@ def _report(config: ConfigDict, folder: workdir.Workdir, worked: bool) -> None:
 
 
 def _training_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:
-    """Returns the requested training stages; without a transfer there is no VAE stage."""
-    needed = ["vae", "gan"] if config.transfer.generator == "vae" else ["gan"]
+    """Returns the requested training stages; there may be no VAE stage."""
+    trains_vae = config.transfer.generator == "vae" and not config.transfer.vae
+    needed = ["vae", "gan"] if trains_vae else ["gan"]
     return [stage for stage in needed if stage in stages]
 
 
@@ -155,7 +170,7 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
     """Returns a summary of a run: its cost, results, detected failures, and main files."""
-    lines = []
+    lines = [page.vae_source(folder)] if page.vae_source(folder) else []
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
         metrics = folder.metrics(stage)
         if metrics:
@@ -167,6 +182,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             pictures = sorted(workdir.pictures(folder.path, stage))
             lines += [f"  {picture.path}" for picture in pictures if picture.step == steps]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
+    lines += [page.best(folder)] if page.best(folder) else []
     latent = folder.read_json(workdir.LATENT)
     if latent:
         lines.append(f"latent: {latent_use.summary(latent)}")

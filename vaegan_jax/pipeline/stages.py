@@ -18,6 +18,7 @@ from vaegan_jax.runtime import compilation, memory
 from vaegan_jax.training import loop
 
 State = TypeVar("State")
+_KEPT = ("ema", "generator", "latent_mean", "latent_factor")
 
 
 def make_vae_stage(
@@ -79,6 +80,7 @@ def make_gan_stage(
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
         # The matched decoder, with which the GAN is compared.
         measures_start=config.transfer.generator == "vae",
+        kept=lambda state: {name: getattr(state, name) for name in _KEPT},
     )
 
 

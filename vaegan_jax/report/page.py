@@ -9,7 +9,7 @@ import jinja2
 from vaegan_jax import config as configuration
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
-from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
+from vaegan_jax.workdir import BEST_FACTS, DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
 _STAGES = {"vae": "VAE", "gan": "GAN"}
 
@@ -45,6 +45,8 @@ def make(folder: Workdir) -> str:
         remarks=tables.remarks(evaluation) if evaluation else "",
         troubles=folder.troubles(),
         latent=latent_use.summary(latent) if latent else "",
+        vae_source=vae_source(folder),
+        best=best(folder),
         tables=tables.make(evaluation) if evaluation else [],
         meanings=tables.MEANINGS.items(),
         samples=_samples(folder, evaluation),
@@ -67,6 +69,45 @@ def make(folder: Workdir) -> str:
         data=folder.read_json(DATA),
         environment=folder.read_json(ENVIRONMENT),
         events=folder.events(),
+    )
+
+
+def best(folder: Workdir) -> str:
+    """Returns which step of the GAN is the best; "" if that is not known."""
+    facts = folder.read_json(BEST_FACTS)
+    if not facts:
+        return ""
+    smallest, last = facts["smallest_step"], facts["last_step"]
+    text = f"best checkpoint: {facts['metric']} to validation images was smallest at step"
+    if smallest == last:
+        return f"{text} {last}, the last"
+    if not facts["samples"]:
+        return f"{text} {smallest} of {last}, which was not kept"
+    change = (
+        f"{facts['difference']:.3g} ± {facts['error']:.2g} larger at the last step, from "
+        f"{facts['samples']} other samples of each"
+    )
+    if facts["step"] == last:
+        return f"{text} {smallest} of {last}; it is {change}, which is no resolved difference"
+    return (
+        f"{text} {smallest} of {last}, and more training made it worse: it is {change}. "
+        "--step best uses that checkpoint"
+    )
+
+
+def vae_source(folder: Workdir) -> str:
+    """Returns whose VAE a run with ``transfer.vae`` uses; "" if it trained its own."""
+    source = (folder.read_json(ENVIRONMENT) or {}).get("vae")
+    if not source:
+        return ""
+    seen = (
+        "the same images"
+        if source["same_images"]
+        else ("other images or another split, so it may have seen this run's test images")
+    )
+    return (
+        f"VAE: not trained here, but taken from {source['source']}, step {source['step']}, trained "
+        f"on {seen} (sha256 of its parameters {source['sha256'][:16]})"
     )
 
 

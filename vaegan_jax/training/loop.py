@@ -360,6 +360,17 @@ def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, st
         with log.paused():
             distances = stage.measure(parallel.local(state))
         workdir.write_curve(stage.name, step, log.cost(step) | distances)
+        if stage.kept is not None and workdir.smallest_distance(stage.name)[1] == step > 0:
+            with log.paused():
+                _keep(stage.kept(state), workdir, step)
+
+
+def _keep(tree: Any, workdir: RunWriter, step: int) -> None:
+    """Saves a part of the state with the smallest distance, unless it was before resuming."""
+    with contextlib.closing(Checkpoints(workdir.checkpoints("best"), keep=1)) as best:
+        if step > (best.latest() or 0):
+            best.save(step, tree, {})
+            best.finish()
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:

@@ -24,6 +24,9 @@ class RunWriter(Protocol):
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         """Returns the scalars that a stage has logged: `step` and further names."""
 
+    def smallest_distance(self, stage: str) -> tuple[str, int | None]:
+        """Returns the name of a distance, and the step where it is smallest."""
+
     def rewind(self, stage: str, step: int) -> None:
         """Removes the records of a stage after a step; call it before writing any."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ class Stage(Generic[State]):
       measure: state -> distances to real images by name, computed every
         ``evaluation.curve_every`` steps; None for no curve.
       measures_start: whether the initial state is measured, too.
+      kept: state -> the part of the state with the smallest distance to keep; None to keep none.
     """
 
     number: randomness.Stage
@@ -51,6 +52,7 @@ class Stage(Generic[State]):
     shown: tuple[str, ...]
     measure: Callable[[State], dict[str, float]] | None = None
     measures_start: bool = False
+    kept: Callable[[State], Any] | None = None
 
     @property
     def name(self) -> str:

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 from vaegan_jax import migrations
 from vaegan_jax.errors import UserError
 
+BEST = "best"
+"""Folder of checkpoints, beside those of the stages: the GAN with the smallest distance."""
+
+BEST_FACTS = "best.json"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 CURVE = "curve.jsonl"
@@ -79,6 +83,20 @@ class Reader:
     def curve(self) -> list[dict[str, Any]]:
         """Returns the lines of curve.jsonl."""
         return read_lines(self.path / CURVE)
+
+    def smallest_distance(self, stage: str) -> tuple[str, int | None]:
+        """Returns the curve's first distance by name, and the step > 0 where it is smallest."""
+        lines = [line for line in self.curve() if line["stage"] == stage and line["step"] > 0]
+        names = [name for line in lines for name in line if name.startswith(("fd_", "fid_"))]
+        lines = [line for line in lines if names and names[0] in line]
+        if not lines:
+            return "", None
+        return names[0], min(lines, key=lambda line: (line[names[0]], -line["step"]))["step"]
+
+    def best_step(self) -> int | None:
+        """Returns the best step of the finished GAN, or None if it is not known."""
+        step: int | None = (self.read_json(BEST_FACTS) or {}).get("step")
+        return step
 
     def events(self) -> list[dict[str, Any]]:
         """Returns the lines of events.jsonl: `time` and `event`."""

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +102,8 @@ class Workdir(reader.Reader):
                     or line.get("trouble") == monitor.NOT_FINITE
                 ]
                 write_atomic(path, "".join(f"{line}\n" for line in kept))
+        if stage == "gan" and step == 0:
+            shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
         for picture in reader.pictures(self.path, stage):
             if picture.step > step:
                 picture.path.unlink()
@@ -108,6 +111,27 @@ class Workdir(reader.Reader):
         self._tensorboards[stage] = SummaryWriter(
             str(self.path / "tensorboard" / stage), purge_step=step + 1
         )
+
+    def copy_stage(self, stage: str, source: reader.Reader, step: int) -> None:
+        """Copies a finished stage of another run: records, pictures, and last its checkpoints."""
+        self.rewind(stage, 0)
+        for name, prefix in ((reader.METRICS, ""), (reader.CURVE, "curve/")):
+            for line in reader.read_lines(source.path / name):
+                if line["stage"] == stage:
+                    self._write_line(name, line)
+                    numbers = {
+                        f"{prefix}{key}": value
+                        for key, value in line.items()
+                        if key not in ("stage", "step") and isinstance(value, int | float)
+                    }
+                    self._write_scalars(stage, line["step"], {} if "trouble" in line else numbers)
+        for name, at, path in reader.pictures(source.path, stage):
+            picture = np.asarray(Image.open(path))
+            self.write_picture(stage, name, at, np.atleast_3d(picture))
+        partial = self.path / reader.CHECKPOINTS / f".{stage}"
+        shutil.copytree(source.checkpoints(stage), partial, dirs_exist_ok=True)
+        partial.rename(self.checkpoints(stage))
+        self.write_event(f"{stage}: finished at step {step} in {source.path}, and copied")
 
     def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl; floats are read back exactly."""

@@ -87,9 +87,11 @@ def compare_bits(a: Run, b: Run) -> Identity:
 
 
 def is_cause(fact: FactDifference) -> bool:
-    """Whether a fact is an input of training: a field of the config, or the training images."""
+    """Whether a fact is an input of training: a field, the images, or another run's VAE."""
     if fact.file == workdir.CONFIG:
         return resume.affects_training(fact.name)
+    if fact.file == workdir.ENVIRONMENT:
+        return fact.name == "vae.sha256"
     return fact.file == workdir.DATA and fact.name in ("digest", "train")
 
 

@@ -172,12 +172,15 @@ def _read(path: pathlib.Path) -> Run:
         endings.add(COLLAPSED)
         notes.append(f"{path} has {' and '.join(sorted(collapses)).replace('_', ' ')}.")
     problems = [each for each in PROBLEMS if each in endings]
+    if source := facts.get(workdir.ENVIRONMENT, {}).get("vae.source"):
+        notes.append(f"{path} uses the VAE of {source}, whose training its times do not include.")
     variant = files.get(workdir.ENVIRONMENT, {}).get("variant", "")
     return Run(str(path), facts, records, steps, notes + sentences, problems, variant)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:
-    return TRAINED if config["transfer.generator"] == "vae" else TRAINED[1:]
+    trains_vae = config["transfer.generator"] == "vae" and not config["transfer.vae"]
+    return TRAINED if trains_vae else TRAINED[1:]
 
 
 def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:

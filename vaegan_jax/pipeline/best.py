@@ -1,0 +1,43 @@
+"""The best checkpoint of the GAN: that with the curve's smallest distance, against the last."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vaegan_jax import checkpoints, trained, workdir
+from vaegan_jax.data import images
+from vaegan_jax.evaluation import evaluate
+from vaegan_jax.evaluation.embeddings import Embedding
+from vaegan_jax.workdir import BEST
+
+SIGNIFICANCE = 2.0
+"""Standard errors by which the last generator must be worse, so that an earlier one is the best."""
+
+
+def choose(
+    config: ConfigDict, data: images.Images, folder: workdir.Workdir, embedding: Embedding
+) -> None:
+    """Records in best.json which step of a finished GAN is the best, if there is a curve.
+
+    The step with the smallest distance of the curve was selected by its samples, which favours it.
+    Both generators are therefore compared once more, with other samples.
+    """
+    last = config.gan.steps
+    name, smallest = folder.smallest_distance("gan")
+    if smallest is None or (folder.read_json(workdir.BEST_FACTS) or {}).get("last_step") == last:
+        return
+    facts: dict[str, Any] = {"metric": name, "smallest_step": smallest, "last_step": last}
+    facts |= {"step": last, "difference": 0.0, "error": 0.0, "samples": 0}
+    if smallest != last and smallest in checkpoints.steps(folder.checkpoints(BEST)):
+        params = (
+            trained.read_parts(config, data.shape, folder, {"gan": step}, ["generator"])[
+                "generator"
+            ]
+            for step in (last, smallest)
+        )
+        difference, error = evaluate.compare_generators(config, data, embedding, *params)
+        facts |= {"difference": difference, "error": error}
+        facts["samples"] = config.evaluation.curve_samples
+        if difference > SIGNIFICANCE * error:
+            facts["step"] = smallest
+    folder.write_json(workdir.BEST_FACTS, facts)

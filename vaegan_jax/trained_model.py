@@ -1,0 +1,184 @@
+"""A trained model: a pure function of latents and images, see `trained.load`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vaegan_jax import networks, randomness, transfer
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation.batches import map_batches
+
+DECODING_PARTS = {"vae": ("decoder",), "gan": ("generator", "latent_mean", "latent_factor")}
+"""Names of the parts of a model other than the encoder; its hash is computed from them."""
+
+_BATCH = 8  # fits the cache of a CPU; a single size, so that nothing is compiled twice
+_RANGE_MARGIN = 1e-3  # for rounding; the next grey level is 8e-3 away
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained decoder or generator, with the encoder if available.
+
+    The *encoder's latents* are those of the VAE. A VAE decodes these; a GAN decodes the
+    *generator's latents*, which differ from them if the generator was matched to the aggregated
+    posterior (``transfer.match_posterior``).
+
+    Attributes:
+      model: "vae" or "gan".
+      step: the checkpoint step.
+      config: the run's config, with defaults for missing fields.
+      image_shape: (height, width, channels).
+      latent_size: L, for both kinds of latents.
+      facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
+        stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
+        `card` (of an export), None if they are not recorded.
+      parts: float32 parameters by name in `parts_table`; None if missing.
+    """
+
+    model: str
+    step: int
+    config: ConfigDict = dataclasses.field(repr=False)
+    image_shape: tuple[int, int, int]
+    latent_size: int
+    facts: dict[str, Any] = dataclasses.field(repr=False)
+    parts: dict[str, Any] = dataclasses.field(repr=False)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether `encode` can be called."""
+        return self.parts.get("encoder") is not None
+
+    @property
+    def params(self) -> Any:
+        """Parameters of the `networks.Decoder`: the decoder's, or the EMA of the generator's."""
+        return self.parts[DECODING_PARTS[self.model][0]]
+
+    def decode(self, latents: jax.typing.ArrayLike) -> Any:
+        """Decodes latents: the encoder's for a VAE, the generator's for a GAN (with EMA weights).
+
+        Args:
+          latents: float32 [B, L]; each image depends only on its latent.
+
+        Returns:
+          float32 [B, H, W, C] in [-1, 1]: a NumPy array, or a tracer for traced latents.
+
+        Raises:
+          UserError: if the latents have another shape or are not finite; values of tracers are not
+            checked.
+        """
+        latents = self._checked(latents)
+        return _map(self._networks[0], self._placed["decoder"], latents)
+
+    def encode(self, pictures: jax.typing.ArrayLike) -> tuple[Any, Any]:
+        """Returns the posterior of images, over the encoder's latents.
+
+        Args:
+          pictures: floating-point [B, H, W, C] in [-1, 1].
+
+        Returns:
+          Mean and log variance, float32 [B, L] each: NumPy arrays, or tracers for traced images.
+
+        Raises:
+          UserError: if there is no encoder, or the images have another shape, dtype or range;
+            values of tracers are not checked.
+        """
+        if not self.has_encoder:
+            raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
+        pictures = pictures if isinstance(pictures, jax.core.Tracer) else np.asarray(pictures)
+        if pictures.shape[1:] != self.image_shape:
+            raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
+        if not jnp.issubdtype(pictures.dtype, jnp.floating):
+            raise UserError(
+                f"Expected floating-point images in [-1, 1], got {pictures.dtype}: convert uint8 "
+                "images with vaegan_jax.data.preprocessing.to_network."
+            )
+        if not isinstance(pictures, jax.core.Tracer) and not np.all(
+            np.abs(pictures) <= 1 + _RANGE_MARGIN
+        ):
+            raise UserError(
+                "Expected images in [-1, 1], and some pixels are outside or not a number."
+            )
+        mean, log_variance = _map(self._networks[1], self._placed["encoder"], pictures)
+        return mean, log_variance
+
+    def sample(self, key: jax.Array, count: int = 1) -> Any:
+        """Decodes random latents, of ``gan.noise`` for a GAN and normal for a VAE.
+
+        Args:
+          key: consumed.
+          count: the number of images, B.
+
+        Returns:
+          Images as those of `decode`.
+        """
+        noise = self.config.gan.noise if self.model == "gan" else "normal"
+        return self.decode(randomness.latents(key, (count, self.latent_size), noise))
+
+    def to_generator_latents(self, latents: jax.typing.ArrayLike) -> Any:
+        """Converts the encoder's latents to those that `decode` takes, float32 [B, L].
+
+        ``L^-1 (z - m)`` with the GAN's latent mean m and factor L; the identity for a VAE.
+        """
+        return self._convert(transfer.to_generator_latents, latents)
+
+    def to_encoder_latents(self, latents: jax.typing.ArrayLike) -> Any:
+        """Inverts `to_generator_latents`: ``m + L z``, float32 [B, L]; the identity for a VAE."""
+        return self._convert(transfer.to_encoder_latents, latents)
+
+    def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> Any:
+        latents = self._checked(latents)
+        if self.model == "vae":
+            return latents
+        mean, factor = (jnp.asarray(self.parts[f"latent_{name}"]) for name in ("mean", "factor"))
+        converted = convert(mean, factor, jnp.asarray(latents))
+        return converted if isinstance(latents, jax.core.Tracer) else np.array(converted)
+
+    @property
+    def _networks(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        description = self.config.model, self.image_shape
+        return networks.make_decode(*description), networks.make_encode(*description)
+
+    @functools.cached_property
+    def _placed(self) -> dict[str, Any]:
+        """Parameters on the device."""
+        with jax.ensure_compile_time_eval():
+            placed: dict[str, Any] = jax.device_put(
+                {"decoder": self.params, "encoder": self.parts.get("encoder")}
+            )
+        return placed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out `_placed` when pickled or copied."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def _checked(self, latents: jax.typing.ArrayLike) -> Any:
+        if isinstance(latents, jax.core.Tracer):
+            array: Any = latents.astype(jnp.float32)
+        else:
+            array = np.asarray(latents, np.float32)
+        if array.shape[1:] != (self.latent_size,):
+            raise UserError(f"Expected latents [B, {self.latent_size}], got {[*array.shape]}.")
+        if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+            raise UserError("The latents are not finite.")
+        return array
+
+
+def _map(function: Callable[[Any, Any], Any], params: Any, rows: Any) -> Any:
+    """Applies ``function(params, rows)`` in batches of constant size.
+
+    Returns arrays with one row per input row; traced rows are one batch.
+    """
+    jitted = jax.jit(function)
+    if isinstance(rows, jax.core.Tracer):
+        return jitted(params, rows.astype(jnp.float32))
+    rows = rows.astype(np.float32)
+    batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
+    with jax.ensure_compile_time_eval():  # constants of a traced function
+        result = map_batches(len(batch), lambda i: jitted(params, jnp.asarray(batch[i])), _BATCH)
+    return jax.tree.map(lambda array: array[: len(rows)], result)
