@@ -208,6 +208,7 @@ def test_terms_are_exact_at_extreme_logits(name, size):
         # Of t = (1 + x) / 2, the part on the wrong side pays 2 |a|.
         "cross_entropy": 2.0 * np.float32(size) * ((1 - sign * x) / 2).sum((1, 2, 3)),
         "laplace": np.abs(x - sign).sum((1, 2, 3)),
+        "huber": scipy.special.huber(0.1, x - sign).sum((1, 2, 3)),
         "gaussian": squares / (2 * variance) + x[0].size / 2 * np.log(2 * np.pi * variance),
     }[name]
     term = TERMS[name]

@@ -65,7 +65,7 @@ def huber(images: jax.Array, logits: jax.Array, delta: float = 0.1) -> jax.Array
     Huber 1964 (Annals of Mathematical Statistics 35): the density is normal in the middle, with
     the tails of a Laplace density. Outliers weigh less than in `squared_error`.
     """
-    return jnp.sum(optax.losses.huber_loss(jnp.tanh(logits), images, delta), axis=(1, 2, 3))
+    return jnp.sum(optax.losses.huber_loss(jnp.tanh(logits), images, delta=delta), axis=(1, 2, 3))
 
 
 VARIANCE_FLOOR = 1e-6
