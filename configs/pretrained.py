@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config.data.flip = True
     config.vae.reconstruction = "gaussian"
     config.vae.steps = 16_000
-    config.gan.steps = 75_000
+    config.gan.steps = 60_000
     config.gan.augmentations = ""
     config.gan.ema_half_life_images = 20_000.0
     config.training.log_every = 250
