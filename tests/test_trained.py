@@ -218,7 +218,8 @@ def test_used_model_can_be_pickled(run):
 
 
 def test_loading_silences_only_its_own_warnings(run, monkeypatch, caplog):
-    level, read = logging.get_verbosity(), trained.read_parts
+    before, level, read = logging.get_verbosity(), logging.WARNING, trained.read_parts
+    logging.set_verbosity(level)  # commands that ran before may have silenced warnings
     levels = []
 
     def read_parts(*args):
@@ -241,6 +242,7 @@ def test_loading_silences_only_its_own_warnings(run, monkeypatch, caplog):
     assert [record.message for record in caplog.records] == ["of the host"] * 3
     logging.warning("after")
     assert caplog.records[-1].message == "after"
+    logging.set_verbosity(before)
 
 
 def test_export_round_trip_is_bit_identical(run, tmp_path):
