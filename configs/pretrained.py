@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from vaegan_jax.config import default_config
+from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    config = default_config()
+    config = quickstart.get_config()
     config.data.flip = True
     config.vae.reconstruction = "gaussian"
     config.vae.steps = 16_000
