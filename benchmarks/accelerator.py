@@ -121,7 +121,11 @@ def run_part(part: Part, out: pathlib.Path, limit: float) -> None:
             pass
     print(f"\n{part.name}: {result}, {time.perf_counter() - began:.0f} s", flush=True)
     lines = log.read_text(errors="replace").splitlines()
-    shown = [line for line in lines if line.startswith(("|", "ok", "FAILED")) or "Error" in line]
+    shown = [
+        line
+        for line in lines
+        if line.startswith(("|", "ok", "FAILED")) or "Error" in line or "identical" in line
+    ]
     print("\n".join(shown or lines[-3:]), flush=True)
 
 
