@@ -91,7 +91,9 @@ def run_parts(out: pathlib.Path, tiny: bool) -> Iterator[Part]:
     config = ["--config", "configs/smoke.py" if tiny else "configs/comic_faces.py"]
     runs = [str(out / name) for name in ("first", "second")]
     for run in runs:
-        yield Part(f"run {run[-6:]}", 90, ["launch.py", *config, "--workdir", run, *short])
+        yield Part(
+            f"{pathlib.Path(run).name} run", 90, ["launch.py", *config, "--workdir", run, *short]
+        )
     yield Part("same bits", 60, ["-m", "vaegan_jax.cli.main", "compare", *runs])
     profile = ["--workdir", str(out / "profiled"), "--profile", "--nodeterministic"]
     yield Part("profile", 90, ["launch.py", *config, *profile, *short])
@@ -119,7 +121,11 @@ def run_part(part: Part, out: pathlib.Path, limit: float) -> None:
             pass
     print(f"\n{part.name}: {result}, {time.perf_counter() - began:.0f} s", flush=True)
     lines = log.read_text(errors="replace").splitlines()
-    shown = [line for line in lines if line.startswith(("|", "ok", "FAILED")) or "Error" in line]
+    shown = [
+        line
+        for line in lines
+        if line.startswith(("|", "ok", "FAILED")) or "Error" in line or "identical" in line
+    ]
     print("\n".join(shown or lines[-3:]), flush=True)
 
 
