@@ -11,10 +11,8 @@ results are printed as a table.
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
-import shutil
 import sys
 
 import jax
@@ -22,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vaegan_jax import config as configuration
 from vaegan_jax import networks, overrides, randomness, recipe, trained, workdir
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
@@ -44,22 +41,6 @@ def base_config(seed: int) -> ConfigDict:
     config.seed, config.evaluation.embeddings = seed, "none"
     config.training.picture_every = config.training.checkpoint_every = 4_000
     return config
-
-
-def train(config: ConfigDict, path: pathlib.Path, name: str) -> pathlib.Path:
-    """Trains both stages of a config with a shared VAE; returns the run's folder."""
-    folder = path / f"{name}_{config.seed}"
-    if not folder.exists() and config.transfer.generator == "vae":
-        shared = base_config(config.seed)
-        for section in ("data", "model", "vae"):
-            shared[section] = config[section]
-        digest = hashlib.sha256(configuration.to_json(shared).encode()).hexdigest()
-        source = path / f"vae_{digest[:12]}"
-        run.train_and_evaluate(shared, source, ("vae",))
-        shutil.copytree(source, folder)
-        (folder / workdir.CONFIG).write_text(configuration.to_json(config))
-    run.train_and_evaluate(config, folder, ("gan",))
-    return folder
 
 
 def sample(folder: pathlib.Path, step: int | None = None) -> np.ndarray:
@@ -101,7 +82,9 @@ def main() -> None:
             overrides.set_field(config, text)
         data = images.load(config.data)
         config = recipe.resolve(config, len(data.train), data.shape)
-        folder = train(config, args.workdir, args.name)
+        folder = args.workdir / f"{args.name}_{seed}"
+        siblings = sorted(path.parent for path in args.workdir.glob(f"*/{workdir.CONFIG}"))
+        run.train_and_evaluate(config, folder, ("vae", "gan"), siblings=siblings)
         line = {"name": args.name, "seed": seed, "set": args.set}
         for stage in ("vae", "gan"):
             metrics = workdir.Reader(folder).metrics(stage)

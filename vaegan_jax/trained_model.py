@@ -107,6 +107,12 @@ class Trained:
         mean, log_variance = _map(self._networks[1], self._placed["encoder"], pictures)
         return mean, log_variance
 
+    @property
+    def noise(self) -> str:
+        """The distribution of the latents that `decode` takes, see ``gan.noise``."""
+        noise: str = self.config.gan.noise if self.model == "gan" else "normal"
+        return noise
+
     def sample(self, key: jax.Array, count: int = 1) -> Any:
         """Decodes random latents, of ``gan.noise`` for a GAN and normal for a VAE.
 
@@ -117,8 +123,7 @@ class Trained:
         Returns:
           Images as those of `decode`.
         """
-        noise = self.config.gan.noise if self.model == "gan" else "normal"
-        return self.decode(randomness.latents(key, (count, self.latent_size), noise))
+        return self.decode(randomness.latents(key, (count, self.latent_size), self.noise))
 
     def to_generator_latents(self, latents: jax.typing.ArrayLike) -> Any:
         """Converts the encoder's latents to those that `decode` takes, float32 [B, L].

@@ -64,8 +64,7 @@ def latents(arguments: argparse.Namespace, model: Trained, count: int) -> np.nda
             f"{MAX_LATENT_NUMBERS // size}, and the others with another --seed."
         )
     seed = model.config.seed if arguments.seed is None else arguments.seed
-    noise = model.config.gan.noise if model.model == "gan" else "normal"
-    z = randomness.picture_latents(seed, (count, size), noise)
+    z = randomness.picture_latents(seed, (count, size), model.noise)
     return np.float32(arguments.truncation) * np.asarray(z)
 
 

@@ -131,19 +131,15 @@ def reconstruct(arguments: argparse.Namespace) -> None:
     from vaegan_jax import trained
     from vaegan_jax.report.pictures import alternate
 
-    names = (arguments.model,) if arguments.model else trained.MODELS
     if arguments.step is not None and not arguments.model:
         raise UserError("--step needs --model, the model whose step it is.")
-    models = {
-        name: trained.load(arguments.run, name, arguments.step)
-        for name in names
-        if arguments.model or trained.steps(arguments.run, name)
-    }
-    first = next(iter(models.values()), None) or common.load(arguments)  # refuses an empty run
-    originals = common.read_images(arguments.images, first)
+    available = [name for name in trained.MODELS if trained.steps(arguments.run, name)]
+    names = [arguments.model] if arguments.model else available or ["vae"]  # which is refused
+    models = {name: trained.load(arguments.run, name, arguments.step) for name in names}
+    originals = common.read_images(arguments.images, models[names[0]])
     columns, rows = min(arguments.columns, len(originals)), 1 + len(models)
     common.require_picture(
-        arguments, rows * -(-len(originals) // columns), columns, first.image_shape
+        arguments, rows * -(-len(originals) // columns), columns, originals.shape[1:]
     )
     shown = [originals]
     for name, model in models.items():

@@ -170,7 +170,7 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
     """Returns a summary of a run: its cost, results, detected failures, and main files."""
-    lines = [page.vae_source(folder)] if page.vae_source(folder) else []
+    lines = [text for text in (page.vae_source(folder),) if text]
     for stage, steps in (("vae", config.vae.steps), ("gan", config.gan.steps)):
         metrics = folder.metrics(stage)
         if metrics:
@@ -182,7 +182,7 @@ def summary(config: ConfigDict, folder: workdir.Workdir) -> str:
             pictures = sorted(workdir.pictures(folder.path, stage))
             lines += [f"  {picture.path}" for picture in pictures if picture.step == steps]
             lines += [f"  {text}" for text in troubles(config, folder, stage)]
-    lines += [page.best(folder)] if page.best(folder) else []
+    lines += [text for text in (page.best(folder),) if text]
     latent = folder.read_json(workdir.LATENT)
     if latent:
         lines.append(f"latent: {latent_use.summary(latent)}")
