@@ -44,9 +44,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(0, SEED, "the source of every random draw of the run"),
     "seeds": Field((), SEEDS, "one run per seed, each in its own folder; replaces seed"),
     "variants": Field(
-        (),
-        VARIANTS,
-        'one run per variant, such as ("warm", "scratch: transfer.generator=scratch")',
+        (), VARIANTS, 'one run per variant, such as ("warm", "scratch: transfer.generator=scratch")'
     ),
     # Data.
     "data.name": Field(
@@ -56,17 +54,12 @@ FIELDS: dict[str, Field] = {
     "data.split": Field("train", NON_EMPTY, "split of a TFDS data set, in TFDS's notation"),
     "data.feature": Field("", TEXT, "image feature of a TFDS data set; inferred by type if empty"),
     "data.directory": Field(
-        "",
-        TEXT,
-        "where prepared data is stored; TFDS's default folder if empty",
-        Resume.ALWAYS,
+        "", TEXT, "where prepared data is stored; TFDS's default folder if empty", Resume.ALWAYS
     ),
     "data.image_size": Field(64, SIZE, "in pixels: one number, or (height, width)"),
     "data.channels": Field(3, CHANNELS, "3 for RGB, 1 for grey"),
     "data.fit": Field(
-        "crop",
-        one_of("crop", "pad", "stretch"),
-        "how an image of another aspect ratio is fitted",
+        "crop", one_of("crop", "pad", "stretch"), "how an image of another aspect ratio is fitted"
     ),
     "data.background": Field(
         "white", COLOUR, "colour behind transparent pixels, and of the margins of fit=pad"
@@ -88,10 +81,7 @@ FIELDS: dict[str, Field] = {
         Resume.ALWAYS,
     ),
     "data.workers": Field(
-        0,
-        at_least(0),
-        "threads for preparation and streaming; 0 for one per core",
-        Resume.ALWAYS,
+        0, at_least(0), "threads for preparation and streaming; 0 for one per core", Resume.ALWAYS
     ),
     # Networks, shared by both stages.
     "model.base_width": Field(
@@ -127,9 +117,7 @@ FIELDS: dict[str, Field] = {
         "for reconstruction=gaussian: the maximum likelihood for each batch, or a parameter",
     ),
     "vae.kl_weight": Field(
-        1.0,
-        NON_NEGATIVE,
-        "weight of the KL term; twice the decoder's variance for squared_error",
+        1.0, NON_NEGATIVE, "weight of the KL term; twice the decoder's variance for squared_error"
     ),
     "vae.kl_schedule": Field(
         "constant", one_of(*registry.BUILT_IN["kl_schedule"]), "KL annealing schedule"
@@ -247,16 +235,10 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.iwae_samples": Field(64, at_least(1), "K of the IWAE bound", Resume.ALWAYS),
     "evaluation.curve_every": Field(
-        1_000,
-        at_least(0),
-        "steps between evaluations during training; 0 for none",
-        Resume.ALWAYS,
+        1_000, at_least(0), "steps between evaluations during training; 0 for none", Resume.ALWAYS
     ),
     "evaluation.curve_samples": Field(
-        500,
-        at_least(MIN_SAMPLES),
-        "samples per evaluation during training",
-        Resume.ALWAYS,
+        500, at_least(MIN_SAMPLES), "samples per evaluation during training", Resume.ALWAYS
     ),
 }
 
@@ -384,20 +366,13 @@ def _check_steps(config: ConfigDict) -> None:
             f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps ({steps}): "
             "a cycle has at least two steps."
         )
-    warmup, steps = config.gan.discriminator_warmup_steps, config.gan.steps
-    if not steps:
-        return  # automatic
-    if warmup >= steps:
-        raise UserError(
-            f"gan.discriminator_warmup_steps ({warmup}) must be below gan.steps ({steps}), "
-            "or the generator is never updated."
-        )
-    every = config.gan.discriminator_steps
-    if steps // every == warmup // every:  # no multiple in (warmup, steps], see gan.train_step
+    steps = config.gan.steps
+    warmup, every = config.gan.discriminator_warmup_steps, config.gan.discriminator_steps
+    if steps > 0 and steps // every <= warmup // every:  # see gan.train_step
         raise UserError(
             "The generator is never updated: no multiple of gan.discriminator_steps "
             f"({every}) lies between gan.discriminator_warmup_steps ({warmup}) and gan.steps "
-            f"({steps}). Lower gan.discriminator_steps."
+            f"({steps}). Lower one of the first two, or raise gan.steps."
         )
 
 

@@ -29,11 +29,9 @@ class GANState(flax.struct.PyTreeNode):
       step: int32 scalar, steps taken.
       generator: parameters of a `Decoder`, float32.
       discriminator: parameters of a `Discriminator`, float32.
-      generator_optimizer: the state of the generator's Adam.
-      discriminator_optimizer: the state of the discriminator's Adam.
+      generator_optimizer, discriminator_optimizer: the states of Adam.
       ema: exponential moving average of the generator's parameters; samples use it.
-      latent_mean: float32 [L], the m of `GANInit`; constant.
-      latent_factor: float32 [L, L], the L of `GANInit`; constant.
+      latent_mean, latent_factor: see `GANInit`; constant.
     """
 
     step: jax.Array
@@ -47,14 +45,10 @@ class GANState(flax.struct.PyTreeNode):
 
 
 class GANInit(NamedTuple):
-    """Initial parameters of a GAN.
+    """Initial parameters of the generator and of the discriminator's trunk (None: random).
 
-    Attributes:
-      generator: of the generator.
-      trunk: of the discriminator's trunk; None for random ones.
-      latent_mean: m, float32 [L].
-      latent_factor: L, float32 [L, L]. The initial generator at z is the decoder at ``m + L z``;
-        m = 0 and L = I unless ``transfer.match_posterior`` is set.
+    The initial generator at z is the decoder at ``m + L z``, with m = `latent_mean`, float32 [L],
+    and L = `latent_factor`, float32 [L, L]: 0 and I unless ``transfer.match_posterior`` is set.
     """
 
     generator: optax.Params
@@ -72,11 +66,11 @@ def random_init(
     config: ConfigDict, image_shape: tuple[int, int, int], seed: jax.typing.ArrayLike | None = None
 ) -> GANInit:
     """Returns random parameters for a generator; `seed` is uint32, ``config.seed`` by default."""
+    size = config.model.latent_size
+    key = step_key(config.seed if seed is None else seed, Stage.GAN, 0)
     generator = networks.make_decoder(config.model, image_shape)
-    seed = config.seed if seed is None else seed
-    key = draw_key(step_key(seed, Stage.GAN, 0), Purpose.DECODER)
-    params: optax.Params = generator.init(key, jnp.zeros((1, config.model.latent_size)))["params"]
-    return identity_init(params, config.model.latent_size)
+    params = generator.init(draw_key(key, Purpose.DECODER), jnp.zeros((1, size)))["params"]
+    return identity_init(params, size)
 
 
 def init(
@@ -85,13 +79,9 @@ def init(
     initial: GANInit,
     seed: jax.typing.ArrayLike | None = None,
 ) -> GANState:
-    """Returns the initial state of a GAN.
+    """Returns the initial state of a GAN; `seed` is uint32, ``config.seed`` by default.
 
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      initial: from `transfer.make_init` or `random_init`; everything else is the same for both.
-      seed: uint32, ``config.seed`` by default.
+    `initial` is from `transfer.make_init` or `random_init`; everything else is equal for both.
     """
     seed = config.seed if seed is None else seed
     key = draw_key(step_key(seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
@@ -113,7 +103,7 @@ def init(
 
 
 class GAN(NamedTuple):
-    """The networks, losses and optimizers of a GAN, as functions.
+    """The networks, losses and optimizers of a GAN; `config` is the section `gan`.
 
     Attributes:
       generate: (generator params, latents float32 [B, L]) -> images float32 [B, H, W, C] in
@@ -124,10 +114,6 @@ class GAN(NamedTuple):
       penalties: terms of the discriminator's loss.
       generator_terms: terms of the generator's loss.
       augment: (images, key) -> augmented images, the discriminator's inputs.
-      generator_optimizer: of the generator.
-      discriminator_optimizer: of the discriminator.
-      config: the section `gan` of the config.
-      latent_size: L.
     """
 
     generate: Callable[[optax.Params, jax.Array], jax.Array]
@@ -143,11 +129,7 @@ class GAN(NamedTuple):
 
 
 def make_gan(config: ConfigDict, image_shape: tuple[int, int, int]) -> GAN:
-    """Returns the GAN that a config describes.
-
-    Raises:
-      UserError: if a user's loss cannot be loaded.
-    """
+    """Returns the GAN that a config describes; UserError if a user's loss cannot be loaded."""
     return GAN(
         generate=networks.make_decode(config.model, image_shape),
         discriminate=networks.make_discriminate(config.model, image_shape),
@@ -173,25 +155,17 @@ def discriminator_loss(
     terms: Sequence[Term] = (),
     **context: Any,
 ) -> tuple[jax.Array, Scalars]:
-    """Returns the discriminator's objective plus its penalties.
+    """Returns ``objective(D(real), D(fake)) + sum_i weight_i * every_i * mean(penalty_i)``.
 
-    ``objective(D(real), D(fake)) + sum_i weight_i * every_i * mean(penalty_i)``
-
-    Args:
-      params: of the discriminator.
-      real: float32 [B, H, W, C] in [-1, 1].
-      fake: float32 [B, H, W, C] in [-1, 1].
-      key: of the penalties.
-      discriminate: (params, images) -> (logits [B], features).
-      objective: the losses as functions of logits.
-      terms: the penalties with their weights and intervals.
-      **context: for the penalties, `latents`, `generate` and `step` of `GANBatch`.
+    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1]. `terms`
+    are the penalties and `key` is theirs; `context` has `latents`, `generate` and `step` of
+    `GANBatch` for them.
 
     Returns:
-      The loss, a scalar, and scalars: `discriminator_loss` (the objective alone, in nats for
-      losses of probabilities), ``every_i * mean(penalty_i)`` by name, mean logits, `margin` (mean
-      real minus mean fake logit) and its absolute value, `discriminator_auc` (see `symptoms.auc`),
-      and `feature_diversity` (see `symptoms.diversity`).
+      The loss and scalars: `discriminator_loss` (the objective alone, in nats for losses of
+      probabilities), ``every_i * mean(penalty_i)`` by name, mean logits, `margin` (mean real minus
+      mean fake logit) and its absolute value, and two `symptoms`: `discriminator_auc` and
+      `feature_diversity`.
     """
     if terms:
         # In separate passes, which the compiler shares with those of R1 and R2.
@@ -241,20 +215,13 @@ def generator_loss(
 ) -> tuple[jax.Array, Scalars]:
     """Returns the generator's objective at the given fakes, plus the terms of its loss.
 
-    Args:
-      params: of the discriminator.
-      real: float32 [B, H, W, C] in [-1, 1], for objectives that compare with real images.
-      fake: float32 [B, H, W, C] in [-1, 1].
-      discriminate: (params, images) -> (logits [B], features).
-      objective: the losses as functions of logits.
-      augment: (real, fake) -> both augmented, the discriminator's inputs.
-      terms: further terms with their weights.
-      **context: for the terms, `latents`, `generate`, `step` and `key` of `GANBatch`.
+    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1];
+    `augment` makes its inputs of both. `context` has `latents`, `generate`, `step` and `key`
+    of `GANBatch` for the terms.
 
     Returns:
-      The loss, a scalar, and scalars: `generator_loss` (the objective alone), each term by its
-      name, and `generator_slope`, the mean absolute derivative of the objective with respect to a
-      fake logit, times the batch size.
+      The loss and scalars: `generator_loss` (the objective alone), each term by its name, and
+      `generator_slope`, the summed absolute derivatives of the objective by the fake logits.
     """
     real_seen, fake_seen = augment(real, fake)
     fake_logits, fake_features = discriminate(params, fake_seen)
@@ -283,14 +250,8 @@ def update_discriminator(
 
     Each penalty is computed every `every` steps and multiplied by that number, which keeps its
     mean over steps (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1).
-
-    Args:
-      state: before the update; its step is not advanced.
-      real: augmented, float32 [B, H, W, C] in [-1, 1].
-      fake: augmented, float32 [B, H, W, C] in [-1, 1].
-      key: of the penalties.
-      gan: the networks, losses and optimizers.
-      z: the latents of the fake images, float32 [B, L], for the penalties.
+    The images are augmented, float32 [B, H, W, C] in [-1, 1]; `key` and the latents `z` [B, L] of
+    the fake images are for the penalties. The step of `state` is not advanced.
     """
     loss = functools.partial(
         discriminator_loss,
@@ -301,36 +262,29 @@ def update_discriminator(
         step=state.step,
     )
 
-    def differentiate(
-        due: tuple[Term, ...], intervals: tuple[int, ...], *arguments: Any
-    ) -> tuple[optax.Params, Scalars]:
-        """The gradient with the penalties `due`, and those of the intervals that end here."""
-        if not intervals:
-            absent = {term.name: jnp.zeros(()) for term in gan.penalties}
-            of_due = jax.grad(functools.partial(loss, terms=due), has_aux=True)
-            gradient, scalars = of_due(*arguments)
-            return gradient, absent | scalars
-        every, *later = intervals
-        now = due + tuple(term for term in gan.penalties if term.every == every)
-        with_these = functools.partial(differentiate, now, tuple(later))
-        if every == 1:
-            return with_these(*arguments)
-        without = functools.partial(differentiate, due, tuple(later))
-        result: tuple[optax.Params, Scalars] = jax.lax.cond(
-            state.step % every == 0, with_these, without, *arguments
-        )
-        return result
+    lazy = sorted({term.every for term in gan.penalties} - {1})
 
-    intervals = tuple(sorted({term.every for term in gan.penalties}))
-    gradient, scalars = differentiate((), intervals, state.discriminator, real, fake, key)
+    def make_branch(index: int) -> Callable[..., tuple[optax.Params, Scalars]]:
+        """The gradient at steps where the intervals in `index`, a bit for each of `lazy`, end."""
+        due = [t for t in gan.penalties if t.every == 1 or index >> lazy.index(t.every) & 1]
+        differentiate = jax.grad(functools.partial(loss, terms=due), has_aux=True)
+
+        def branch(*arguments: Any) -> tuple[optax.Params, Scalars]:
+            gradient, scalars = differentiate(*arguments)
+            return gradient, {term.name: jnp.zeros(()) for term in gan.penalties} | scalars
+
+        return branch
+
+    ends = [(state.step % every == 0).astype(jnp.int32) << bit for bit, every in enumerate(lazy)]
+    branches = [make_branch(index) for index in range(2 ** len(lazy))]
+    arguments = state.discriminator, real, fake, key
+    gradient, scalars = jax.lax.switch(sum(ends), branches, *arguments)
     scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
     updates, optimizer_state = gan.discriminator_optimizer.update(
         gradient, state.discriminator_optimizer, state.discriminator
     )
-    return state.replace(
-        discriminator=optax.apply_updates(state.discriminator, updates),
-        discriminator_optimizer=optimizer_state,
-    ), scalars
+    params = optax.apply_updates(state.discriminator, updates)
+    return state.replace(discriminator=params, discriminator_optimizer=optimizer_state), scalars
 
 
 def generator_updates(step: jax.Array, config: ConfigDict) -> jax.Array:
@@ -342,12 +296,11 @@ def generator_updates(step: jax.Array, config: ConfigDict) -> jax.Array:
 def ema_decay(
     images_seen: jax.Array, batch_size: int, half_life: float, ramp: float = EMA_RAMP
 ) -> jax.Array:
-    """Returns the factor of the old average in an update of the EMA: float32 in [0, 1].
+    """Returns the EMA's decay, ``0.5 ** (batch_size / min(half_life, ramp * images_seen))``.
 
-    ``0.5 ** (batch_size / min(half_life, ramp * images_seen))``, 0 at the first update: the ramp
-    limits the weight of the initial generator in short runs (Karras et al. 2020, arXiv 2006.06676,
-    `ema_rampup` in the official code). `images_seen`, a scalar, is how many images the generator
-    was trained on before this update; `batch_size` and `half_life` are in images, too.
+    All are in images; `images_seen` are those that the generator was trained on before, so the
+    decay is 0 at first. The ramp limits the weight of the initial generator in short runs (Karras
+    et al. 2020, arXiv 2006.06676, `ema_rampup` in the official code).
     """
     return jnp.exp2(-batch_size / jnp.minimum(half_life, ramp * images_seen))
 
@@ -357,11 +310,7 @@ def update_generator(
 ) -> GANState:
     """Returns the state after one update of the generator and of its moving average.
 
-    Args:
-      state: before the update; its step counts this one, and is not advanced.
-      gradient: of the generator's loss with respect to its parameters.
-      batch_size: images per step, the unit of ``gan.ema_half_life_images``.
-      gan: the networks, losses and optimizers.
+    The step of `state` counts this update; `gradient` is that of the generator's loss.
     """
     updates, optimizer_state = gan.generator_optimizer.update(
         gradient, state.generator_optimizer, state.generator
@@ -379,18 +328,12 @@ def train_step(
     """Updates the discriminator on real and fake images, then the generator on the same fakes.
 
     The generator is updated against the updated discriminator, at every
-    ``gan.discriminator_steps``-th step after the first ``gan.discriminator_warmup_steps``.
-
-    Args:
-      state: of the GAN.
-      real: float32 [B, H, W, C] in [-1, 1].
-      key: of this step.
-      gan: the networks, losses and optimizers.
+    ``gan.discriminator_steps``-th step after the first ``gan.discriminator_warmup_steps``. The
+    real images are float32 [B, H, W, C] in [-1, 1]; `key` is that of this step.
 
     Returns:
       The new state, and scalars: those of both losses, both gradient norms (0 for a generator
-      that is not updated), and `diversity`, `near_duplicates` and `sharpness` of the fake images
-      relative to the real ones (see `symptoms`).
+      that is not updated), and three `symptoms` of the fake images relative to the real ones.
     """
     real, batch_size = parallel.shard_batch(real), len(real)
     shape = (batch_size, gan.latent_size)

@@ -138,8 +138,7 @@ def loss(
     are added.
 
     Args:
-      params: ``{"encoder": ..., "decoder": ...}``, and `likelihood` if the decoder's variance is
-        learned.
+      params: as in `VAEState`.
       images: float32 [B, H, W, C] in [-1, 1].
       eps: float32 [B, L], standard normal.
       kl_weight: beta.
@@ -174,10 +173,9 @@ def loss(
     total = reconstruction + kl_weight * penalised_kl
     if vae.terms:
         assert key is not None
-        seen = VAEBatch(
-            images, logits, decoded, mean, log_variance, latents, jnp.asarray(step), key
-        )
-        total, values = add_terms(total, vae.terms, seen)
+        seen = images, logits, decoded, mean, log_variance, latents
+        batch = VAEBatch(*seen, step=jnp.asarray(step), key=key)
+        total, values = add_terms(total, vae.terms, batch)
         scalars |= values
     return total, scalars | {
         "loss": total,
