@@ -3,7 +3,7 @@
 Prepared images are stored in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``. The key is a hash of
 the source's identity, the settings, the builder's version and Pillow's version. ``skipped.csv``
 lists the files that could not be used. The images are written to a temporary folder that is renamed
-at the end; the temporary folder of an interrupted preparation is removed by the next one.
+at the end; that of an interrupted preparation is removed by the next one.
 """
 
 import contextlib
@@ -64,16 +64,8 @@ class PreparedImages(tfds.core.DatasetBuilder):
     VERSION = tfds.core.Version("3.0.0")
     RELEASE_NOTES = {"3.0.0": "Suffixes alone decide which files are images."}  # noqa: RUF012 - TFDS reads it
 
-    def __init__(
-        self,
-        source: Source,
-        settings: Settings,
-        workers: int,
-        list_path: pathlib.Path,
-        **options: Any,
-    ) -> None:
+    def __init__(self, source: Source, settings: Settings, workers: int, **options: Any) -> None:
         self._source, self._settings, self._workers = source, settings, workers
-        self._list_path = list_path
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -109,15 +101,11 @@ class PreparedImages(tfds.core.DatasetBuilder):
         writer.close_all()
         self.info.set_splits(info.splits)
         self.info.set_file_format(_FORMAT)
-        with self._list_path.open("w", newline="", encoding="utf-8") as file:
+        folder = pathlib.Path(self.data_path)
+        np.save(folder / _DIGESTS, np.asarray(digests, np.uint8).reshape(-1, 32))
+        with (folder.parent / _SKIPPED).open("w", newline="", encoding="utf-8") as file:
             rows = [(_printable(name), reason) for name, reason in skipped]
             csv.writer(file).writerows([Skipped._fields, *rows])
-        if not digests:
-            raise UserError(
-                f"None of the {len(names)} images of {self._source.label} can be used; the reasons "
-                f"are listed in {self._list_path}."
-            )
-        np.save(pathlib.Path(self.data_path) / _DIGESTS, np.stack(digests))
         self.info.metadata["skipped"] = len(skipped)
 
     def _as_dataset(self, *args: Any, **options: Any) -> Any:
@@ -148,11 +136,7 @@ class PreparedImages(tfds.core.DatasetBuilder):
 
 
 def prepare(
-    source: Source,
-    settings: Settings,
-    directory: str,
-    workers: int,
-    max_bad_fraction: float,
+    source: Source, settings: Settings, directory: str, workers: int, max_bad_fraction: float
 ) -> Prepared:
     """Returns the preprocessed images of a source; prepares them on first use.
 
@@ -171,25 +155,27 @@ def prepare(
     facts = json.dumps([source.identity, settings, *versions])
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
-    name = f"{label or 'images'}-{settings.height}x{settings.width}-{key}"
+    size = f"{settings.height}x{settings.width}"
+    name = f"{label or 'images'}-{size}-{key}"
     root = data_directory(directory)
     folder = root / PreparedImages.name / name
-    list_path = folder / _SKIPPED
 
     def make_builder() -> PreparedImages:
         config = tfds.core.BuilderConfig(name=name)
-        return PreparedImages(source, settings, workers, list_path, data_dir=root, config=config)
+        return PreparedImages(source, settings, workers, data_dir=root, config=config)
 
     builder = make_builder()
     if not builder.is_prepared():
-        with _locked(folder):
-            builder = make_builder()
-            if not builder.is_prepared():
-                _prepare(builder, source, settings, folder)
-                builder = make_builder()  # reads the files just written
+        count = len(source.names)
+        print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):  # another process may be preparing them
+            if not make_builder().is_prepared():
+                _prepare(make_builder(), count, folder)
+        builder = make_builder()  # reads the files just written
     digests = np.load(pathlib.Path(builder.data_path) / _DIGESTS)
     skipped: int = builder.info.metadata["skipped"]
-    total = len(digests) + skipped
+    total, list_path = len(digests) + skipped, folder / _SKIPPED
     if skipped > max_bad_fraction * total:
         raise UserError(
             f"{skipped} of the {total} images of {source.label} cannot be used, for the reasons in "
@@ -199,13 +185,9 @@ def prepare(
     return Prepared(builder.as_data_source(split=_SPLIT), digests, skipped, list_path)
 
 
-def _prepare(
-    builder: PreparedImages, source: Source, settings: Settings, folder: pathlib.Path
-) -> None:
+def _prepare(builder: PreparedImages, count: int, folder: pathlib.Path) -> None:
     for incomplete in folder.glob("incomplete.*"):
         shutil.rmtree(incomplete)
-    count, size = len(source.names), f"{settings.height}x{settings.width}"
-    print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
     began = time.perf_counter()
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS's messages
@@ -215,40 +197,9 @@ def _prepare(
 
 
 def data_directory(directory: str) -> pathlib.Path:
-    """Returns ``data.directory``, or TFDS's default folder if it is empty.
-
-    Raises:
-      UserError: if TFDS would read the path as a pattern.
-    """
+    """Returns ``data.directory``, or TFDS's default folder if it is empty."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    path = pathlib.Path(directory or default).expanduser()
-    if set("*?\\") & set(str(path.absolute())):
-        raise UserError(
-            f"data.directory is {path.absolute()}, but TFDS reads *, ? and backslashes as a "
-            "pattern: use a folder without them."
-        )
-    return path
-
-
-def digest(digests: np.ndarray) -> str:
-    """Returns the hex digest of all images from the digests of each, in order."""
-    return hashlib.sha256(digests.tobytes()).hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a folder, so that only one process prepares its images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"Waiting for another process that prepares {folder}", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return pathlib.Path(directory or default).expanduser()
 
 
 def _printable(name: str) -> str:
