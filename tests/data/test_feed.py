@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -14,26 +13,6 @@ from vaegan_jax.data import feed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 16, 32, 3)).astype(np.uint8)
 STAGE = randomness.Stage.VAE
-
-
-def test_permutation_is_computed_once_per_epoch(monkeypatch):
-    epochs, real = [], randomness.order
-
-    def counted(seed, stage, epoch, size):
-        epochs.append(epoch)
-        return real(seed, stage, epoch, size)
-
-    monkeypatch.setattr(randomness, "order", counted)
-    batches = feed.Batches(3, STAGE, 4, len(IMAGES))
-    threads = [
-        threading.Thread(target=lambda: [batches.indices(step) for step in range(10)])
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(epochs) == [0, 1]
 
 
 def served_batches(source, steps, max_steps, start=0):
