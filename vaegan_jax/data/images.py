@@ -143,7 +143,7 @@ def _hash_cache(data: ConfigDict) -> pathlib.Path:
     path = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
     key = hashlib.sha256(json.dumps([data.name, data.split, path]).encode()).hexdigest()[:16]
     directory = preparation.data_directory(data.directory)
-    return directory / "prepared_images" / f"hashes-{key}.json"
+    return directory / preparation.FOLDER / f"hashes-{key}.json"
 
 
 def facts(images: Images) -> dict[str, Any]:

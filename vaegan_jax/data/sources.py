@@ -55,9 +55,7 @@ class Source(NamedTuple):
 def open_path(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
     """Returns the images of a folder, including its subfolders, or of a zip file.
 
-    Args:
-      path: the folder or zip file.
-      cache: file that caches hashes; see `hash_files`.
+    For `cache` see `hash_files`.
 
     Raises:
       UserError: if the path does not exist, cannot be read, or holds no image.

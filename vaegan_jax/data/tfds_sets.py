@@ -27,7 +27,7 @@ def open_set(
       split: in TFDS's notation, for example "train", "train+test" or "train[:1000]".
       feature: name of the image feature; may be empty if there is only one.
       directory: of TFDS's data; TFDS's default if empty.
-      cache: file that caches hashes; see `hash_files`.
+      cache: see `hash_files`.
 
     Raises:
       UserError: for an unknown name, split or feature, and if the set cannot be prepared, is stored

@@ -124,12 +124,7 @@ def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path])
     """Copies the VAE stage from the first run that has finished the same one, if there is any.
 
     The same means the same environment, sources and images, and config but for `gan` and
-    `transfer`, so every bit is the one that training would give.
-
-    Args:
-      folder: of the run.
-      steps: of its VAE stage.
-      siblings: folders of runs, which need not exist.
+    `transfer`, so every bit is the one that training would give. The siblings need not exist.
     """
     if parallel.is_primary() and not folder.checkpoints("vae").exists():
         needed = _vae_facts(folder)

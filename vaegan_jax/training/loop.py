@@ -210,12 +210,8 @@ def make_call(
 
     The state is donated. The number of steps and the seed are arguments of one compiled program,
     so the length of a call does not change any bit of the result, and all seeds share the program.
-    On several devices each batch is sharded; state and scalars are replicated.
-
-    Args:
-      stage: the stage.
-      max_steps: the maximum number of steps in one call.
-      flip: whether to mirror images at random.
+    On several devices each batch is sharded; state and scalars are replicated. `flip` mirrors
+    images at random.
     """
     mesh = parallel.make_mesh()
     compiled = memory.checked(

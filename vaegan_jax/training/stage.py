@@ -12,15 +12,7 @@ import numpy as np
 from vaegan_jax import randomness
 from vaegan_jax.training.monitor import Trouble
 
-
-class StageState(Protocol):
-    """A stage's state; `step` is an int32 scalar, the number of steps taken."""
-
-    @property
-    def step(self) -> jax.Array: ...
-
-
-State = TypeVar("State", bound=StageState)
+State = TypeVar("State", bound=Any)  # has `step`, an int32 scalar, the number of steps taken
 Scalars = dict[str, jax.Array]
 Step = Callable[[State, jax.Array, jax.Array], tuple[State, Scalars]]
 
