@@ -112,7 +112,7 @@ def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None
     stage = averaging_stage(config, data, workdir.Workdir(path / "vae"))
     batches = feed.Batches(seed, stage.number, stage.batch_size, len(data.train))
     mesh, max_steps = parallel.make_mesh(), config.training.log_every
-    call = loop.make_call(stage, max_steps, config.data.flip, mesh)
+    call = loop.make_call(stage, max_steps, config.data.flip)
     resident = feed.Resident(data.train, batches)
     state = parallel.put_state(stage.init(), parallel.replicated(mesh))
     for step in range(max_steps, config.gan.steps + 1, max_steps):

@@ -64,7 +64,7 @@ class Steps:
         self.stage = make_stage(config, data, None)
         self.max_steps = max_steps = config.training.log_every
         mesh = parallel.make_mesh()
-        self.call = loop.make_call(self.stage, max_steps, config.data.flip, mesh)
+        self.call = loop.make_call(self.stage, max_steps, config.data.flip)
         batches = feed.Batches(
             config.seed, self.stage.number, self.stage.batch_size, len(data.train)
         )

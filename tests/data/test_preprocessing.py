@@ -1,8 +1,6 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from vaegan_jax.data import preprocessing
@@ -202,19 +200,3 @@ def test_network_range_is_bit_identical_to_torchvisions_and_inverted_exactly():
 def test_values_out_of_range_are_clipped():
     values = np.array([-np.inf, -7, -1, 0, 1, 3, np.inf], np.float32)
     np.testing.assert_array_equal(preprocessing.to_uint8(values), [0, 0, 0, 128, 255, 255, 255])
-
-
-sizes = st.integers(1, 90)
-
-
-@given(width=sizes, height=sizes, to_width=st.integers(1, 40), to_height=st.integers(1, 40))
-def test_any_image_gets_the_requested_size(width, height, to_width, to_height):
-    resized = preprocessing.covering_size(width, height, to_width, to_height)
-    # It covers the target, touches it on one side, and keeps the shape to within a pixel.
-    assert resized[0] >= to_width
-    assert resized[1] >= to_height
-    assert resized[0] == to_width or resized[1] == to_height
-    assert abs(resized[0] * height - resized[1] * width) <= max(width, height)
-    prepared = preprocessing.prepare(gradient(width, height), Settings(to_height, to_width))
-    assert prepared.shape == (to_height, to_width, 3)
-    assert prepared.dtype == np.uint8

@@ -4,9 +4,7 @@ import errno
 import os
 import pathlib
 import re
-import shutil
 import zipfile
-import zlib
 
 import pytest
 
@@ -178,17 +176,16 @@ def test_too_large_files_are_skipped(tmp_path, monkeypatch):
     assert reasons(sources.open_path(path)) == {"b.png": f"too large: {len(PNG) + 1} bytes"}
 
 
-def test_encrypted_entries_and_outside_paths_are_skipped_in_a_zip(tmp_path):
-    names = ["../a.png", "b/../../a.png", "/etc/a.png", "C:\\a.png", "..\\a.png"]
-    path = zipped(tmp_path / "x.zip", dict.fromkeys(["fine.png", *names, "b.png"], PNG))
+def test_encrypted_entry_is_refused(tmp_path):
+    path = zipped(tmp_path / "x.zip", {"a.png": PNG, "b.png": PNG})
     data = bytearray(path.read_bytes())
     at = data.rindex(b"PK\x01\x02")  # the central directory's last entry: flags at offset 8
     data[at + 8] |= 1
     path.write_bytes(data)
     source = sources.open_path(path)
-    assert list(source.names) == ["fine.png"]
-    assert len(reasons(source)) == 6
-    assert reasons(source)["b.png"] == "encrypted"
+    assert source.read(0) == PNG
+    with pytest.raises(decoding.BadImage, match="encrypted"):
+        source.read(1)
 
 
 def test_zip_checksum_is_verified(tmp_path):
@@ -203,22 +200,16 @@ def test_zip_checksum_is_verified(tmp_path):
     assert source.read(1) == bmp
 
 
-@pytest.mark.parametrize(
-    ("contents", "pattern"),
-    [
-        ({}, "none"),
-        ({"a.txt": b"x", "b.txt": b"x", "c": b"x"}, r"2 \.txt; 1 without a suffix"),
-        ({"a.heic": b"x"}, r"a\.heic"),
-    ],
-)
-def test_source_without_images_is_refused(tmp_path, contents, pattern):
+@pytest.mark.parametrize("contents", [{}, {"a.txt": b"x", "c": b"x"}, {"a.heic": b"x"}])
+def test_source_without_images_is_refused(tmp_path, contents):
     folder = tmp_path / "folder"
     folder.mkdir()
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     for path in (folder, zipped(tmp_path / "x.zip", contents)):
-        with pytest.raises(UserError, match=f"{re.escape(str(path))} .*{pattern}"):
+        with pytest.raises(UserError, match=re.escape(str(path))) as caught:
             sources.open_path(path)
+        assert ("a.heic" in str(caught.value)) == ("a.heic" in contents)
 
 
 def test_missing_or_damaged_source_is_refused(tmp_path):
@@ -250,16 +241,3 @@ def test_identity_depends_on_names_and_contents_only(tmp_path):
     renamed = identity()
     (tmp_path / "a" / "gone.png").symlink_to("nowhere")  # so that another file is skipped
     assert len({first, changed, added, renamed, identity()}) == 5
-
-
-def test_zips_of_same_names_sizes_times_and_checksums_differ(tmp_path):
-    a, b = PNG + b"plumless", PNG + b"buckeroo"
-    assert zlib.crc32(a) == zlib.crc32(b)
-    for name, data in (("a", a), ("b", b)):
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("x.png"), data)  # dated 1980
-        os.utime(tmp_path / name, ns=(10**18, 10**18))
-    shutil.copy(tmp_path / "a", tmp_path / "c")
-    a, b, c = (sources.open_path(tmp_path / name).identity for name in "abc")
-    assert a != b
-    assert a == c

@@ -17,6 +17,11 @@ from vaegan_jax.pipeline.run import train_and_evaluate
 from vaegan_jax.runtime import sources
 
 STEPS = {"vae": 7, "gan": 5}
+LOSS = """
+import jax.numpy as jnp
+def loss(images, logits):
+    return jnp.sum(jnp.abs(images - logits), axis=(1, 2, 3))
+"""
 
 
 class LoadError(Exception):
@@ -32,7 +37,7 @@ def finished(tmp_path, monkeypatch, config):
 
     monkeypatch.setattr(images, "load", load)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "loss_of_run.py").write_text("loss = print\n")
+    (tmp_path / "loss_of_run.py").write_text(LOSS)
     config.vae.reconstruction = config.evaluation.embeddings = "loss_of_run:loss"
     config.vae.steps, config.gan.steps = STEPS.values()
     run = tmp_path / "run"
@@ -51,7 +56,7 @@ def finished(tmp_path, monkeypatch, config):
 
 
 def edit(run):
-    (run.parent / "loss_of_run.py").write_text("loss = repr\n")
+    (run.parent / "loss_of_run.py").write_text(f"{LOSS}# changed\n")
     sources._digests.cache_clear()
 
 
@@ -87,12 +92,28 @@ def test_training_continues_with_a_changed_embedding(finished):
 
 def test_user_module_cannot_change_pinned_options(finished):
     config, run = finished
-    text = "import jax\njax.config.update('jax_enable_x64', True)\nloss = print\n"
-    (run.parent / "loss_with_x64.py").write_text(text)
+    text = "import jax\njax.config.update('jax_enable_x64', True)\n"
+    (run.parent / "loss_with_x64.py").write_text(text + LOSS)
     config.vae.reconstruction = "loss_with_x64:loss"
     with pytest.raises(LoadError):
         train_and_evaluate(config, run.parent / "new")
     assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        ("vae.reconstruction", "huber(delt=1)", "'delt'"),
+        ("vae.reconstruction", "builtins:repr", "signature"),
+        ("gan.penalties", "no_module:loss", "no_module"),
+        ("gan.generator_terms", "loss_of_run:loss", "'logits'"),
+    ],
+)
+def test_loss_is_checked_before_the_images_are_read(finished, field, value, part):
+    config, run = finished
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=part):
+        train_and_evaluate(config, run.parent / "new")
 
 
 @pytest.mark.parametrize(

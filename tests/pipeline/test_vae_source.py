@@ -39,8 +39,10 @@ def grown(config, source):
     return config
 
 
-def test_gan_grows_from_the_source_as_from_a_vae_of_its_own(grown, source, tmp_path):
+def test_gan_grows_from_the_source_as_from_a_vae_of_its_own(grown, source, tmp_path, capsys):
     train_and_evaluate(grown, tmp_path / "run")
+    changed = f"transfer.vae={source} sets vae.kl_weight=0.3, vae.steps=7."
+    assert changed in capsys.readouterr().out.splitlines()
     own = grown.copy_and_resolve_references()
     own.transfer.vae, own.vae.steps, own.vae.kl_weight = "", 7, 0.3
     train_and_evaluate(own, made(tmp_path / "own", own))
@@ -117,7 +119,7 @@ def test_export_and_pretrained_model_are_sources(source, grown, tmp_path):
     )
     grown.transfer.vae = str(file)
     assert_trees_equal(vae_source.load(grown).parts["encoder"], model.parts["encoder"])
-    assert vae_source.with_fields(grown, {}).vae.steps == 7
+    assert vae_source.with_fields(grown, {}, vae_source.load(grown)).vae.steps == 7
     config = trained.load("pretrained", "vae").config
     config.transfer.vae = "pretrained"
     assert vae_source.load(config).has_encoder
@@ -130,10 +132,11 @@ def test_learned_likelihood_belongs_to_the_vae(grown, tmp_path):
     config = made_runs.tiny()
     config.vae.update(steps=7, batch_size=4, reconstruction="gaussian", decoder_variance="learned")
     grown.transfer.vae = str(made(tmp_path / "learned", config))
-    taken = vae_source.with_fields(grown, {})
+    model = vae_source.load(grown)
+    taken = vae_source.with_fields(grown, {}, model)
     folder = workdir.Workdir(tmp_path / "run")
     (tmp_path / "run").mkdir()
-    vae_source.copy_to(folder, vae_source.load(taken))
+    vae_source.copy_to(folder, model)
     steps = {"vae": 7}
     parts = trained.read_parts(taken, made_runs.SHAPE, folder, steps, ("likelihood",))
     assert jax.tree.leaves(parts["likelihood"])

@@ -247,21 +247,6 @@ def test_first_not_finite():
     assert loop.first_not_finite({"a": -bad, "b": bad, "c": fine}) == (2, "a and b")
 
 
-def test_implicit_transfers_are_refused(tmp_path, config):
-    sound = vae.make_train_step(config, SHAPE)
-    stage = make_stage(config, step=sound)
-    real_make_call = loop.make_call
-
-    def careless(*arguments):
-        call = real_make_call(*arguments)
-        return lambda state, block: call(state, block._replace(places=np.asarray(block.places)))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_call", careless)
-        with pytest.raises(jax.errors.JaxRuntimeError, match=r"[Dd]isallowed"):
-            train(stage, config, tmp_path)
-
-
 def measured(config, path, **changes):
     """The lines of a run's curve, and the steps that were measured."""
     seen = []

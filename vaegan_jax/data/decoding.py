@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vaegan_jax.errors import one_line
 
@@ -28,7 +28,6 @@ MAX_BYTES = 512 * 1024**2
 MAX_PIXELS = 178_956_970
 """Maximum number of pixels of an image: Pillow's limit, half a gigabyte of RGB."""
 
-_BITS_PER_SAMPLE = 258  # TIFF tag
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 
 
@@ -62,10 +61,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             if image.format == "PNG":
                 image.verify()  # afterwards the image cannot be loaded
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            layout = _layout(image)
             image.load()
-            if image.format in ("PNG", "TIFF") and not image.mode.startswith("I"):
-                _check_depth(image, layout)
             return image
     except BadImage:
         raise
@@ -85,24 +81,3 @@ def to_eight_bits(samples: np.ndarray) -> np.ndarray:
     """
     bits = next(bits for bits in (8, 10, 12, 14, 16) if samples.max() < 2**bits)
     return (samples >> (bits - 8)).astype(np.uint8)
-
-
-def _layout(image: ImageFile.ImageFile) -> str:
-    """Returns Pillow's raw mode of a PNG or TIFF, such as RGB;16B."""
-    args = image.tile[0][3] if image.tile else None
-    return str(args[0] if isinstance(args, tuple) else args)
-
-
-def _check_depth(image: ImageFile.ImageFile, layout: str) -> None:
-    """Checks that the 8-bit colours that Pillow made of 16-bit ones are right.
-
-    Pillow keeps the high bytes, which are dark if fewer bits are used.
-
-    Raises:
-      BadImage: if they are not.
-    """
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    if layout in ("R", "C") and 16 in np.atleast_1d(bits):  # each byte was read as a sample
-        raise BadImage("16-bit colours in separate planes without compression")
-    if ";16" in layout and np.asarray(image)[..., :3].max() < 64:
-        raise BadImage("16-bit colours of fewer than 15 bits: convert it to 8 bits per channel")

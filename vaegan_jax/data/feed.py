@@ -2,10 +2,10 @@
 
 Both feeds take the order from `Batches`, so any step can be served directly.
 """
+# ruff: noqa: D102 - NumPy documents the properties of arrays
 
 import functools
 import os
-import threading
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -24,15 +24,10 @@ class ImageArray(Protocol):
     """uint8 images [N, H, W, C] that are read by index: a `Split` or an array."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C)."""
-
+    def shape(self) -> tuple[int, ...]: ...
     @property
-    def nbytes(self) -> int:
-        """Size of all images in memory, in bytes."""
-
+    def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
-
     def __getitem__(self, indices: np.ndarray, /) -> np.ndarray: ...
 
 
@@ -46,14 +41,11 @@ class Batches:
         self._batch_size, self._per_epoch = batch_size, size // batch_size
         order = functools.partial(randomness.order, seed, stage, size=size)
         self._order = functools.lru_cache(maxsize=2)(order)
-        self._lock = threading.Lock()
 
     def indices(self, step: int) -> np.ndarray:
         """Returns the image indices of a step, int32 [B]; thread-safe."""
         epoch, position = divmod(step, self._per_epoch)
-        with self._lock:  # so that only one thread computes the permutation of an epoch
-            order = self._order(epoch)
-        return order[position * self._batch_size :][: self._batch_size]
+        return self._order(epoch)[position * self._batch_size :][: self._batch_size]
 
 
 class Served(NamedTuple):
@@ -69,27 +61,13 @@ class Served(NamedTuple):
     places: np.ndarray
     indices: np.ndarray
 
-    @property
-    def steps(self) -> int:
-        """Number of steps."""
-        return len(self.places)
-
 
 class Resident:
-    """Serves batches from a data set in device memory."""
+    """Serves batches from a data set that every device holds."""
 
-    def __init__(
-        self,
-        images: ImageArray,
-        batches: Batches,
-        sharding: jax.sharding.NamedSharding | None = None,
-    ) -> None:
-        """Puts all images on the devices, replicated or, by the sharding, split over them."""
-        sharding = sharding or parallel.replicated(parallel.make_mesh())
-        shards = 1 if sharding.is_fully_replicated else sharding.mesh.size
-        # Shards must be equal: the padding is never indexed.
-        positions = np.arange(-(-len(images) // shards) * shards) % len(images)
-        self._images = parallel.put(images[positions], sharding)
+    def __init__(self, images: ImageArray, batches: Batches) -> None:
+        sharding = parallel.replicated(parallel.make_mesh())
+        self._images = parallel.put(images[np.arange(len(images))], sharding)
         self._batches = batches
 
     def serve(self, step: int, max_steps: int) -> Served:
@@ -104,90 +82,54 @@ class Resident:
 class Stream:
     """Serves blocks of steps, read by Grain's threads while the devices compute.
 
-    Each device holds its shard of every batch of a block, and each process reads only the shards of
-    its local devices. The devices hold the current and the next block, while about one more is
-    being read.
+    Every device holds two blocks, while about one more is being read.
     """
 
     def __init__(
-        self,
-        images: ImageArray,
-        batches: Batches,
-        start: int,
-        block_steps: int,
-        workers: int,
-        mesh: jax.sharding.Mesh | None = None,
+        self, images: ImageArray, batches: Batches, start: int, block_steps: int, workers: int
     ) -> None:
         """Begins at step `start` with blocks of `block_steps` steps."""
-        mesh = mesh or parallel.make_mesh()
-        self._batches, self._block_steps, self._mesh = batches, block_steps, mesh
-        shards = parallel.local_shards(mesh)
-
-        def read(step: int) -> np.ndarray:
-            per_device = np.split(batches.indices(step), mesh.size)
-            return images[np.concatenate([per_device[shard] for shard in shards])]
-
+        self._batches, self._block_steps, self._first = batches, block_steps, start - block_steps
         options = grain.ReadOptions(workers, prefetch_buffer_size=max(block_steps, workers))
-        steps = grain.MapDataset.range(start, _LAST_STEP).map(read)
-        self._blocks: Iterator[np.ndarray] = iter(steps.to_iter_dataset(options).batch(block_steps))
-        self._local_shards = len(shards)
-        self._first = start - block_steps
-        self._images: jax.Array | None = None
+        steps = grain.MapDataset.range(start, _LAST_STEP)
+        read = steps.map(lambda step: images[batches.indices(step)]).to_iter_dataset(options)
+        self._blocks: Iterator[np.ndarray] = iter(read.batch(block_steps))
+        self._images: jax.Array
         self._next: jax.Array | None = None
 
     def serve(self, step: int, max_steps: int) -> Served:
         """Returns the images of 1 to `max_steps` steps; each call must continue the last one."""
-        if self._images is None or step >= self._first + self._block_steps:
-            self.prefetch()
-            self._images, self._next = self._next, None
+        if step >= self._first + self._block_steps:
+            self._images, self._next = self.prefetch(), None
             self._first += self._block_steps
-        assert self._images is not None
         first = step - self._first
         end = min(first + max_steps, self._block_steps)
         indices = np.stack([self._batches.indices(self._first + i) for i in range(first, end)])
-        places = np.arange(len(self._images), dtype=np.int32)
-        places = places.reshape(self._mesh.size, self._block_steps, -1)[:, first:end]
-        return Served(self._images, places.swapaxes(0, 1).reshape(indices.shape), indices)
+        places = np.arange(len(self._images), dtype=np.int32).reshape(self._block_steps, -1)
+        return Served(self._images, places[first:end], indices)
 
-    def prefetch(self) -> None:
-        """Transfers the next block to the devices; to be called while they are busy."""
+    def prefetch(self) -> jax.Array:
+        """Transfers the next block to the devices, best while they are busy, and returns it."""
         if self._next is None:
-            block = next(self._blocks)
-            steps, count, *shape = block.shape
-            shards = block.reshape(steps, self._local_shards, count // self._local_shards, *shape)
-            shards = shards.swapaxes(0, 1).reshape(self._local_shards, -1, *shape)
-            self._next = parallel.put_shards(shards, self._mesh)
+            steps = next(self._blocks)
+            block = steps.reshape(-1, *steps.shape[2:])
+            self._next = parallel.put(block, parallel.replicated(parallel.make_mesh()))
+        return self._next
 
 
 def make_feed(
-    images: ImageArray,
-    batches: Batches,
-    start: int,
-    max_steps: int,
-    limit_mb: float,
-    workers: int,
-    mesh: jax.sharding.Mesh | None = None,
+    images: ImageArray, batches: Batches, start: int, max_steps: int, limit_mb: float, workers: int
 ) -> Resident | Stream:
-    """Returns a feed: resident if the images fit `limit_mb` per device, replicated or sharded.
+    """Returns a feed: resident if the images fit into `limit_mb` (10^6 bytes), else streamed.
 
-    Args:
-      images: the training images.
-      batches: the order.
-      start: first step.
-      max_steps: maximum number of steps served at once.
-      limit_mb: in units of 10^6 bytes.
-      workers: reader threads; 0 for one per core.
-      mesh: the devices; None for all.
+    It begins at step `start` and serves at most `max_steps` steps at once. `workers` is the number
+    of reader threads, 0 for one per core.
     """
-    mesh = mesh or parallel.make_mesh()
-    limit = limit_mb * 1e6
-    if images.nbytes <= limit:
-        return Resident(images, batches, parallel.replicated(mesh))
-    if images.nbytes <= limit * mesh.size:
-        return Resident(images, batches, parallel.sharded(mesh))
+    if images.nbytes <= limit_mb * 1e6:
+        return Resident(images, batches)
     batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
     block_steps = min(max_steps, max(1, _BLOCK_BYTES // batch_bytes))
-    return Stream(images, batches, start, block_steps, thread_count(workers), mesh)
+    return Stream(images, batches, start, block_steps, thread_count(workers))
 
 
 def thread_count(workers: int) -> int:

@@ -7,13 +7,12 @@ import json
 import os
 import pathlib
 import time
-import uuid
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
-# FAT, ISO 9660 and squashfs have no ctime; the value they report is a multiple of this.
-_COARSE_NS = 10**7
+from vaegan_jax.runtime.files import write_atomic
+
 # A file that changed less than this ago may change again within one tick of the file system clock.
 _RECENT_NS = 2 * 10**9
 
@@ -41,44 +40,39 @@ def hash_files(
         an up-to-date entry are not read.
     """
     known = _read_cache(cache)
-    cached = [_look_up(path, known) for path in files]
-    missing = [path for path, entry in zip(files, cached, strict=True) if entry is None]
-    pool = concurrent.futures.ThreadPoolExecutor()
-    try:
-        results = pool.map(_hash, missing)
-        bar = tqdm(results, "reading", len(missing), unit=" files", delay=1, disable=None)
-        hashed = iter(list(bar))
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining files first
-    entries = [entry or next(hashed) for entry in cached]
-    updated = {
-        str(path.absolute()): entry
-        for path, entry in zip(files, entries, strict=True)
-        if not isinstance(entry, OSError)
-    }
+    entries: dict[pathlib.Path, Entry | OSError]
+    entries = {path: entry for path in files if (entry := _look_up(path, known)) is not None}
+    missing = [path for path in files if path not in entries]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        hashed = pool.map(_hash, missing)
+        bar = tqdm(hashed, "reading", len(missing), unit=" files", delay=1, disable=None)
+        entries |= zip(missing, bar, strict=True)
+    updated = {str(path.absolute()): x for path, x in entries.items() if isinstance(x, list)}
     if cache and updated != known:
-        _write_cache(cache, updated)
-    return [entry if isinstance(entry, OSError) else str(entry[-1]) for entry in entries]
+        with contextlib.suppress(OSError):  # read-only: the next run reads the files again
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache, json.dumps(updated))
+    results = (entries[path] for path in files)
+    return [str(x[-1]) if isinstance(x, list) else x for x in results]
 
 
 def _look_up(path: pathlib.Path, known: dict[str, Entry]) -> Entry | None:
     """Returns the cached entry of a file if its version is unchanged."""
     entry = known.get(str(path.absolute()))
     with contextlib.suppress(OSError):
-        if isinstance(entry, list) and entry[:-1] == version(path.stat()):
+        if entry and entry[:-1] == version(path.stat()):
             return entry
     return None
 
 
 def _hash(path: pathlib.Path) -> Entry | OSError:
-    """Returns a file's entry, without the version if the version is unreliable."""
+    """Returns a file's entry, without the version if the file has just changed."""
     try:
         status = path.stat()
-        settled = time.time_ns() - status.st_ctime_ns > _RECENT_NS
-        reliable = settled and status.st_ctime_ns % _COARSE_NS != 0
+        is_settled = time.time_ns() - status.st_ctime_ns > _RECENT_NS
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return [*version(status), digest] if reliable else [digest]
+        return [*version(status), digest] if is_settled else [digest]
     except OSError as error:
         return error
 
@@ -89,15 +83,3 @@ def _read_cache(cache: pathlib.Path | None) -> dict[str, Entry]:
     except (OSError, ValueError):
         return {}
     return entries if isinstance(entries, dict) else {}
-
-
-def _write_cache(cache: pathlib.Path, entries: dict[str, Entry]) -> None:
-    # Several processes may write at once, each to a temporary file; the last one wins.
-    partial = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.partial")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(entries))
-        partial.replace(cache)
-    except OSError:  # a read-only folder or a full disk: the next run reads the files again
-        with contextlib.suppress(OSError):
-            partial.unlink()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -18,8 +19,6 @@ COMIC_FACES = pathlib.Path(__file__).with_name("comic_faces") / "comic_faces_64.
 MIN_IMAGES_FOR_TEST = 1_500
 """Number of images below which the test images also serve as validation images."""
 
-_ATTEMPTS = 3
-
 
 class Split:
     """Images on disk, uint8 [N, H, W, C], read by index.
@@ -27,6 +26,7 @@ class Split:
     Attributes:
       shape: (N, H, W, C).
       image_shape: (height, width, channels).
+      nbytes: size of all images in memory, in bytes.
     """
 
     def __init__(
@@ -35,14 +35,10 @@ class Split:
         """Selects the images at `positions` of a prepared source."""
         self._prepared, self._positions, self.image_shape = prepared, positions, image_shape
         self.shape = (len(positions), *image_shape)
+        self.nbytes = math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self._positions)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all images in memory, in bytes."""
-        return int(np.prod(self.shape))
 
     def take(self, rows: np.ndarray) -> "Split":
         """Returns a subset, without reading it."""
@@ -106,12 +102,22 @@ def load(data: ConfigDict) -> Images:
     Raises:
       UserError: if the images are missing, cannot be prepared, or are too few.
     """
+    cannot = f"The images of {data.path or data.name} cannot be prepared"
+    workers = thread_count(data.workers)
     try:
-        source, prepared = _prepare(data)
+        source = open_source(data)
+        prepared = preparation.prepare(
+            source, settings(data), data.directory, workers, data.max_bad_fraction
+        )
+    except decoding.Unreadable as error:
+        _hash_cache(data).unlink(missing_ok=True)  # so that the next run reads every file
+        raise UserError(
+            f"{cannot} ({error}): run the same command again when no program writes to them."
+        ) from error
     except (OSError, RuntimeError) as error:  # the shard writer raises RuntimeError
         raise UserError(
-            f"The images of {data.path or data.name} cannot be prepared ({one_line(error)}): set "
-            "data.directory to a writable folder with enough free space."
+            f"{cannot} ({one_line(error)}): set data.directory to a writable folder with enough "
+            "free space."
         ) from error
     parts = split(prepared.digests, data.held_out_one_in)
     count = len(prepared.digests)
@@ -125,28 +131,10 @@ def load(data: ConfigDict) -> Images:
         train=train,
         validation=test if count < MIN_IMAGES_FOR_TEST else validation,
         test=test,
-        digest=preparation.digest(prepared.digests),
+        digest=hashlib.sha256(prepared.digests.tobytes()).hexdigest(),
         skipped=prepared.skipped,
         skipped_list=prepared.skipped_list,
         duplicates=count - len(np.unique(prepared.digests, axis=0)),
-    )
-
-
-def _prepare(data: ConfigDict) -> tuple[sources.Source, Prepared]:
-    """Opens and prepares the source; retries if it changes meanwhile."""
-    workers = thread_count(data.workers)
-    for _ in range(_ATTEMPTS):
-        source = open_source(data)
-        try:
-            return source, preparation.prepare(
-                source, settings(data), data.directory, workers, data.max_bad_fraction
-            )
-        except decoding.Unreadable as error:
-            reason = error
-            _hash_cache(data).unlink(missing_ok=True)
-    raise UserError(
-        f"The images of {source.label} cannot be prepared ({reason}): run the same command again "
-        "when no other program writes to them."
     )
 
 
@@ -155,7 +143,7 @@ def _hash_cache(data: ConfigDict) -> pathlib.Path:
     path = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
     key = hashlib.sha256(json.dumps([data.name, data.split, path]).encode()).hexdigest()[:16]
     directory = preparation.data_directory(data.directory)
-    return directory / "prepared_images" / f"hashes-{key}.json"
+    return directory / preparation.FOLDER / f"hashes-{key}.json"
 
 
 def facts(images: Images) -> dict[str, Any]:
@@ -175,20 +163,17 @@ def facts(images: Images) -> dict[str, Any]:
 def describe(images: Images) -> str:
     """Returns a one-line summary for the user."""
     height, width, channels = images.shape
-    text = (
+    texts = [
         f"{len(images.train)} training, {len(images.validation)} validation and "
         f"{len(images.test)} test images, {height}x{width}, {'colour' if channels == 3 else 'grey'}"
-    )
+    ]
     if not images.is_test_unseen:
-        text += (
-            "; the test images also serve as validation images, so the final numbers are not of "
-            "unseen images"
-        )
+        texts.append("the test images also serve as validation images, so they are not unseen")
     if images.duplicates:
-        text += f"; {images.duplicates} duplicates, each in the same split as its original"
+        texts.append(f"{images.duplicates} duplicates, each in the same split as its original")
     if images.skipped:
-        text += f"; {images.skipped} files skipped, see {images.skipped_list}"
-    return text
+        texts.append(f"{images.skipped} files skipped, see {images.skipped_list}")
+    return "; ".join(texts)
 
 
 def open_source(data: ConfigDict) -> sources.Source:
@@ -213,17 +198,13 @@ def settings(data: ConfigDict) -> Settings:
 
 
 def split(digests: np.ndarray, one_in: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Splits images by a hash of their pixels.
+    """Splits images by a hash of their pixels, whatever their names and order.
 
     Let h be the first 8 bytes of an image's digest (big-endian), and k `one_in`. If h mod k is 0,
     the image is a test image, with probability 1/k. Otherwise, if there are at least
     `MIN_IMAGES_FOR_TEST` images, it is a validation image if floor(h / k) mod 2(k - 1) is 0, with
     probability (1 - 1/k) / (2(k - 1)) = 1/(2k), half that of a test image; quotient and remainder
     of a uniform h are independent. With fewer images, validation and test images are the same.
-
-    The split depends neither on names nor on the order, and duplicates are in the same part. Adding
-    an image moves no other one, unless their number reaches `MIN_IMAGES_FOR_TEST`: then some
-    training images become validation images.
 
     Args:
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.

@@ -1,15 +1,13 @@
 """Prepares a source once: decodes and preprocesses all images and writes array_record files.
 
-Prepared images are stored in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``. The key is a hash of
-the source's identity, the settings, the builder's version and Pillow's version. ``skipped.csv``
-lists the files that could not be used. The images are written to a temporary folder that is renamed
-at the end; the temporary folder of an interrupted preparation is removed by the next one.
+Prepared images are a TFDS data set in ``DIRECTORY/prepared_images/LABEL-KEY/VERSION``. The key is a
+hash of the source's identity, the settings, `VERSION` and Pillow's version. ``skipped.csv`` lists
+the files that could not be used. The images are written to a temporary folder that is renamed at
+the end; that of a killed preparation is removed by the next one.
 """
 
-import contextlib
 import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -33,10 +31,12 @@ from vaegan_jax.data.preprocessing import Settings
 from vaegan_jax.data.sources import Skipped, Source
 from vaegan_jax.errors import UserError
 
+VERSION = "3.0.0"
+"""Increases with every change that affects pixels or the selection of files."""
+
+FOLDER = "prepared_images"
 _DIGESTS = "digests.npy"
-_SKIPPED = "skipped.csv"
 _SPLIT = "images"
-_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 _BATCH = 256
 _SHARD_BYTES = 256 * 2**20
 
@@ -57,46 +57,77 @@ class Prepared(NamedTuple):
     skipped_list: pathlib.Path
 
 
-class PreparedImages(tfds.core.DatasetBuilder):
-    """TFDS builder of prepared images, used by `prepare`."""
+def prepare(
+    source: Source, settings: Settings, directory: str, workers: int, max_bad_fraction: float
+) -> Prepared:
+    """Returns the preprocessed images of a source; prepares them on first use.
 
-    # Increase with every change that affects pixels or the selection of files.
-    VERSION = tfds.core.Version("3.0.0")
-    RELEASE_NOTES = {"3.0.0": "Suffixes alone decide which files are images."}  # noqa: RUF012 - TFDS reads it
+    Args:
+      source: the files.
+      settings: of the preprocessing.
+      directory: folder of prepared data; TFDS's default if empty.
+      workers: number of decoding threads.
+      max_bad_fraction: of unusable files.
 
-    def __init__(
-        self,
-        source: Source,
-        settings: Settings,
-        workers: int,
-        list_path: pathlib.Path,
-        **options: Any,
-    ) -> None:
-        self._source, self._settings, self._workers = source, settings, workers
-        self._list_path = list_path
-        super().__init__(**options)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        shape, raw = self._settings.image_shape, tfds.features.Encoding.BYTES
-        # Raw bytes: lossless, and the fastest to write and to read.
-        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=raw)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(),
+    Raises:
+      UserError: if more files are unusable.
+      OSError: if the folder cannot be written; the shard writer raises RuntimeError.
+      Unreadable: if a file can no longer be read, or changed since it was listed.
+    """
+    facts = json.dumps([source.identity, settings, VERSION, PIL.__version__])
+    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
+    count, size = len(source.names), f"{settings.height}x{settings.width}"
+    folder = data_directory(directory) / FOLDER / f"{label or 'images'}-{size}-{key}"
+    final, skipped_list = folder / VERSION, folder / "skipped.csv"
+    if not final.exists():
+        print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):  # another process may be preparing them
+            if not final.exists():
+                began = time.perf_counter()
+                _write(source, settings, workers, final, skipped_list)
+                seconds = time.perf_counter() - began
+                print(f"Prepared in {seconds:.1f} s, {count / seconds:.0f} images/s", flush=True)
+    builder = tfds.builder_from_directory(final)
+    skipped: int = builder.info.metadata["skipped"]
+    if skipped > max_bad_fraction * (total := len(source.names) + len(source.skipped)):
+        raise UserError(
+            f"{skipped} of the {total} images of {source.label} cannot be used, for the reasons in "
+            f"{skipped_list}: repair or remove them, or raise data.max_bad_fraction "
+            f"({max_bad_fraction})."
         )
+    examples = builder.as_data_source(split=_SPLIT)
+    return Prepared(examples, np.load(final / _DIGESTS), skipped, skipped_list)
 
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        del dl_manager, download_config
-        # TFDS's generator-based writer would use 1 GB of memory and require TensorFlow.
-        per_shard = max(1, _SHARD_BYTES // math.prod(self._settings.image_shape))
-        info = self._info()  # of the temporary folder
-        writer = tfds.core.SequentialWriter(info, per_shard, file_format=_FORMAT)
+
+def _write(
+    source: Source, settings: Settings, workers: int, final: pathlib.Path, listed: pathlib.Path
+) -> None:
+    """Writes the prepared images to `final`, and the list of skipped files."""
+    for killed in final.parent.glob("incomplete.*"):
+        shutil.rmtree(killed)
+    partial = final.with_name(f"incomplete.{VERSION}")
+    partial.mkdir()
+    # Raw bytes: lossless, and the fastest to write and to read.
+    raw = tfds.features.Encoding.BYTES
+    image = tfds.features.Tensor(shape=settings.image_shape, dtype=np.uint8, encoding=raw)
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            FOLDER, tfds.core.Version(VERSION), str(partial), __name__, final.parent.name
+        ),
+        features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
+        disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(),
+    )
+    per_shard = max(1, _SHARD_BYTES // math.prod(settings.image_shape))
+    array_record = tfds.core.FileFormat.ARRAY_RECORD
+    try:
+        writer = tfds.core.SequentialWriter(info, per_shard, file_format=array_record)
         writer.initialize_splits([_SPLIT])
-        names, skipped, digests = self._source.names, list(self._source.skipped), []
+        skipped, digests = list(source.skipped), []
         batch: list[dict[str, Any]] = []
-        for name, result in zip(names, self._results(), strict=True):
+        for name, result in zip(source.names, _results(source, settings, workers), strict=True):
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
@@ -106,149 +137,44 @@ class PreparedImages(tfds.core.DatasetBuilder):
                 writer.add_examples({_SPLIT: batch})
                 batch = []
         writer.add_examples({_SPLIT: batch})
+        info.metadata["skipped"] = len(skipped)
         writer.close_all()
-        self.info.set_splits(info.splits)
-        self.info.set_file_format(_FORMAT)
-        with self._list_path.open("w", newline="", encoding="utf-8") as file:
+        np.save(partial / _DIGESTS, np.asarray(digests, np.uint8).reshape(-1, 32))
+        with listed.open("w", newline="", encoding="utf-8") as file:
             rows = [(_printable(name), reason) for name, reason in skipped]
             csv.writer(file).writerows([Skipped._fields, *rows])
-        if not digests:
-            raise UserError(
-                f"None of the {len(names)} images of {self._source.label} can be used; the reasons "
-                f"are listed in {self._list_path}."
-            )
-        np.save(pathlib.Path(self.data_path) / _DIGESTS, np.stack(digests))
-        self.info.metadata["skipped"] = len(skipped)
-
-    def _as_dataset(self, *args: Any, **options: Any) -> Any:
-        raise NotImplementedError("Use as_data_source: a tf.data.Dataset would need TensorFlow.")
-
-    def _results(self) -> Iterator[np.ndarray | Skipped]:
-        """Yields the preprocessed image of each file, in order, or a `Skipped`.
-
-        Threads suffice, since Pillow releases the GIL while decoding and resizing.
-        """
-        names = self._source.names
-
-        def work(position: int) -> np.ndarray | Skipped:
-            try:
-                image = decoding.decode(self._source.read(position))
-                return preprocessing.prepare(image, self._settings)
-            except decoding.Unreadable as reason:
-                # The image may be valid: do not save a preparation without it.
-                raise decoding.Unreadable(f"{names[position]} {reason}") from None
-            except (decoding.BadImage, ValueError) as reason:
-                return Skipped(names[position], str(reason))
-
-        options = grain.ReadOptions(self._workers, prefetch_buffer_size=8 * self._workers)
-        results = grain.MapDataset.range(len(names)).map(work).to_iter_dataset(options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of unusual headers
-            yield from tqdm(results, "preparing", len(names), unit=" images", disable=None)
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def prepare(
-    source: Source,
-    settings: Settings,
-    directory: str,
-    workers: int,
-    max_bad_fraction: float,
-) -> Prepared:
-    """Returns the preprocessed images of a source; prepares them on first use.
+def _results(source: Source, settings: Settings, workers: int) -> Iterator[np.ndarray | Skipped]:
+    """Yields the preprocessed image of each file, in order, or a `Skipped`.
 
-    Args:
-      source: the files.
-      settings: preprocessing settings.
-      directory: folder of prepared data; TFDS's default if empty.
-      workers: number of decoding threads.
-      max_bad_fraction: maximum fraction of unusable files.
-
-    Raises:
-      UserError: if more files are unusable, or the folder cannot be written.
-      Unreadable: if a file can no longer be read, or changed since it was listed.
+    Threads suffice, since Pillow releases the GIL while decoding and resizing.
     """
-    versions = [str(PreparedImages.VERSION), PIL.__version__]
-    facts = json.dumps([source.identity, settings, *versions])
-    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
-    name = f"{label or 'images'}-{settings.height}x{settings.width}-{key}"
-    root = data_directory(directory)
-    folder = root / PreparedImages.name / name
-    list_path = folder / _SKIPPED
 
-    def make_builder() -> PreparedImages:
-        config = tfds.core.BuilderConfig(name=name)
-        return PreparedImages(source, settings, workers, list_path, data_dir=root, config=config)
+    def work(position: int) -> np.ndarray | Skipped:
+        name = source.names[position]
+        try:
+            return preprocessing.prepare(decoding.decode(source.read(position)), settings)
+        except decoding.Unreadable as reason:
+            # The image may be valid: do not save a preparation without it.
+            raise decoding.Unreadable(f"{name} {reason}") from None
+        except (decoding.BadImage, ValueError) as reason:
+            return Skipped(name, str(reason))
 
-    builder = make_builder()
-    if not builder.is_prepared():
-        with _locked(folder):
-            builder = make_builder()
-            if not builder.is_prepared():
-                _prepare(builder, source, settings, folder)
-                builder = make_builder()  # reads the files just written
-    digests = np.load(pathlib.Path(builder.data_path) / _DIGESTS)
-    skipped: int = builder.info.metadata["skipped"]
-    total = len(digests) + skipped
-    if skipped > max_bad_fraction * total:
-        raise UserError(
-            f"{skipped} of the {total} images of {source.label} cannot be used, for the reasons in "
-            f"{list_path}: repair or remove them, or raise data.max_bad_fraction "
-            f"({max_bad_fraction})."
-        )
-    return Prepared(builder.as_data_source(split=_SPLIT), digests, skipped, list_path)
-
-
-def _prepare(
-    builder: PreparedImages, source: Source, settings: Settings, folder: pathlib.Path
-) -> None:
-    for incomplete in folder.glob("incomplete.*"):
-        shutil.rmtree(incomplete)
-    count, size = len(source.names), f"{settings.height}x{settings.width}"
-    print(f"Preparing {count} images of {source.label} at {size} in {folder}", flush=True)
-    began = time.perf_counter()
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS's messages
-        builder.download_and_prepare()
-    seconds = time.perf_counter() - began
-    print(f"Prepared in {seconds:.1f} s, {count / seconds:.0f} images/s", flush=True)
+    options = grain.ReadOptions(workers, prefetch_buffer_size=8 * workers)
+    results = grain.MapDataset.range(len(source.names)).map(work).to_iter_dataset(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of unusual headers
+        yield from tqdm(results, "preparing", len(source.names), unit=" images", disable=None)
 
 
 def data_directory(directory: str) -> pathlib.Path:
-    """Returns ``data.directory``, or TFDS's default folder if it is empty.
-
-    Raises:
-      UserError: if TFDS would read the path as a pattern.
-    """
+    """Returns ``data.directory``, or TFDS's default folder if it is empty."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    path = pathlib.Path(directory or default).expanduser()
-    if set("*?\\") & set(str(path.absolute())):
-        raise UserError(
-            f"data.directory is {path.absolute()}, but TFDS reads *, ? and backslashes as a "
-            "pattern: use a folder without them."
-        )
-    return path
-
-
-def digest(digests: np.ndarray) -> str:
-    """Returns the hex digest of all images from the digests of each, in order."""
-    return hashlib.sha256(digests.tobytes()).hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a folder, so that only one process prepares its images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"Waiting for another process that prepares {folder}", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return pathlib.Path(directory or default).expanduser()
 
 
 def _printable(name: str) -> str:

@@ -34,8 +34,7 @@ class Settings(NamedTuple):
     """Settings of the preprocessing.
 
     Attributes:
-      height: in pixels.
-      width: in pixels.
+      height, width: in pixels.
       channels: 3 for RGB, 1 for grey.
       fit: "crop" covers the target size and crops the centre, "pad" fits the image within it and
         pads, "stretch" changes the aspect ratio.
@@ -58,14 +57,7 @@ def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
     """Preprocesses an image.
 
     Applies `upright` and `to_rgb`, resizes (Pillow bilinear) as the fit requires, crops or pads
-    about the centre, and converts to Pillow's luma for one channel.
-
-    Args:
-      image: of any mode that `to_rgb` accepts.
-      settings: size, channels, fit and background.
-
-    Returns:
-      uint8 [height, width, channels].
+    about the centre, and converts to luma for one channel: uint8 [height, width, channels].
 
     Raises:
       ValueError: if the pixels have no defined range, or the aspect ratio exceeds
@@ -158,16 +150,10 @@ def to_uint8(images: jax.Array) -> jax.Array:
 
 
 def random_flip(images: jax.Array, indices: jax.Array, key: jax.Array) -> jax.Array:
-    """Flips each image horizontally with probability one half.
+    """Flips each image of [B, H, W, C] horizontally with probability one half.
 
-    Args:
-      images: [B, H, W, C].
-      indices: of the images in the data set, int32 [B]. A flip depends only on the key and the
-        index, not on the position in the batch.
-      key: of this step and purpose.
-
-    Returns:
-      Images of the same shape and dtype.
+    A flip depends only on the key and the image's index in the data set, int32 [B], not on its
+    position in the batch.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     flipped = jax.vmap(jax.random.bernoulli)(keys)

@@ -10,12 +10,10 @@ import pathlib
 import re
 import stat
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from vaegan_jax.data import decoding
-from vaegan_jax.data.decoding import MAX_BYTES, SUFFIXES, BadImage, Unreadable
+from vaegan_jax.data.decoding import MAX_BYTES, SUFFIXES, UNSUPPORTED, BadImage, Unreadable
 from vaegan_jax.data.hashing import hash_files, version
 from vaegan_jax.errors import UserError, one_line
 
@@ -57,9 +55,7 @@ class Source(NamedTuple):
 def open_path(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
     """Returns the images of a folder, including its subfolders, or of a zip file.
 
-    Args:
-      path: the folder or zip file.
-      cache: file that caches hashes; see `hash_files`.
+    For `cache` see `hash_files`.
 
     Raises:
       UserError: if the path does not exist, cannot be read, or holds no image.
@@ -79,17 +75,13 @@ def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
 
     Links are followed; each folder is listed only once.
     """
-    images: list[str] = []
     skipped: list[Skipped] = []
-    other: Counter[str] = Counter()
+    images = []
     for name in _walk(path, skipped):
-        file = path / name
-        suffix = file.suffix.lower()
-        if suffix not in SUFFIXES:
-            _note_other(name, suffix, skipped, other)
+        if not _is_image(name, skipped):
             continue
         try:
-            status = file.stat()
+            status = (path / name).stat()
         except OSError as error:
             skipped.append(Skipped(name, _cannot_be_read(error)))
             continue
@@ -118,7 +110,7 @@ def folder(path: pathlib.Path, cache: pathlib.Path | None = None) -> Source:
             raise Unreadable("changed while it was read")
         return data
 
-    return _source(str(path), names, hashes, read, skipped, other)
+    return _source(str(path), names, hashes, read, skipped)
 
 
 def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -> Source:
@@ -132,21 +124,13 @@ def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -
         file = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} cannot be read as a zip ({error}).") from error
-    images: list[zipfile.ZipInfo] = []
     skipped: list[Skipped] = []
-    other: Counter[str] = Counter()
+    images = []
     for info in file.infolist():
-        parts = re.split(r"[/\\]", info.filename)
-        suffix = pathlib.PurePath(info.filename).suffix.lower()
-        if info.is_dir() or any(_is_hidden(part) for part in parts):
+        is_hidden = any(_is_hidden(part) for part in re.split(r"[/\\]", info.filename))
+        if info.is_dir() or is_hidden or not _is_image(info.filename, skipped):
             continue
-        if suffix not in SUFFIXES:
-            _note_other(info.filename, suffix, skipped, other)
-        elif ".." in parts or not parts[0] or parts[0].endswith(":"):
-            skipped.append(Skipped(info.filename, "a path outside the zip"))
-        elif info.flag_bits & 1:
-            skipped.append(Skipped(info.filename, "encrypted"))
-        elif info.file_size > MAX_BYTES:
+        if info.file_size > MAX_BYTES:
             skipped.append(Skipped(info.filename, f"too large: {info.file_size} bytes"))
         else:
             images.append(info)
@@ -159,64 +143,42 @@ def archive(path: pathlib.Path, label: str, cache: pathlib.Path | None = None) -
 
     def read(index: int) -> bytes:
         try:
-            if version(path.stat()) != opened:
-                raise Unreadable("the zip has changed since it was opened")
-            return _zip_read(file, images[index])
-        except OSError as error:
-            raise Unreadable(_cannot_be_read(error)) from None
+            if version(path.stat()) == opened:
+                return file.read(images[index])
+        except Exception as error:  # decompressors raise many types on damaged data
+            if isinstance(error, OSError) and error.errno is not None:
+                raise Unreadable(_cannot_be_read(error)) from None
+            raise BadImage(f"damaged in the zip: {one_line(error)}") from None
+        raise Unreadable("the zip has changed since it was opened")
 
-    return _source(label, names, [names, content], read, skipped, other)
-
-
-def _zip_read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Returns the content of an entry.
-
-    Raises:
-      BadImage: if the entry is damaged.
-      OSError: if the zip cannot be read.
-    """
-    try:
-        with file.open(info) as entry:
-            return entry.read()
-    except Exception as error:  # decompressors raise many types on damaged data
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise BadImage(f"damaged in the zip: {one_line(error)}") from None
+    return _source(label, names, [names, content], read, skipped)
 
 
-def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterable[str]:
+def _walk(root: pathlib.Path, skipped: list[Skipped]) -> Iterator[str]:
     """Yields the names of all files below a folder, relative to it, with forward slashes.
 
     Links to folders are followed last, so folders are listed by their paths without links.
     """
-    entered: set[tuple[int, int]] = set()
-    pending, links = [root], list[pathlib.Path]()
-    while pending or links:
-        path = pending.pop() if pending else links.pop(0)
-        relative = path.relative_to(root)
-        try:
-            status = path.stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in entered:
-                skipped.append(Skipped(relative.as_posix(), "a link to a folder already listed"))
+
+    def name(path: str) -> str:
+        return pathlib.Path(path).relative_to(root).as_posix()
+
+    def skip(error: OSError) -> None:
+        skipped.append(Skipped(name(error.filename), _cannot_be_read(error)))
+
+    entered, links = set[str](), [str(root)]
+    for start in links:
+        for path, folders, files in os.walk(start, onerror=skip):
+            real = os.path.realpath(path)
+            if real in entered:
+                skipped.append(Skipped(name(path), "a link to a folder already listed"))
+                folders.clear()
                 continue
-            entered.add(identity)
-            with os.scandir(path) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            skipped.append(Skipped(relative.as_posix(), _cannot_be_read(error)))
-            continue
-        for entry in entries:
-            if _is_hidden(entry.name):
-                continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:  # a circular link
-                is_folder = False
-            if not is_folder:
-                yield (relative / entry.name).as_posix()
-            else:
-                (links if entry.is_symlink() else pending).append(path / entry.name)
+            entered.add(real)
+            # The order decides which of two links to one folder is listed.
+            folders[:] = sorted((x for x in folders if not _is_hidden(x)), reverse=True)
+            links += sorted(filter(os.path.islink, (f"{path}/{folder}" for folder in folders)))
+            yield from (name(f"{path}/{file}") for file in files if not _is_hidden(file))
 
 
 def _source(
@@ -225,18 +187,11 @@ def _source(
     content: object,
     read: Callable[[int], bytes],
     skipped: list[Skipped],
-    other: Counter[str],
 ) -> Source:
     """Returns a source whose identity is the hash of `content` and `skipped`."""
     if not names:
-        files = [
-            f"{count} {suffix or 'without a suffix'}" for suffix, count in other.most_common(5)
-        ]
-        files += [f"{name} ({reason})" for name, reason in skipped[:3]]
-        raise UserError(
-            f"{label} holds no usable image ({', '.join(SUFFIXES)}); its files: "
-            f"{'; '.join(files) or 'none'}."
-        )
+        reasons = "".join(f"; {name}: {reason}" for name, reason in skipped[:3])
+        raise UserError(f"{label} holds no usable image ({', '.join(SUFFIXES)}){reasons}.")
     skipped = sorted(skipped)
     identity = hashlib.sha256(json.dumps([content, skipped]).encode()).hexdigest()
     return Source(label, names, identity, read, skipped)
@@ -253,9 +208,9 @@ def _cannot_be_read(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def _note_other(name: str, suffix: str, skipped: list[Skipped], other: Counter[str]) -> None:
-    """Notes a file without the suffix of a supported image: skipped if it is another image."""
-    if suffix in decoding.UNSUPPORTED:
+def _is_image(name: str, skipped: list[Skipped]) -> bool:
+    """Whether a file has the suffix of a supported image; other images are skipped."""
+    suffix = pathlib.PurePath(name).suffix.lower()
+    if suffix in UNSUPPORTED:
         skipped.append(Skipped(name, f"{suffix} is not supported: convert it to PNG or JPEG"))
-    else:
-        other[suffix] += 1
+    return suffix in SUFFIXES

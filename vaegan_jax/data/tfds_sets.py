@@ -15,8 +15,6 @@ from vaegan_jax.data.preparation import data_directory
 from vaegan_jax.data.sources import Source
 from vaegan_jax.errors import UserError, one_line
 
-_MAX_MESSAGE = 400
-
 
 def open_set(
     name: str, split: str, feature: str, directory: str, cache: pathlib.Path | None = None
@@ -29,7 +27,7 @@ def open_set(
       split: in TFDS's notation, for example "train", "train+test" or "train[:1000]".
       feature: name of the image feature; may be empty if there is only one.
       directory: of TFDS's data; TFDS's default if empty.
-      cache: file that caches hashes; see `hash_files`.
+      cache: see `hash_files`.
 
     Raises:
       UserError: for an unknown name, split or feature, and if the set cannot be prepared, is stored
@@ -39,12 +37,8 @@ def open_set(
     if not builder.is_prepared():
         _prepare(name, builder.data_dir_root)
         builder = _builder(name, directory)
-    images = [
-        feature_name
-        for feature_name, kind in builder.info.features.items()
-        if isinstance(kind, tfds.features.Image)
-        and not isinstance(kind, tfds.features.LabeledImage)
-    ]
+    kinds = builder.info.features
+    images = [key for key in kinds if type(kinds[key]) is tfds.features.Image]  # no labelled ones
     feature = _choose(name, images, feature)
     try:
         # Encoded files: they are decoded like those of any other source.
@@ -113,18 +107,15 @@ def _builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
             f"{root}: did you mean {' or '.join(close)}?"
         ) from error
     except Exception as error:  # unknown versions and configs
-        raise UserError(f"data.name is {name}, and {one_line(error)[:_MAX_MESSAGE]}") from error
+        raise UserError(f"data.name is {name}, and {one_line(error)[:400]}") from error
 
 
 def _choose(name: str, images: Sequence[str], feature: str) -> str:
     """Returns the image feature to use."""
-    if feature in images:
-        return feature
     if not images:
         raise UserError(f"{name} has no top-level image feature: name another set.")
-    if not feature and (len(images) == 1 or "image" in images):
-        return "image" if "image" in images else images[0]
-    raise UserError(
-        f"data.feature is {feature!r}: set it to one of the image features of {name}, "
-        f"{' or '.join(images)}."
-    )
+    if not feature:
+        feature = "image" if len(images) > 1 else images[0]
+    if feature in images:
+        return feature
+    raise UserError(f"data.feature must name an image feature of {name}: {' or '.join(images)}.")

@@ -1,6 +1,6 @@
 """The best checkpoint of the GAN: that with the curve's smallest distance, against the last."""
 
-from typing import Any
+import functools
 
 from ml_collections import ConfigDict
 
@@ -26,18 +26,13 @@ def choose(
     name, smallest = folder.smallest_distance("gan")
     if smallest is None or (folder.read_json(workdir.BEST_FACTS) or {}).get("last_step") == last:
         return
-    facts: dict[str, Any] = {"metric": name, "smallest_step": smallest, "last_step": last}
-    facts |= {"step": last, "difference": 0.0, "error": 0.0, "samples": 0}
+    step, difference, error, samples = last, 0.0, 0.0, 0
     if smallest != last and smallest in checkpoints.steps(folder.checkpoints(BEST)):
-        params = (
-            trained.read_parts(config, data.shape, folder, {"gan": step}, ["generator"])[
-                "generator"
-            ]
-            for step in (last, smallest)
-        )
+        read = functools.partial(trained.read_parts, config, data.shape, folder)
+        params = (read({"gan": x}, ["generator"])["generator"] for x in (last, smallest))
         difference, error = evaluate.compare_generators(config, data, embedding, *params)
-        facts |= {"difference": difference, "error": error}
-        facts["samples"] = config.evaluation.curve_samples
-        if difference > SIGNIFICANCE * error:
-            facts["step"] = smallest
+        samples = config.evaluation.curve_samples
+        step = smallest if difference > SIGNIFICANCE * error else last
+    facts = {"metric": name, "smallest_step": smallest, "last_step": last, "step": step}
+    facts |= {"difference": difference, "error": error, "samples": samples}
     folder.write_json(workdir.BEST_FACTS, facts)

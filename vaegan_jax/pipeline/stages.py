@@ -90,22 +90,16 @@ def check_terms(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
     Raises:
       UserError: if a term raises, or returns anything other than float32 [B].
     """
-
-    def vae_step(images: jax.Array, key: jax.Array) -> Any:
-        state = vae.init(config, image_shape)
-        return vae.make_train_step(config, image_shape)(state, images, key)
-
-    def gan_step(images: jax.Array, key: jax.Array) -> Any:
-        state = gan.init(config, image_shape, gan.random_init(config, image_shape))
-        return gan.make_train_step(config, image_shape)(state, images, key)
-
-    images = jax.ShapeDtypeStruct((2, *image_shape), np.float32)
+    pair = jax.ShapeDtypeStruct((2, *image_shape), np.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     if config.vae.terms and config.transfer.generator == "vae":
-        jax.eval_shape(vae_step, images, key)
+        state: Any = jax.eval_shape(lambda: vae.init(config, image_shape))
+        jax.eval_shape(vae.make_train_step(config, image_shape), state, pair, key)
     # Without a path, there are only penalties of this package.
     if config.gan.generator_terms or ":" in config.gan.penalties:
-        jax.eval_shape(gan_step, images, key)
+        start = jax.eval_shape(lambda: gan.random_init(config, image_shape))
+        state = jax.eval_shape(functools.partial(gan.init, config, image_shape), start)
+        jax.eval_shape(gan.make_train_step(config, image_shape), state, pair, key)
 
 
 @compilation.per_config

@@ -49,7 +49,8 @@ def load(config: ConfigDict) -> trained.Trained | None:
             raise UserError(
                 f"transfer.vae={name}: {field} is {before} there and {now} here, and must be equal."
             )
-    expected = jax.eval_shape(functools.partial(vae.init, config, shape)).params
+    init = functools.partial(vae.init, with_fields(config, {}, model), shape)
+    expected = jax.eval_shape(init).params
     checkpoints.require_equal_leaves(
         checkpoints.leaves({name: model.parts.get(name) or {} for name in expected}),
         checkpoints.leaves(expected),
@@ -59,19 +60,21 @@ def load(config: ConfigDict) -> trained.Trained | None:
     return model
 
 
-def with_fields(config: ConfigDict, saved: Mapping[str, Any]) -> ConfigDict:
+def with_fields(
+    config: ConfigDict, saved: Mapping[str, Any], model: trained.Trained | None
+) -> ConfigDict:
     """Returns a copy of a config with the fields of the VAE's source in its section `vae`.
 
     Args:
       config: with or without ``transfer.vae``.
       saved: the config of the run's folder, flattened, which has them already; or empty.
+      model: the VAE, or None; used if `saved` is empty.
     """
+    config = copy.deepcopy(config)
     if not config.transfer.vae:
         return config
-    if not saved:
-        model = trained.load(config.transfer.vae, "vae", encoder=False)
+    if model is not None and not saved:
         saved = configuration.flatten(model.config) | {"vae.steps": model.step}
-    config = copy.deepcopy(config)
     names = [name for name in configuration.flatten(config) if name.startswith("vae.")]
     config.update_from_flattened_dict({name: saved[name] for name in names if name in saved})
     return config
@@ -84,7 +87,7 @@ def facts(model: trained.Trained, data: images.Images) -> dict[str, Any]:
     return {
         "source": model.facts["source"],
         "step": model.step,
-        "sha256": weights.digest(_params(model)),
+        "sha256": weights.digest(model.parts),
         "same_images": same,
     }
 
@@ -97,7 +100,7 @@ def require_same(path: pathlib.Path, model: trained.Trained | None) -> None:
     """
     run = workdir.Reader(path).read_json(workdir.ENVIRONMENT)
     before = (run or {}).get("vae", {}).get("sha256")
-    if run is not None and before != (model and weights.digest(_params(model))):
+    if run is not None and before != (model and weights.digest(model.parts)):
         raise UserError(
             f"The run in {path} began with another VAE "
             f"({run['vae']['source'] if before else 'trained by itself'}): set transfer.vae as it "
@@ -110,70 +113,44 @@ def copy_to(folder: workdir.Workdir, model: trained.Trained) -> None:
     with contextlib.closing(checkpoints.Checkpoints(folder.checkpoints("vae"), keep=1)) as saved:
         if saved.latest() is None:
             sharding = parallel.replicated(parallel.make_mesh())
-            params = jax.tree.map(jnp.asarray, _params(model))
+            params = jax.tree.map(jnp.asarray, dict(model.parts))
             saved.save(model.step, parallel.put_state({"params": params}, sharding), {})
             saved.finish()
             source = model.facts["source"]
             folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
 
 
-def share(
-    config: ConfigDict,
-    folder: workdir.Workdir,
-    facts: Mapping[str, Any],
-    siblings: Iterable[pathlib.Path],
-) -> None:
+def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path]) -> None:
     """Copies the VAE stage from the first run that has finished the same one, if there is any.
 
     The same means the same environment, sources and images, and config but for `gan` and
-    `transfer`, so every bit is the one that training would give.
-
-    Args:
-      config: without automatic fields.
-      folder: of the run.
-      facts: of the run's environment, as run.json records them.
-      siblings: folders of runs, which need not exist.
+    `transfer`, so every bit is the one that training would give. The siblings need not exist.
     """
-    flat, data = configuration.flatten(config), folder.read_json(workdir.DATA)
-    needed = _vae_facts(flat, facts, data, facts)
     if parallel.is_primary() and not folder.checkpoints("vae").exists():
+        needed = _vae_facts(folder)
         for other in map(workdir.Reader, siblings):
-            saved, environment = other.config(), other.read_json(workdir.ENVIRONMENT)
             if (
-                saved
-                and environment
-                and "resumed_with" not in environment
+                needed is not None
                 and other.finished("vae")
-                and _vae_facts(saved, environment, other.read_json(workdir.DATA), facts) == needed
-                and checkpoints.latest(other.checkpoints("vae")) == config.vae.steps
+                and _vae_facts(other) == needed
+                and checkpoints.latest(other.checkpoints("vae")) == steps
             ):
-                folder.copy_stage("vae", other, config.vae.steps)
+                folder.copy_stage("vae", other, steps)
                 break
     parallel.barrier("vae shared")
 
 
-def _vae_facts(
-    flat: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    data: Mapping[str, Any] | None,
-    names: Iterable[str],
-) -> dict[str, Any]:
-    """Returns all that the bits of a VAE stage depend on."""
+def _vae_facts(folder: workdir.Reader) -> list[Any] | None:
+    """Returns all that the bits of a run's VAE stage depend on, if one environment has run it."""
+    environment, data = folder.read_json(workdir.ENVIRONMENT), folder.read_json(workdir.DATA)
+    if environment is None or data is None or "resumed_with" in environment:
+        return None
 
     def of_vae(fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in fields.items()
-            if name == "transfer.vae" or not name.startswith(("gan.", "transfer."))
-        }
+        other = ("gan.", "transfer.generator", "transfer.discriminator", "transfer.match_posterior")
+        return {name: value for name, value in fields.items() if not name.startswith(other)}
 
-    return {name: environment.get(name) for name in names} | {
-        "config": of_vae(flat),
-        "sources": of_vae(environment.get("sources", {})),
-        "data": data and (data["digest"], data["train"]),
-    }
-
-
-def _params(model: trained.Trained) -> dict[str, Any]:
-    parts = {name: model.parts.get(name) for name in ("decoder", "encoder", "likelihood")}
-    return {name: part for name, part in parts.items() if part is not None}
+    sources = of_vae(environment.pop("sources", {}))
+    for name in ("variant", "config_sha256"):
+        environment.pop(name, None)
+    return [environment, sources, of_vae(folder.config()), data["digest"], data["train"]]

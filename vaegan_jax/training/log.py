@@ -12,8 +12,7 @@ from tqdm import tqdm
 from vaegan_jax.checkpoints import Progress
 from vaegan_jax.runtime import parallel
 from vaegan_jax.training import monitor
-from vaegan_jax.training.run_writer import RunWriter
-from vaegan_jax.training.stage import Stage
+from vaegan_jax.training.stage import RunWriter, Stage
 
 
 class Log:
@@ -62,10 +61,7 @@ class Log:
         cost = self.cost(step)
         before, seconds_before = self._written
         speed = (step - before) / (cost["seconds"] - seconds_before)
-        speeds = {
-            "steps_per_second": speed,
-            "images_per_second": speed * self._stage.batch_size,
-        }
+        speeds = {"steps_per_second": speed, "images_per_second": speed * self._stage.batch_size}
         means = {name: total / self._count for name, total in self._sums.items()}
         self._workdir.write_metrics(name, step, cost | speeds | means)
         self._lines.append({"step": step} | means)

@@ -5,7 +5,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -23,8 +23,7 @@ from vaegan_jax.runtime import memory, parallel, profiling
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import monitor
 from vaegan_jax.training.log import Log
-from vaegan_jax.training.run_writer import RunWriter
-from vaegan_jax.training.stage import Scalars, State
+from vaegan_jax.training.stage import RunWriter, Scalars, State
 from vaegan_jax.training.stage import Stage as Stage
 
 
@@ -65,19 +64,6 @@ class Block(NamedTuple):
     seed: jax.Array
 
 
-class NotFiniteError(Exception):
-    """A scalar or a parameter is not finite.
-
-    Attributes:
-      name: the name of the value.
-      step: the step of the stage.
-    """
-
-    def __init__(self, name: str, step: int) -> None:
-        super().__init__(f"{name} at step {step}")
-        self.name, self.step = name, step
-
-
 def train(
     stage: Stage[State],
     images: ImageArray,
@@ -86,7 +72,7 @@ def train(
     stop: StopRequest,
     profile: bool = False,
 ) -> bool:
-    """Trains a stage from its latest checkpoint to its last step.
+    """Trains a stage from its latest checkpoint to its last step; returns whether it took any.
 
     Args:
       stage: the stage.
@@ -96,31 +82,27 @@ def train(
       stop: checked after every call.
       profile: whether to write a trace of some steps to the workdir.
 
-    Returns:
-      Whether any steps were taken.
-
     Raises:
       Stopped: after saving, if a signal requested it.
       UserError: if a checkpoint does not fit or cannot be written, or if a value is not finite.
     """
     every = config.training
-    directory = workdir.checkpoints(stage.name)
-    with contextlib.closing(Checkpoints(directory, every.max_checkpoints)) as checkpoints:
+    folder = workdir.checkpoints(stage.name)
+    with contextlib.closing(Checkpoints(folder, every.max_checkpoints)) as checkpoints:
         step = _latest_step(stage, checkpoints, workdir)
         if step == stage.steps:
             return False
-        mesh = parallel.make_mesh()
-        state, progress = _restore_or_init(stage, checkpoints, workdir, step, mesh)
-        trace_folder = workdir.path / "profile" / stage.name if profile else None
-        take_steps = _make_take_steps(stage, images, config, step, mesh, trace_folder)
-        log = Log(stage, config, workdir, step, progress)
+        state, progress = _restore_or_init(stage, checkpoints, workdir, step)
+        trace = workdir.path / "profile" / stage.name if profile else None
+        take_steps = _make_take_steps(stage, images, config, step, trace)
         signal = 0
-        with contextlib.closing(log), _not_finite_reported(stage, checkpoints, workdir):
+        with contextlib.closing(Log(stage, config, workdir, step, progress)) as log:
             if step == 0 and stage.measures_start:
                 _measure(stage, state, workdir, log, step)
             while step < stage.steps and not signal:
-                limit = _next_due(stage, config, step)
-                state, scalars, is_finite = take_steps(state, step, limit)
+                state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
+                if bad := first_not_finite(scalars):
+                    raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
                 step += len(next(iter(scalars.values())))
                 signal = parallel.any_process(stop.signal or 0)
                 log.add(scalars)
@@ -132,10 +114,12 @@ def train(
                     _measure(stage, state, workdir, log, step)
                 if _is_due(stage, step, every.checkpoint_every) or signal:
                     if not is_finite:
-                        raise NotFiniteError("a parameter", step)
+                        raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
                     checkpoints.save(step, state, log.progress())
         checkpoints.finish()
-    _record_end(stage, workdir, step, signal)
+    if step < stage.steps:
+        raise _stopped(stage, workdir, signal, step)
+    workdir.write_event(f"{stage.name}: finished at step {step}")
     return True
 
 
@@ -154,24 +138,20 @@ def _latest_step(stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter
 
 
 def _restore_or_init(
-    stage: Stage[State],
-    checkpoints: Checkpoints,
-    workdir: RunWriter,
-    step: int,
-    mesh: jax.sharding.Mesh,
+    stage: Stage[State], checkpoints: Checkpoints, workdir: RunWriter, step: int
 ) -> tuple[State, Progress | None]:
     """Returns the state at a saved step, or the initial state at step 0, and the log's progress."""
-    sharding = parallel.replicated(mesh)
-    progress = None
-    if step == 0:
-        state = parallel.put_state(stage.init(), sharding)
-    else:
+    sharding = parallel.replicated(parallel.make_mesh())
+    if step > 0:
         state, progress = checkpoints.restore(step, stage.template, sharding)
+        workdir.rewind(stage.name, step)
+        workdir.write_event(f"{stage.name}: resumed from step {step}")
+        return state, progress
+    state = parallel.put_state(stage.init(), sharding)
     workdir.rewind(stage.name, step)
-    workdir.write_event(f"{stage.name}: {'began' if step == 0 else f'resumed from step {step}'}")
-    if step == 0:
-        _draw(stage, state, workdir, step)
-    return state, progress
+    workdir.write_event(f"{stage.name}: began")
+    _draw(stage, state, workdir, step)
+    return state, None
 
 
 def _make_take_steps(
@@ -179,21 +159,21 @@ def _make_take_steps(
     images: ImageArray,
     config: ConfigDict,
     first: int,
-    mesh: jax.sharding.Mesh,
-    trace_folder: pathlib.Path | None,
+    trace: pathlib.Path | None,
 ) -> Callable[[State, int, int], tuple[State, dict[str, np.ndarray], bool]]:
     """Returns ``take_steps(state, step, limit)``, which starts at step `first`.
 
     It returns the new state, the scalars by name, float32 [steps] each, and whether the state is
     finite. Each call takes at least one step and at most `limit`, as many as fit into
-    ``training.seconds_per_call``. It raises `NotFiniteError` if a scalar is not finite.
+    ``training.seconds_per_call``.
     """
     max_steps, data = config.training.log_every, config.data
     batches = Batches(config.seed, stage.number, stage.batch_size, len(images))
-    feed = make_feed(images, batches, first, max_steps, data.max_resident_mb, data.workers, mesh)
-    call = make_call(stage, max_steps, data.flip, mesh)
-    if trace_folder is not None:
-        call = profiling.traced(call, trace_folder)
+    feed = make_feed(images, batches, first, max_steps, data.max_resident_mb, data.workers)
+    call = make_call(stage, max_steps, data.flip)
+    if trace is not None:
+        call = profiling.traced(call, trace)
+    sharding = parallel.replicated(parallel.make_mesh())
     allowed = 1  # the first call also compiles, so its duration does not tell the speed
 
     def take_steps(
@@ -203,49 +183,37 @@ def _make_take_steps(
         allowed = parallel.broadcast_from_primary([allowed])[0]
         served = feed.serve(step, min(allowed, limit))
         began = time.perf_counter()
-        padding = [(0, max_steps - served.steps), (0, 0)]  # every call has the same shapes
+        steps = len(served.places)
+        padding = [(0, max_steps - steps), (0, 0)]  # every call has the same shapes
         arrays = (
             np.pad(served.places, padding),
             np.pad(served.indices, padding),
-            np.asarray(served.steps, np.int32),
+            np.asarray(steps, np.int32),
             np.asarray(config.seed, np.uint32),
         )
         with jax.transfer_guard("disallow"):
-            put = (parallel.put(array, parallel.replicated(mesh)) for array in arrays)
+            put = (parallel.put(array, sharding) for array in arrays)
             state, rows = call(state, Block(served.images, *put))
             feed.prefetch()
             fetched: Rows = jax.device_get(rows)
-        allowed = max(
-            1,
-            int(config.training.seconds_per_call * served.steps / (time.perf_counter() - began)),
-        )
-        scalars = fetched.by_name(served.steps)
-        if bad := first_not_finite(scalars):
-            raise NotFiniteError(bad[1], step + bad[0] + 1)
-        return state, scalars, bool(fetched.is_state_finite)
+        steps_per_second = steps / (time.perf_counter() - began)
+        allowed = max(1, int(config.training.seconds_per_call * steps_per_second))
+        return state, fetched.by_name(steps), bool(fetched.is_state_finite)
 
     return take_steps
 
 
 def make_call(
-    stage: Stage[State],
-    max_steps: int,
-    flip: bool = False,
-    mesh: jax.sharding.Mesh | None = None,
+    stage: Stage[State], max_steps: int, flip: bool = False
 ) -> Callable[[State, Block], tuple[State, Rows]]:
     """Returns the jitted ``call(state, block) -> (state, rows)``, which takes many steps.
 
     The state is donated. The number of steps and the seed are arguments of one compiled program,
     so the length of a call does not change any bit of the result, and all seeds share the program.
-    On several devices each batch is sharded; state and scalars are replicated.
-
-    Args:
-      stage: the stage.
-      max_steps: the maximum number of steps in one call.
-      flip: whether to mirror images at random.
-      mesh: the devices; all of them by default.
+    On several devices each batch is sharded; state and scalars are replicated. `flip` mirrors
+    images at random.
     """
-    mesh = mesh or parallel.make_mesh()
+    mesh = parallel.make_mesh()
     compiled = memory.checked(
         _compile_steps(stage.step, stage.number, max_steps, flip, mesh), stage.name
     )
@@ -295,20 +263,15 @@ def _compile_steps(
 
 
 def first_not_finite(scalars: dict[str, np.ndarray]) -> tuple[int, str] | None:
-    """Returns the first step with a value that is not finite, and the names of all such values.
+    """Returns the first step with values that are not finite, as ``(3, "kl and loss")``, or None.
 
-    Args:
-      scalars: float32 [steps] by name.
-
-    Returns:
-      For example ``(3, "kl and loss")``, or None.
+    The scalars are float32 [steps] by name.
     """
-    finite = np.stack([np.isfinite(values) for values in scalars.values()])
-    if finite.all():
-        return None
-    row = int(np.argmin(finite.all(axis=0)))
-    names = [name for name, is_finite in zip(scalars, finite[:, row], strict=True) if not is_finite]
-    return row, " and ".join(names)
+    for row, values in enumerate(zip(*scalars.values(), strict=True)):
+        names = [name for name, x in zip(scalars, values, strict=True) if not np.isfinite(x)]
+        if names:
+            return row, " and ".join(names)
+    return None
 
 
 def _is_finite(state: Any) -> jax.Array:
@@ -317,37 +280,28 @@ def _is_finite(state: Any) -> jax.Array:
     return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _record_end(stage: Stage[Any], workdir: RunWriter, step: int, signal: int) -> None:
-    """Records that a stage is finished; raises `Stopped` if a signal stopped it before."""
-    if step == stage.steps:
-        workdir.write_event(f"{stage.name}: finished at step {step}")
-        return
+def _not_finite(
+    stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter, name: str, step: int
+) -> UserError:
+    """Records that a value was not finite at a step, and returns the error that says so."""
+    checkpoints.finish()
+    workdir.write_trouble(stage.name, step, monitor.not_finite(name, step, stage.name))
+    saved = checkpoints.latest()
+    kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved"
+    return UserError(
+        f"The {stage.name} stage stopped at step {step}: {name} is not finite; {kept}. Lower the "
+        f"learning rates in config.{stage.name} and train in another --workdir."
+    )
+
+
+def _stopped(stage: Stage[Any], workdir: RunWriter, signal: int, step: int) -> Stopped:
+    """Records that a signal stopped a stage, and returns the exception that says so."""
     workdir.write_event(f"{stage.name}: stopped by signal {signal} at step {step}")
-    raise Stopped(
+    return Stopped(
         f"Stopped and saved at step {step} of {stage.steps} ({stage.name}): run the same command "
         "again to continue.",
         128 + signal,
     )
-
-
-@contextlib.contextmanager
-def _not_finite_reported(
-    stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter
-) -> Iterator[None]:
-    """Records a `NotFiniteError` and turns it into a `UserError`."""
-    try:
-        yield
-    except NotFiniteError as error:
-        checkpoints.finish()
-        trouble = monitor.not_finite(error.name, error.step, stage.name)
-        workdir.write_trouble(stage.name, error.step, trouble)
-        saved = checkpoints.latest()
-        kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved"
-        raise UserError(
-            f"The {stage.name} stage stopped at step {error.step}: {error.name} is not finite; "
-            f"{kept}. Lower the learning rates in config.{stage.name} and train in another "
-            "--workdir."
-        ) from error
 
 
 def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> None:
@@ -356,13 +310,13 @@ def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> N
 
 
 def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int) -> None:
-    if stage.measure is not None:
-        with log.paused():
-            distances = stage.measure(parallel.local(state))
-        workdir.write_curve(stage.name, step, log.cost(step) | distances)
+    if stage.measure is None:
+        return
+    cost = log.cost(step)
+    with log.paused():
+        workdir.write_curve(stage.name, step, cost | stage.measure(parallel.local(state)))
         if stage.kept is not None and workdir.smallest_distance(stage.name)[1] == step > 0:
-            with log.paused():
-                _keep(stage.kept(state), workdir, step)
+            _keep(stage.kept(state), workdir, step)
 
 
 def _keep(tree: Any, workdir: RunWriter, step: int) -> None:

@@ -1,6 +1,8 @@
-"""A stage of a run, as the training loop sees it."""
+"""What the training loop needs: a stage of a run, and the folder that records its progress."""
+# ruff: noqa: D102 - `workdir.Workdir` documents its methods
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -8,17 +10,9 @@ import jax
 import numpy as np
 
 from vaegan_jax import randomness
+from vaegan_jax.training.monitor import Trouble
 
-
-class StageState(Protocol):
-    """The attribute that the loop needs of a stage's state."""
-
-    @property
-    def step(self) -> jax.Array:
-        """int32 scalar, the number of steps taken."""
-
-
-State = TypeVar("State", bound=StageState)
+State = TypeVar("State", bound=Any)  # has `step`, an int32 scalar, the number of steps taken
 Scalars = dict[str, jax.Array]
 Step = Callable[[State, jax.Array, jax.Array], tuple[State, Scalars]]
 
@@ -58,3 +52,22 @@ class Stage(Generic[State]):
     def name(self) -> str:
         """The name in files and messages."""
         return self.number.name.lower()
+
+
+class RunWriter(Protocol):
+    """The methods of `workdir.Workdir` that training calls."""
+
+    @property
+    def path(self) -> pathlib.Path: ...
+    def checkpoints(self, stage: str) -> pathlib.Path: ...
+    def finished(self, stage: str) -> bool: ...
+    def metrics(self, stage: str) -> list[dict[str, Any]]: ...
+    def smallest_distance(self, stage: str) -> tuple[str, int | None]: ...
+    def rewind(self, stage: str, step: int) -> None: ...
+    def write_event(self, text: str) -> None: ...
+    def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None: ...
+    def write_curve(self, stage: str, step: int, scalars: dict[str, float]) -> None: ...
+    def write_picture(
+        self, stage: str, name: str, step: int, picture: np.ndarray
+    ) -> pathlib.Path: ...
+    def write_trouble(self, stage: str, step: int, trouble: Trouble) -> bool: ...
