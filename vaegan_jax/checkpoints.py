@@ -370,7 +370,7 @@ def _first_line(error: Exception) -> str:
 
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
     """Returns the tree of a saved state, with descriptions instead of arrays."""
-    # The handler itself: a `Checkpointer` would warn about metadata that the manager does not write.
+    # A `Checkpointer` would warn about metadata that the manager does not write.
     path = without_wildcards(directory.absolute()) / str(step) / _STATE
     metadata = ocp.PyTreeCheckpointHandler().metadata(path)
     if metadata is None:
