@@ -370,10 +370,9 @@ def _first_line(error: Exception) -> str:
 
 def _saved_tree(directory: pathlib.Path, step: int) -> Any:
     """Returns the tree of a saved state, with descriptions instead of arrays."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        metadata = checkpointer.metadata(
-            without_wildcards(directory.absolute()) / str(step) / _STATE
-        ).item_metadata
+    # A `Checkpointer` would warn about metadata that the manager does not write.
+    path = without_wildcards(directory.absolute()) / str(step) / _STATE
+    metadata = ocp.PyTreeCheckpointHandler().metadata(path)
     if metadata is None:
         raise ValueError("it has no readable metadata")
     return metadata.tree
@@ -393,7 +392,5 @@ def _read_tree(directory: pathlib.Path, step: int, template: Any = None) -> Any:
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
             partial_restore=True,
         )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(
-            without_wildcards(directory.absolute()) / str(step) / _STATE, args=arguments
-        )
+    path = without_wildcards(directory.absolute()) / str(step) / _STATE
+    return ocp.PyTreeCheckpointHandler().restore(path, args=arguments)

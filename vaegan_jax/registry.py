@@ -114,40 +114,34 @@ def parse(text: str) -> list[Call]:
     Raises:
       UserError: if the text does not have this form.
     """
-    calls = []
-    rest = text.strip()
-    while rest:
-        match = re.match(r"[\w.]+(?::\w+)?", rest)
-        name = match[0] if match else ""
-        rest = rest[len(name) :].lstrip()
-        options, rest = _options(rest) if rest.startswith("(") else ({}, rest)
-        separator, rest = rest[:1], rest[1:].lstrip()
-        if not name or options is None or separator not in ("", ",") or (separator and not rest):
-            raise UserError(
-                f"{one_line(text)!r} must have the form name(option=literal, ...), with commas "
-                "between several, such as r1(weight=3, every=4)."
-            )
-        calls.append(Call(name, options))
-    return calls
+    if not text.strip():
+        return []
+    try:
+        # In Python's grammar these are indices, with module:name as a slice.
+        indices: Any = ast.parse(f"_[{text},]", mode="eval").body
+        return [_to_call(index) for index in indices.slice.elts]
+    except (
+        AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{one_line(text)!r} must have the form name(option=literal, ...), with commas "
+            "between several, such as r1(weight=3, every=4)."
+        ) from error
 
 
-def _options(text: str) -> tuple[dict[str, Any] | None, str]:
-    """Returns the options that a text begins with, None if they are invalid, and its rest."""
-    for match in re.finditer(r"\)", text):  # a bracket may also end a literal, or be in a string
-        try:
-            call = ast.parse(f"f{text[: match.end()]}", mode="eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            continue
-        rest = text[match.end() :].lstrip()
-        if not isinstance(call, ast.Call) or call.args:
-            return None, rest
-        try:
-            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        except (ValueError, TypeError, MemoryError, RecursionError):
-            return None, rest
-        is_valid = len(options) == len(call.keywords) and all(word.arg for word in call.keywords)
-        return (options if is_valid else None), rest
-    return None, text
+def _to_call(index: Any) -> Call:
+    module, keywords = "", []
+    if isinstance(index, ast.Slice) and index.lower and not index.step:
+        module, index = f"{ast.unparse(index.lower)}:", index.upper
+    if isinstance(index, ast.Call) and not index.args:
+        keywords, index = index.keywords, index.func
+    name = module + ast.unparse(index)
+    options = {word.arg: ast.literal_eval(word.value) for word in keywords}
+    if not re.fullmatch(r"[\w.]+(:\w+)?", name) or None in options:
+        raise ValueError(name)
+    if len(options) < len(keywords):
+        raise ValueError("an option is repeated")
+    return Call(name, options)
 
 
 def bind(kind: str, call: Call) -> Any:

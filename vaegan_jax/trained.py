@@ -12,17 +12,13 @@ takes ``model.params``, and `networks.make_encode`, which takes ``model.parts["e
 Nothing is written and no lock is taken, so a run can be loaded while it is training.
 """
 
-import contextlib
 import functools
-import logging as python_logging
 import pathlib
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from ml_collections import ConfigDict
 
 from vaegan_jax import checkpoints, migrations, vae, weights, workdir
@@ -95,7 +91,8 @@ def load(
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
     shape = images.settings(config.data).image_shape
-    return Trained(model, chosen, config, shape, config.model.latent_size, facts, parts)
+    size, placed = config.model.latent_size, jax.device_put(parts)
+    return Trained(model, chosen, config, shape, size, facts, placed)
 
 
 def best_step(path: pathlib.Path, model: str = "gan") -> int:
@@ -142,21 +139,21 @@ def read_parts(
     table = parts_table(config, image_shape)
     result: dict[str, Any] = dict.fromkeys(names)
     for stage, step in steps.items():
-        parts = {name: part for name, part in table.items() if part.stage == stage}
-        parts = {name: part for name, part in parts.items() if name in result}
+        parts = {name: table[name] for name in result if name in table}
+        parts = {name: part for name, part in parts.items() if part.stage == stage}
         if step is not None and parts:
+            directory = _directory(folder, stage, step) or folder.checkpoints(stage)
             templates = {part.path: part.template for part in parts.values()}
-            directory = folder.checkpoints(stage)
-            if step not in checkpoints.steps(directory) and step in _best_steps(folder, stage):
-                directory = folder.checkpoints(workdir.BEST)
             read = checkpoints.read(directory, step, templates)
             result |= {name: read[part.path] for name, part in parts.items()}
     return result
 
 
-def _best_steps(folder: workdir.Workdir, stage: str) -> list[int]:
-    """Returns the step that is kept beside the newest ones, if any."""
-    return checkpoints.steps(folder.checkpoints(workdir.BEST)) if stage == "gan" else []
+def _directory(folder: workdir.Workdir, stage: str, step: int) -> pathlib.Path | None:
+    """Returns the folder with a checkpoint of a stage: the newest ones', or that of the best."""
+    names = (stage, workdir.BEST) if stage == "gan" else (stage,)
+    directories = [folder.checkpoints(name) for name in names]
+    return next((each for each in directories if step in checkpoints.steps(each)), None)
 
 
 def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
@@ -208,19 +205,12 @@ def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str
     config = config_from(flat, str(path / workdir.CONFIG))
     shape = images.settings(config.data).image_shape
     chosen = checkpoints.latest(folder.checkpoints(model)) if step is None else step
-    if chosen is None or chosen not in (*steps(path, model), *_best_steps(folder, model)):
+    if chosen is None or not _directory(folder, model, chosen):
         raise _missing(path, model, step)
     saved: dict[str, int | None] = {model: chosen}
     if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
         saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
-    try:
-        with _without_warnings():
-            parts = jax.device_get(read_parts(config, shape, folder, saved, names))
-    except UserError:
-        if step is None and chosen not in steps(path, model):
-            # A running training has replaced the checkpoint with a newer one.
-            return _read_run(path, model, step, names)
-        raise
+    parts = read_parts(config, shape, folder, saved, names)
     facts: dict[str, Any] = {name: folder.read_json(file) for name, file in _RECORDED.items()}
     steps_read = {stage: step for stage, step in saved.items() if step is not None}
     return chosen, config, parts, facts | {"dtype": "float32", "steps": steps_read, "card": None}
@@ -260,19 +250,3 @@ def _missing(path: pathlib.Path, model: str, step: int | None) -> UserError:
     checkpoint = "undamaged checkpoint" if step is None else f"checkpoint of step {step}"
     available = ", ".join(f"{name} {steps(path, name) or 'none'}" for name in MODELS)
     return UserError(f"{path} has no {checkpoint} of its {model}; available steps: {available}.")
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Drops Orbax's warnings about partial reads, of this thread only."""
-    thread = threading.get_ident()
-
-    def keeps(record: python_logging.LogRecord) -> bool:
-        return record.thread != thread or record.levelno >= python_logging.ERROR
-
-    logger = logging.get_absl_logger()
-    logger.addFilter(keeps)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keeps)

@@ -1,7 +1,6 @@
 """A trained model: a pure function of latents and images, see `trained.load`."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +37,7 @@ class Trained:
       facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
         stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
         `card` (of an export), None if they are not recorded.
-      parts: float32 parameters by name in `parts_table`; None if missing.
+      parts: float32 parameters on the device by name in `trained.parts_table`; None if missing.
     """
 
     model: str
@@ -72,8 +71,8 @@ class Trained:
           UserError: if the latents have another shape or are not finite; values of tracers are not
             checked.
         """
-        latents = self._checked(latents)
-        return _map(self._networks[0], self._placed["decoder"], latents)
+        decode = networks.make_decode(self.config.model, self.image_shape)
+        return _map(decode, self.params, self._checked(latents))
 
     def encode(self, pictures: jax.typing.ArrayLike) -> tuple[Any, Any]:
         """Returns the posterior of images, over the encoder's latents.
@@ -90,21 +89,17 @@ class Trained:
         """
         if not self.has_encoder:
             raise UserError(f"{self.facts['source']} has no encoder: use one with a VAE.")
-        pictures = pictures if isinstance(pictures, jax.core.Tracer) else np.asarray(pictures)
-        if pictures.shape[1:] != self.image_shape:
-            raise UserError(f"Expected images {self.image_shape}, got {pictures.shape[1:]}.")
-        if not jnp.issubdtype(pictures.dtype, jnp.floating):
+        images = _to_array(pictures)
+        if images.shape[1:] != self.image_shape:
+            raise UserError(f"Expected images {self.image_shape}, got {images.shape[1:]}.")
+        is_in_range = _is_traced(images) or np.all(np.abs(images) <= 1 + _RANGE_MARGIN)
+        if not jnp.issubdtype(images.dtype, jnp.floating) or not is_in_range:
             raise UserError(
-                f"Expected floating-point images in [-1, 1], got {pictures.dtype}: convert uint8 "
-                "images with vaegan_jax.data.preprocessing.to_network."
+                "Expected floating-point images in [-1, 1]: convert uint8 images with "
+                "vaegan_jax.data.preprocessing.to_network."
             )
-        if not isinstance(pictures, jax.core.Tracer) and not np.all(
-            np.abs(pictures) <= 1 + _RANGE_MARGIN
-        ):
-            raise UserError(
-                "Expected images in [-1, 1], and some pixels are outside or not a number."
-            )
-        mean, log_variance = _map(self._networks[1], self._placed["encoder"], pictures)
+        encode = networks.make_encode(self.config.model, self.image_shape)
+        mean, log_variance = _map(encode, self.parts["encoder"], images)
         return mean, log_variance
 
     @property
@@ -137,41 +132,27 @@ class Trained:
         return self._convert(transfer.to_encoder_latents, latents)
 
     def _convert(self, convert: Callable[..., Any], latents: jax.typing.ArrayLike) -> Any:
-        latents = self._checked(latents)
+        array = self._checked(latents)
         if self.model == "vae":
-            return latents
-        mean, factor = (jnp.asarray(self.parts[f"latent_{name}"]) for name in ("mean", "factor"))
-        converted = convert(mean, factor, jnp.asarray(latents))
-        return converted if isinstance(latents, jax.core.Tracer) else np.array(converted)
-
-    @property
-    def _networks(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        description = self.config.model, self.image_shape
-        return networks.make_decode(*description), networks.make_encode(*description)
-
-    @functools.cached_property
-    def _placed(self) -> dict[str, Any]:
-        """Parameters on the device."""
-        with jax.ensure_compile_time_eval():
-            placed: dict[str, Any] = jax.device_put(
-                {"decoder": self.params, "encoder": self.parts.get("encoder")}
-            )
-        return placed
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out `_placed` when pickled or copied."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            return array
+        converted = convert(self.parts["latent_mean"], self.parts["latent_factor"], array)
+        return converted if _is_traced(array) else np.array(converted)
 
     def _checked(self, latents: jax.typing.ArrayLike) -> Any:
-        if isinstance(latents, jax.core.Tracer):
-            array: Any = latents.astype(jnp.float32)
-        else:
-            array = np.asarray(latents, np.float32)
+        array = _to_array(latents).astype(np.float32)
         if array.shape[1:] != (self.latent_size,):
             raise UserError(f"Expected latents [B, {self.latent_size}], got {[*array.shape]}.")
-        if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+        if not _is_traced(array) and not np.isfinite(array).all():
             raise UserError("The latents are not finite.")
         return array
+
+
+def _is_traced(array: Any) -> bool:
+    return isinstance(array, jax.core.Tracer)
+
+
+def _to_array(array: jax.typing.ArrayLike) -> Any:
+    return array if _is_traced(array) else np.asarray(array)
 
 
 def _map(function: Callable[[Any, Any], Any], params: Any, rows: Any) -> Any:
@@ -180,9 +161,9 @@ def _map(function: Callable[[Any, Any], Any], params: Any, rows: Any) -> Any:
     Returns arrays with one row per input row; traced rows are one batch.
     """
     jitted = jax.jit(function)
-    if isinstance(rows, jax.core.Tracer):
-        return jitted(params, rows.astype(jnp.float32))
     rows = rows.astype(np.float32)
+    if _is_traced(rows):
+        return jitted(params, rows)
     batch = rows if len(rows) else np.zeros((1, *rows.shape[1:]), np.float32)
     with jax.ensure_compile_time_eval():  # constants of a traced function
         result = map_batches(len(batch), lambda i: jitted(params, jnp.asarray(batch[i])), _BATCH)

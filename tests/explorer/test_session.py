@@ -1,151 +1,139 @@
-"""Sessions over runs, with and without data, encoder and generator."""
+"""Sessions over runs with and without encoder and generator."""
 
+import base64
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explorer import sessions
-from vaegan_jax import trained
-from vaegan_jax.data import images, preprocessing
-from vaegan_jax.data.decoding import BadImage
-from vaegan_jax.data.preprocessing import Settings
+from tests import made_runs
+from tests.data.test_decoding import png as broken_png
+from tests.explorer.conftest import png
+from vaegan_jax import randomness, trained
+from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
 from vaegan_jax.explorer import session as module
-from vaegan_jax.explorer.session import NotFound, Session
+from vaegan_jax.explorer.session import Session
+
+LATENT = [0.3, -1.0, 0.5, 2.0, 0.1]
 
 
-def training_images(run_path):
-    """Returns the encoded training images, and the number of all."""
-    train = images.load(trained.load(run_path, "gan").config.data).train
-    return train[np.arange(sessions.COUNT) * len(train) // sessions.COUNT], len(train)
+def pixels(url):
+    """Decodes a data URL."""
+    data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)))
 
 
-LATENT = np.array([0.3, -1.0, 0.5, 2.0, 0.1], np.float32)
+def request(value):
+    return json.dumps(value).encode()
 
 
-@pytest.mark.parametrize("steps", [{"vae": 3, "gan": 5}, {"vae": 7, "gan": 2}, {"gan": 5}])
-def test_pair_decodes_with_the_loaded_models(session, run_path, steps):
-    pictures = session.pair(LATENT, steps)
-    assert pictures.keys() == steps.keys()
-    for model, step in steps.items():
-        loaded = trained.load(run_path, model, step)
-        expected = preprocessing.to_uint8(loaded.decode(loaded.to_generator_latents(LATENT[None])))[
-            0
-        ]
-        assert np.abs(pictures[model].astype(int) - np.asarray(expected, int)).max() <= 1
+def made(path, **options):
+    made_runs.write(path, made_runs.tiny(), **options)
+    return path
 
 
-def test_missing_step_is_not_found(session):
-    with pytest.raises(NotFound, match="step 4 of the gan"):
-        session.pair(LATENT, {"gan": 4})
+def expected(run_path, latent):
+    """Returns the newest models' pictures at a latent of the generator, by the formula."""
+    gan, vae = trained.load(run_path, "gan"), trained.load(run_path, "vae")
+    z = np.asarray([latent], np.float32)
+    mapped = gan.parts["latent_mean"] + z @ gan.parts["latent_factor"].T
+    return {
+        name: np.asarray(preprocessing.to_uint8(images))[0].astype(int)
+        for name, images in (("gan", gan.decode(z)), ("vae", vae.decode(mapped)))
+    }
 
 
-def test_random_latents_follow_the_generators_prior(session, run_path):
+def test_decode_shows_both_networks_at_matching_latents(session, run_path):
+    pictures = session.decode(request(LATENT))
+    for name, picture in expected(run_path, LATENT).items():
+        assert np.abs(pixels(pictures[name]) - picture).max() <= 1
+    assert pictures.keys() == {"vae", "gan"}
+
+
+def test_samples_are_those_of_the_sample_command(session, run_path):
+    samples = session.samples(b"7")
+    latents = np.asarray(randomness.picture_latents(7, (module.SAMPLES, 5), "normal"))
+    np.testing.assert_array_equal(np.float32([each["latent"] for each in samples]), latents)
+    shown = pixels(samples[3]["picture"])
+    assert np.abs(shown - expected(run_path, latents[3])["gan"]).max() <= 1
+
+
+def test_directions_change_the_first_layer_most():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(12, 40)) * rng.uniform(0.1, 3, size=(12, 1))
+    result = module.directions(kernel)
+    left, singular, _ = np.linalg.svd(kernel, full_matrices=False)
+    np.testing.assert_allclose(np.abs((result * left.T[:8]).sum(axis=1)), 1, rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(result @ kernel, axis=1), singular[:8], rtol=1e-9)
+
+
+def test_encode_applies_the_runs_preprocessing(session, run_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    result = session.encode(file.getvalue())
+    seen = preprocessing.prepare(image, preprocessing.Settings(16, 32))
+    np.testing.assert_array_equal(pixels(result["picture"]), seen)
     gan = trained.load(run_path, "gan")
-    generator_latents = gan.to_generator_latents(
-        np.stack([session.random(seed) for seed in range(300)])
-    )
-    np.testing.assert_allclose(generator_latents.mean(axis=0), 0, atol=0.25)
-    np.testing.assert_allclose(generator_latents.std(axis=0), 1, atol=0.2)
-    assert (session.random(1) == session.random(1)).all()
-
-
-def test_training_image_is_nearest_to_itself(session, run_path):
-    for index in (0, 17, 400):
-        latent, picture = session.example(index)
-        rows = session.nearest(latent, "latents", "vae", None, 3)
-        assert rows[0] == (index, 0)
-        assert rows == sorted(rows, key=lambda row: row[1])
-        mean, _ = session.encode(_file(picture))
-        np.testing.assert_allclose(mean, latent, atol=1e-5)
-
-
-def test_pixel_distances_are_rms_differences(session, run_path):
-    picture = session.pair(LATENT, {"gan": 5})["gan"].astype(float)
-    rows = session.nearest(LATENT, "pixels", "gan", 5, 4)
-    data, _ = training_images(run_path)
-    every = np.sqrt(((data - picture) ** 2).mean(axis=(1, 2, 3)))
-    np.testing.assert_allclose([distance for _, distance in rows], np.sort(every)[:4], rtol=1e-5)
-    assert [row for row, _ in rows] == np.argsort(every, kind="stable")[:4].tolist()
-
-
-def test_facts_describe_the_run(session, run_path):
-    facts = session.facts()
-    assert facts["checkpoints"] == {"vae": [3, 7], "gan": [2, 5]}
-    assert facts["data"]["state"] == "ready"
-    assert facts["data"]["total"] == training_images(run_path)[1]
-    assert facts["data"]["count"] == session.points().shape[1] == sessions.COUNT
-    assert facts["space"]["measured"]
-    assert np.shape(facts["space"]["directions"]) == (5, 5)
-
-
-def test_changed_images_disable_map_and_nearest(tmp_path):
-    opened = sessions.make_session(tmp_path / "run", data=False)
-    facts = opened.facts()
-    assert facts["data"]["state"] == "absent"
-    assert not facts["space"]["measured"]
-    assert opened.pair(LATENT, {"vae": 7})["vae"].shape == (16, 32, 3)
-    assert opened.encode(sessions.png(40, 20))[0].shape == (5,)
-    for request in (opened.points, lambda: opened.example(0)):
-        with pytest.raises(NotFound):
-            request()
+    mean, _ = gan.encode(np.float32(seen[None] / 127.5 - 1))
+    latent = np.linalg.solve(gan.parts["latent_factor"], mean[0] - gan.parts["latent_mean"])
+    np.testing.assert_allclose(result["latent"], latent, rtol=1e-3, atol=1e-3)
 
 
 def test_gan_without_vae(tmp_path):
-    opened = sessions.make_session(tmp_path / "run", vae_steps=(), scratch=True)
-    facts = opened.facts()
-    assert facts["checkpoints"] == {"vae": [], "gan": [2, 5]}
-    assert not facts["encoder"]
-    assert facts["space"] is not None
-    assert opened.pair(LATENT, {"gan": 5})["gan"].dtype == np.uint8
-    with pytest.raises(NotFound):
-        opened.encode(sessions.png(40, 20))
+    opened = Session(made(tmp_path / "run", vae_steps=(), scratch=True))
+    assert opened.facts()["steps"] == {"gan": 5}
+    assert not opened.facts()["encoder"]
+    assert opened.decode(request(LATENT)).keys() == {"gan"}
+    with pytest.raises(UserError, match="no encoder"):
+        opened.encode(png(40, 20))
 
 
 def test_vae_without_gan(tmp_path):
-    opened = Session(sessions.make_run(tmp_path / "run", gan_steps=()))
-    assert opened.checkpoints() == {"vae": [3, 7], "gan": []}
-    assert opened.random(0).shape == (5,)
+    opened = Session(made(tmp_path / "run", gan_steps=()))
+    assert opened.facts()["steps"] == {"vae": 7}
+    assert opened.decode(request(LATENT)).keys() == {"vae"}
+    assert np.shape(opened.facts()["directions"]) == (5, 5)
 
 
 def test_run_without_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
-        Session(sessions.make_run(tmp_path / "run", vae_steps=(), gan_steps=()))
+        Session(made(tmp_path / "run", vae_steps=(), gan_steps=()))
 
 
-def test_crop_is_applied_after_exif_orientation():
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, 30:] = 255  # bright on the right
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate clockwise: bright at the bottom
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", exif=exif)
-    settings = Settings(16, 16)
-    bottom = module.crop_picture(file.getvalue(), (0, 0.8, 1, 0.2), settings)
-    top = module.crop_picture(file.getvalue(), (0, 0, 1, 0.5), settings)
-    assert (bottom == 255).all()
-    assert (top == 0).all()
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[" * 100_000, b"\xff\xfe\x00{", b"{}", b"null", b"[1, 2, 3, 4]", b'["a"]',
+     b"[[1], [2, 3]]", request([float("nan")] * 5), b"[1e999, 0, 0, 0, 0]",
+     request([10**400] * 5)],
+)  # fmt: skip
+def test_invalid_latent_is_refused(session, body):
+    with pytest.raises(UserError):
+        session.decode(body)
 
 
-def test_without_crop_the_runs_preprocessing_is_applied():
-    rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8))
-    settings = Settings(16, 32)
-    np.testing.assert_array_equal(
-        module.crop_picture(_file(np.asarray(image)), None, settings),
-        preprocessing.prepare(image, settings),
-    )
+@pytest.mark.parametrize("body", [b"", b"-1", b"4294967296", b"1.5", b"true", b'"1"', b"[1]"])
+def test_invalid_seed_is_refused(session, body):
+    with pytest.raises(UserError):
+        session.samples(body)
 
 
-def test_too_large_image_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "MAX_PIXELS", 99)
-    with pytest.raises(BadImage, match="10x10"):
-        module.crop_picture(sessions.png(10, 10), None, Settings(16, 16))
-
-
-def _file(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET / HTTP/1.1",
+        png(50, 50)[:60],
+        broken_png((60_000, 60_000, 8, 2, 0, 0, 0), b""),
+        broken_png((7_000, 7_000, 8, 2, 0, 0, 0), b""),
+        png(1, 500),
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    ],
+    ids=["empty", "no image", "truncated", "bomb", "too large", "too long", "svg"],
+)
+def test_bad_image_is_refused(session, data):
+    with pytest.raises(UserError, match="cannot be used"):
+        session.encode(data)

@@ -89,17 +89,22 @@ def test_gradient_matches_finite_differences(name):
         np.testing.assert_allclose(curvature, bend, rtol=1e-9)
 
 
-def test_colour_matches_the_formula():
+@pytest.mark.parametrize("strength", [1, 0.5, 0])
+def test_colour_matches_the_formula(strength):
     images = draw()
     brightness, saturation, contrast = np.float64(
         jax.random.uniform(KEY, (3, 5, 1, 1, 1), jnp.float32)
     )
-    x = images.astype(np.float64) + brightness - 0.5
+    x = images.astype(np.float64) + strength * (brightness - 0.5)
     grey = x.mean(3, keepdims=True)
-    x = grey + 2 * saturation * (x - grey)
+    x = grey + (1 + strength * (2 * saturation - 1)) * (x - grey)
     mean = x.mean((1, 2, 3), keepdims=True)
-    x = mean + (contrast + 0.5) * (x - mean)
-    np.testing.assert_allclose(augmentation.colour(images, KEY), x, atol=1e-6)
+    x = mean + (1 + strength * (contrast - 0.5)) * (x - mean)
+    (call,) = registry.parse(f"colour(strength={strength})")
+    result = registry.bind("augmentation", call)(images, KEY)
+    np.testing.assert_allclose(result, x, atol=1e-6)
+    if strength == 1:
+        np.testing.assert_array_equal(result, augmentation.colour(images, KEY))
 
 
 def test_colour_ranges_match_the_paper():

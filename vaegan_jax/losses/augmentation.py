@@ -16,21 +16,23 @@ from vaegan_jax import registry
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def colour(images: jax.Array, key: jax.Array) -> jax.Array:
+def colour(images: jax.Array, key: jax.Array, strength: float = 1) -> jax.Array:
     """Changes each image's brightness, saturation and contrast, in this order.
 
     The "color" of Zhao et al. 2020, arXiv 2006.10738: brightness is added, uniform on
     [-1/2, 1/2]; saturation, uniform on [0, 2], scales the distance from the pixel's mean over the
     channels, and has no effect on grey images; contrast, uniform on [1/2, 3/2], scales the
-    distance from the image's mean. The result is not clipped, and may leave [-1, 1].
+    distance from the image's mean. The result is not clipped, and may leave [-1, 1]. A strength
+    s makes the ranges s times as wide: s times the brightness, and the factors 1 + s (f - 1).
     """
     shape = (3, len(images), 1, 1, 1)
     brightness, saturation, contrast = jax.random.uniform(key, shape, images.dtype)
-    images = images + (brightness - 0.5)
+    images = images + strength * (brightness - 0.5)
     grey = jnp.mean(images, axis=3, keepdims=True)
-    images = grey + 2 * saturation * (images - grey)
+    images = grey + (1 - strength + strength * 2 * saturation) * (images - grey)
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
-    changed: jax.Array = mean + (contrast + 0.5) * (images - mean)
+    factor = 1 - strength + strength * (contrast + 0.5)
+    changed: jax.Array = mean + factor * (images - mean)
     return changed
 
 
