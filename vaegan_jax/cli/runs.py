@@ -76,7 +76,6 @@ def add_parsers(commands: options.Commands) -> None:
     )
     parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="a run's folder")
     parser.add_argument("others", type=pathlib.Path, metavar="RUN", nargs="+", help="more runs")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE", help="also write a page")
 
 
@@ -113,9 +112,8 @@ def metrics(arguments: argparse.Namespace) -> None:
     runs = [records.read(path) for path in arguments.runs]
     delimiter = "," if arguments.csv else "\t"
     writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
-    columns = records.Record._fields[:5]
-    writer.writerow(columns)
-    writer.writerows(record[: len(columns)] for run in runs for record in run.records)
+    writer.writerow(records.Record._fields)
+    writer.writerows(record for run in runs for record in run.records)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -132,10 +130,9 @@ def compare(arguments: argparse.Namespace) -> int:
     runs = [records.read(path) for path in (arguments.run, *arguments.others)]
     comparison = summary.compare(runs)
     if arguments.html is not None:
-        arguments.html.write_text(page.render(runs, comparison), encoding="utf-8")
-    as_text = summary.as_json if arguments.json else summary.as_text
-    print(as_text(comparison), flush=True)
-    return comparison.exit_code
+        arguments.html.write_text(page.render(comparison), encoding="utf-8")
+    print(comparison, flush=True)
+    return int(comparison.is_different)
 
 
 def _run_stage(stage: str, path: pathlib.Path, overrides: Sequence[str]) -> None:

@@ -11,7 +11,20 @@ from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
 from vaegan_jax.workdir import BEST_FACTS, DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
-_STAGES = {"vae": "VAE", "gan": "GAN"}
+_NEAREST = (
+    "From top to bottom: samples, nearest training images, nearest test images. The top three rows "
+    "show the samples nearest to a training image, relative to the distance between that image and "
+    "its nearest neighbour."
+)
+_RECONSTRUCTIONS = (
+    "Rows of validation images alternate with rows of their reconstructions from the posterior "
+    "means"
+)
+_INTERPOLATIONS = "Spherical interpolations between two latents per row, through"
+_TRAVERSALS = (
+    "The most active latent dimensions, one per row, from -3 to 3 standard deviations around the "
+    "mean, through"
+)
 
 
 class Picture(NamedTuple):
@@ -31,15 +44,17 @@ def make(folder: Workdir) -> str:
     """
     config = folder.config()
     defaults = {name: field.default for name, field in configuration.FIELDS.items()}
-    metrics, curve = folder.metrics(), folder.curve()
+    metrics = folder.metrics()
     evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
     return render(
         pathlib.Path(__file__).with_name("report.html.jinja"),
         name=folder.path.absolute().name,
         title=f"{folder.path.absolute().name}: VAE and GAN",
-        stages=[
-            facts for stage in _STAGES if (facts := _stage(stage, config, metrics)) is not None
-        ],
+        stages={
+            stage.upper(): (of_stage[-1], config[f"{stage}.steps"])
+            for stage in ("vae", "gan")
+            if (of_stage := folder.metrics(stage))
+        },
         evaluation=evaluation,
         embedding_names=tables.embedding_names(evaluation) if evaluation else "",
         remarks=tables.remarks(evaluation) if evaluation else "",
@@ -50,16 +65,10 @@ def make(folder: Workdir) -> str:
         tables=tables.make(evaluation) if evaluation else [],
         meanings=tables.MEANINGS.items(),
         samples=_samples(folder, evaluation),
-        nearest=_evaluated(
-            folder,
-            "nearest",
-            "From top to bottom: samples, nearest training images, nearest test images. The "
-            "top three rows show the samples nearest to a training image, relative to the "
-            "distance between that image and its nearest neighbour.",
-        ),
+        nearest=_evaluated(folder, "nearest", _NEAREST),
         pictures=_pictures(folder),
-        distances=plots.distance_plots(curve),
-        learning={stage: plots.learning_plots(metrics, stage) for stage in _STAGES},
+        distances=plots.distance_plots(folder.curve()),
+        learning=[x for stage in ("vae", "gan") for x in plots.learning_plots(metrics, stage)],
         differences=[
             (name, config[name], defaults[name])
             for name in sorted(config)
@@ -124,71 +133,30 @@ def render(template: pathlib.Path, **values: Any) -> str:
     return page
 
 
-def _stage(
-    stage: str, config: dict[str, Any], metrics: list[dict[str, Any]]
-) -> dict[str, Any] | None:
-    """Returns a stage's progress for the report header, or None if it has no metrics."""
-    lines = [line for line in metrics if line["stage"] == stage]
-    if not lines:
-        return None
-    last = lines[-1]
-    return {
-        "name": _STAGES[stage],
-        "step": last["step"],
-        "steps": config[f"{stage}.steps"],
-        "seconds": f"{last['seconds']:.0f}",
-        "images_per_second": f"{last['images_per_second']:.0f}",
-    }
-
-
 def _samples(folder: Workdir, evaluation: dict[str, Any] | None) -> list[Picture]:
     """Returns samples of all evaluated networks side by side, or those of the last steps."""
-    if evaluation:
-        subjects = {number["subject"] for number in evaluation["numbers"]}
-        labels = [
-            label
-            for subject, label in tables.SUBJECTS.items()
-            if subject in subjects and subject != "vae_reconstructions"
-        ]
-        caption = f"Samples at equal latents, one row each: {', '.join(labels)}."
-        if pictures := _evaluated(folder, "side_by_side", caption):
-            return pictures
-    return _newest(folder, "vae", "samples", "Samples of the VAE's decoder") + _newest(
-        folder, "gan", "samples", "Samples of the GAN's generator (EMA)"
-    )
+    subjects = {number["subject"] for number in evaluation["numbers"]} if evaluation else set()
+    labels = [label for name, label in tables.SUBJECTS.items()
+              if name in subjects and name.endswith("samples")]  # fmt: skip
+    caption = f"Samples at equal latents, one row each: {', '.join(labels)}."
+    return _evaluated(folder, "side_by_side", caption) or [
+        *newest(folder.path, "vae", "samples", "Samples of the VAE's decoder"),
+        *newest(folder.path, "gan", "samples", "Samples of the GAN's generator (EMA)"),
+    ]
 
 
 def _pictures(folder: Workdir) -> list[Picture]:
-    shown = _newest(
-        folder,
-        "vae",
-        "reconstructions",
-        "Rows of validation images alternate with rows of their reconstructions from the posterior "
-        "means",
-    )
+    shown = newest(folder.path, "vae", "reconstructions", _RECONSTRUCTIONS)
     for stage, label in (("vae", "the VAE's decoder"), ("gan", "the GAN's generator")):
-        shown += _newest(
-            folder,
-            stage,
-            "interpolations",
-            f"Spherical interpolations between two latents per row, through {label}",
-        )
-        shown += _evaluated(
-            folder,
-            f"traversals_{stage}",
-            "The most active latent dimensions, one per row, from -3 to 3 standard deviations "
-            f"around the mean, through {label}",
-        )
+        shown += newest(folder.path, stage, "interpolations", f"{_INTERPOLATIONS} {label}")
+        shown += _evaluated(folder, f"traversals_{stage}", f"{_TRAVERSALS} {label}")
     return shown
 
 
-def _newest(folder: Workdir, stage: str, name: str, caption: str) -> list[Picture]:
-    """Returns the latest picture with this name of a stage, if any."""
-    steps = pictures_by_step(folder.path, stage, name)
-    if not steps:
-        return []
-    last = max(steps)
-    return [Picture(as_uri(steps[last]), f"{caption}; step {last}.")]
+def newest(path: pathlib.Path, stage: str, name: str, caption: str) -> list[Picture]:
+    """Returns the latest picture with this name of a stage of the run in a folder, if any."""
+    steps = pictures_by_step(path, stage, name)
+    return [Picture(as_uri(steps[last]), f"{caption}; step {last}.") for last in sorted(steps)[-1:]]
 
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:

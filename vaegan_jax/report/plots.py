@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cycler import cycler
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     """One line of a plot.
 
     Attributes:
-      label: legend label; "" for none.
+      label: legend label; lines may share one.
       x: positions.
       y: values, of the same length.
       dashed: whether the line is dashed; used for floors.
@@ -69,7 +69,7 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
             axes.plot(
                 line.x,
                 line.y,
-                label=line.label or "_",  # matplotlib omits "_" from the legend
+                label=line.label,
                 linestyle="--" if line.dashed else "-",
                 color=None if line.colour is None else COLOURS[line.colour % len(COLOURS)],
                 marker="o" if few else None,
@@ -79,8 +79,10 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
         if log and all(value > 0 for line in lines for value in line.y):
             axes.set_yscale("log")
+        handles, labels = axes.get_legend_handles_labels()
         if len(lines) > 1:
-            axes.legend()
+            shown = dict(zip(labels, handles, strict=True))  # one of each label
+            axes.legend(shown.values(), shown.keys())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     element = buffer.getvalue()
@@ -91,32 +93,43 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
     return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
+def distance_names(curve: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the names of the Frechet distances in the lines of curve.jsonl."""
+    return list(filter(is_distance, dict.fromkeys(name for line in curve for name in line)))
+
+
+def is_distance(name: str) -> bool:
+    """Whether a number of curve.jsonl is a Frechet distance."""
+    return name.startswith(("fd_", "fid_")) and not name.endswith("_floor")
+
+
+def distances(
+    curve: Sequence[dict[str, Any]], name: str, cost: str
+) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Yields the stage, costs and distances of each stage; the GAN's cost includes the VAE's."""
+    spent = 0.0
+    for stage in ("vae", "gan"):
+        lines = [line for line in curve if line["stage"] == stage and name in line]
+        if lines:
+            costs = [spent + line[cost] for line in lines]
+            yield stage, costs, [line[name] for line in lines]
+            spent = costs[-1]
+
+
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
     """Plots Frechet distances to validation images against images seen and against seconds.
 
-    The GAN's line starts where the VAE's ends, because the GAN's cost includes the VAE's. Its first
-    point, at step 0, is the matched decoder.
+    The GAN's line starts where the VAE's ends. Its first point, at step 0, is the matched decoder.
     """
-    names = [
-        name
-        for name in dict.fromkeys(name for line in curve for name in line)
-        if name.startswith(("fd_", "fid_")) and not name.endswith("_floor")
-    ]
     plots = []
-    for name in names:
-        for cost, unit in (("images", "images seen, both stages"),
-                           ("seconds", "seconds of training, both stages")):  # fmt: skip
-            lines, spent = [], 0.0
-            for stage, label in (("vae", "VAE samples"), ("gan", "GAN samples")):
-                of_stage = [line for line in curve if line["stage"] == stage and name in line]
-                if of_stage:
-                    x = [spent + line[cost] for line in of_stage]
-                    lines.append(Line(label, x, [line[name] for line in of_stage]))
-                    spent = x[-1]
+    for name in distance_names(curve):
+        for cost, unit in (("images", "images seen"), ("seconds", "seconds of training")):
+            lines = [Line(f"{stage.upper()} samples", x, y)
+                     for stage, x, y in distances(curve, name, cost)]  # fmt: skip
             floors = [line[f"{name}_floor"] for line in curve if f"{name}_floor" in line]
             if floors:
-                lines.append(Line("real images", [0, spent], [floors[-1]] * 2, True))
-            plots.append(svg(lines, f"{name} to validation images", unit, name))
+                lines.append(Line("real images", [0, lines[-1].x[-1]], [floors[-1]] * 2, True))
+            plots.append(svg(lines, f"{name} to validation images", f"{unit}, both stages", name))
     return plots
 
 
@@ -131,44 +144,37 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
         ("Losses of the GAN", "nats", ("discriminator_loss", "generator_loss"), False),
         ("Discriminator's AUC", "fraction of pairs", ("discriminator_auc",), False),
         ("Discriminator's logits", "mean logit", ("real_logit", "fake_logit"), False),
-        (
-            "Gradients of the GAN",
-            "norm",
-            ("discriminator_gradient_norm", "generator_gradient_norm"),
-            True,
-        ),
-        (
-            "Diversity of fakes per batch",
-            "relative to real images",
-            ("diversity", "feature_diversity"),
-            False,
-        ),
+        ("Gradients", "norm", ("discriminator_gradient_norm", "generator_gradient_norm"), True),
+        ("Diversity", "relative to real images", ("diversity", "feature_diversity"), False),
         ("Sharpness of fakes", "relative to real images", ("sharpness",), True),
     ),
 }
 """Learning curves by stage: (title, y label, scalars, logarithmic y axis)."""
 
 
+def points(
+    metrics: Sequence[dict[str, Any]], stage: str, name: str
+) -> tuple[list[float], list[float]]:
+    """Returns the steps and values of a scalar of a stage from the lines of metrics.jsonl."""
+    lines = [line for line in metrics if line["stage"] == stage and name in line]
+    return [line["step"] for line in lines], [line[name] for line in lines]
+
+
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:
     """Returns the curves of a stage from the lines of metrics.jsonl, those of terms last."""
-    of_stage = [line for line in metrics if line["stage"] == stage]
     built_in = [name for kind in registry.TERM_OPTIONS for name in registry.BUILT_IN[kind]]
+    names = dict.fromkeys(name for line in metrics if line["stage"] == stage for name in line)
     terms = [
         (f"Term {name}", "mean over the batch", (name,), True)
-        for name in dict.fromkeys(name for line in of_stage for name in line)
+        for name in names
         if name in built_in or registry.is_path(name)
     ]
     plots = []
-    for title, unit, names, log in (*LEARNING[stage], *terms):
+    for title, unit, scalars, log in (*LEARNING[stage], *terms):
         lines = [
-            Line(
-                name.replace("_", " "),
-                [line["step"] for line in of_stage if name in line],
-                [line[name] for line in of_stage if name in line],
-            )
-            for name in names
-            if any(name in line for line in of_stage)
+            Line(name.replace("_", " "), *points(metrics, stage, name))
+            for name in scalars
+            if name in names
         ]
-        if lines:
-            plots.append(svg(lines, title, "steps", unit, log))
+        plots += [svg(lines, title, "steps", unit, log)] if lines else []
     return plots

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from vaegan_jax import workdir
 from vaegan_jax.checkpoints import Checkpoints
-
-PIXELS = {"name": "pixels", "sha256": None, "resize": "to 8x8"}
 
 
 def write_lines(path, lines):
@@ -51,13 +50,7 @@ def metrics(seconds=1.0):
 def number(subject, against, metric, value, error=0.25, embedding="pixels", **more):
     return {"subject": subject, "against": against, "embedding": embedding, "metric": metric,
             "value": value, "error": error, "floor": 2.0, "count": 100,
-            "reference_count": 200 if against else 0} | more  # fmt: skip
-
-
-def add_numbers(run, *numbers, **changes):
-    """Adds numbers to a run's evaluation."""
-    path = run / "evaluation/numbers.json"
-    edit(path, numbers=[*json.loads(path.read_text())["numbers"], *numbers], **changes)
+            "reference_count": 200 if against else 0, "informative": True} | more  # fmt: skip
 
 
 def curve_line(stage, step, seconds, distance):
@@ -65,24 +58,13 @@ def curve_line(stage, step, seconds, distance):
             "fd_pixels": distance, "fd_pixels_floor": 1.5}  # fmt: skip
 
 
-def evaluation(distance, samples=100):
-    return {
-        "format": 1,
-        "seed": 0,
-        "data": {"digest": "d" * 64, "train": 900, "test": 100},
-        "checkpoints": {"vae": 6, "gan": 6},
-        "embedding": PIXELS,
-        "settings": {"evaluation.samples": samples, "evaluation.weights": ""},
-        "environment": {"python": "3.11", "packages": {"jax": "0.10"}},
-        "numbers": [
-            number("vae_samples", "test", "fd_n100", distance + 1),
-            number("gan_samples", "test", "fd_n100", distance),
-            number("gan_samples", "test", "precision", 0.5),
-            number("gan_samples", "", "vendi", None),
-        ],
-        "findings": [],
-        "seconds": 3.0,
-    }
+def numbers(distance):
+    return [
+        number("vae_samples", "test", "fd_n100", distance + 1),
+        number("gan_samples", "test", "fd_n100", distance),
+        number("gan_samples", "test", "precision", 0.5),
+        number("gan_samples", "", "vendi", None),
+    ]
 
 
 def run(path, seconds=1.0, distance=20.0, **config):
@@ -103,7 +85,15 @@ def run(path, seconds=1.0, distance=20.0, **config):
     ]
     write_lines(path / "curve.jsonl", curve)
     (path / "evaluation").mkdir()
-    (path / "evaluation" / "numbers.json").write_text(json.dumps(evaluation(distance)))
+    evaluation = {
+        "format": workdir.EVALUATION_FORMAT,
+        "checkpoints": {"vae": 6, "gan": 6},
+        "settings": {"evaluation.samples": 100},
+        "numbers": numbers(distance),
+        "findings": [],
+        "seconds": 3.0,
+    }
+    (path / "evaluation" / "numbers.json").write_text(json.dumps(evaluation))
     return path
 
 

@@ -36,15 +36,11 @@ def save(pair, *places):
 def test_runs_that_differ_in_times_are_identical(pair):
     save(pair)
     made.edit(pair[1] / "evaluation/numbers.json", seconds=77.0)
+    made.save(pair[1], "vae", 9, made.state(5.0))  # only common checkpoints are compared
     found = compare(*pair)
-    assert (found.verdict, found.first, found.only) == (identity.IDENTICAL, [], ([], []))
     # Lines times scalars of the VAE, the GAN and the curve, and the evaluation.
-    assert found.numbers == found.equal == 3 * 3 + 3 * 2 + 4 * 2 + 4
-    assert [(c.stage, c.step, c.equal, c.leaves) for c in found.checkpoints] == [
-        ("vae", 3, 4, 4),
-        ("vae", 6, 4, 4),
-        ("gan", 6, 4, 4),
-    ]
+    numbers = 3 * 3 + 3 * 2 + 4 * 2 + 4
+    assert found == (identity.IDENTICAL, (numbers, numbers), (12, 12), [], [[], []])
 
 
 @pytest.mark.parametrize("index", range(6))
@@ -57,36 +53,19 @@ def test_a_difference_in_the_last_bit_is_found(pair, index):
     found = compare(*pair)
     assert found.verdict == identity.DIFFERENT
     assert {(v.stage, v.step) for v in found.first} == {(line["stage"], line["step"])}
-    assert {v.name: v.values for v in found.first}[name] == (line[name], new)
+    assert {v.name: v.values for v in found.first}[name] == (repr(line[name]), repr(new))
     assert len(found.first) == (2 if index == 5 else 1)
-    assert found.numbers - found.equal == 2
+    assert found.numbers[1] - found.numbers[0] == 2
 
 
-def test_a_missing_line_between_others_is_a_difference(pair):
-    lines = made.metrics()
-    made.write_lines(pair[1] / "metrics.jsonl", lines[:1] + lines[2:])
+def test_numbers_of_one_run_are_no_difference(pair):
+    change(pair[0], 0, sharpness=None)
     found = compare(*pair)
-    assert found.verdict == identity.DIFFERENT
-    assert {(v.stage, v.step, v.values[1]) for v in found.first} == {("vae", 4, None)}
-
-
-def test_lines_after_the_end_of_one_run_are_no_difference(pair):
-    made.write_lines(pair[1] / "metrics.jsonl", made.metrics()[:2])
+    assert (found.verdict, found.only) == (identity.PARTLY_IDENTICAL, [[], ["vae/sharpness"]])
+    made.write_lines(pair[1] / "metrics.jsonl", made.metrics()[1:2])
     found = compare(*pair)
-    assert (found.verdict, found.first) == (identity.PARTLY_IDENTICAL, [])
+    assert (found.verdict, found.first, found.only[1]) == (identity.PARTLY_IDENTICAL, [], [])
     assert {"vae/loss", "gan/generator_loss"} <= set(found.only[0])
-    assert found.only[1] == []
-
-
-def test_a_scalar_that_one_run_does_not_log_is_no_difference(pair):
-    for index in range(3):
-        change(pair[0], index, sharpness=None)
-    found = compare(*pair)
-    assert (found.verdict, found.only) == (identity.PARTLY_IDENTICAL, ([], ["vae/sharpness"]))
-    change(pair[1], 1, sharpness=None)
-    change(pair[0], 0, sharpness=0.5)
-    change(pair[0], 2, sharpness=0.5)
-    assert compare(*pair).verdict == identity.IDENTICAL
 
 
 def test_nan_equals_nan_and_minus_zero_differs_from_zero(pair):
@@ -100,37 +79,12 @@ def test_nan_equals_nan_and_minus_zero_differs_from_zero(pair):
     assert compare(*pair).verdict == identity.DIFFERENT
 
 
-def test_leaves_that_differ_in_the_last_bit_are_found(pair):
-    save(pair, ("vae", 6), ("gan", 6))
-    found = compare(*pair)
-    assert [(c.step, c.equal, c.leaves) for c in found.checkpoints] == [
-        (3, 4, 4),
-        (6, 3, 4),
-        (6, 3, 4),
-    ]
-    assert [(v.stage, v.step, v.name) for v in found.first] == [
-        ("vae", 6, "checkpoint/params.bias")
-    ]
-    assert found.equal == found.numbers
-
-
-@pytest.mark.parametrize(
-    "other", [np.zeros((3, 2), np.float32), np.zeros((2, 3), np.float16), None]
-)
-def test_leaves_of_other_shapes_dtypes_and_names_differ(pair, other):
+@pytest.mark.parametrize("other", [np.zeros((3, 2), np.float32), np.zeros((2, 3), np.float16)])
+def test_leaves_of_other_shapes_and_dtypes_differ(pair, other):
     made.save(pair[0], "vae", 6, {"w": np.zeros((2, 3), np.float32)})
-    made.save(pair[1], "vae", 6, {"u": np.zeros(1)} if other is None else {"w": other})
-    (checkpoint,) = compare(*pair).checkpoints
-    assert (checkpoint.equal, checkpoint.leaves) == (0, 2 if other is None else 1)
-
-
-def test_common_checkpoints_are_compared(pair):
-    for path, steps in zip(pair, ((3, 6), (5, 6, 7)), strict=True):
-        for step in steps:
-            made.save(path, "vae", step, made.state(float(step)))
+    made.save(pair[1], "vae", 6, {"w": other})
     found = compare(*pair)
-    assert [(c.stage, c.step) for c in found.checkpoints] == [("vae", 6)]
-    assert found.verdict == identity.IDENTICAL
+    assert (found.verdict, found.leaves) == (identity.DIFFERENT, (0, 1))
 
 
 def test_the_earliest_difference_is_first(pair):
@@ -142,8 +96,9 @@ def test_the_earliest_difference_is_first(pair):
     assert first() == ("evaluation", 6, "gan_samples/test/pixels fd_n100")
     change(pair[1], 4, generator_loss=9.0)
     assert first() == ("gan", 4, "generator_loss")
-    save(pair, ("vae", 6))
+    save(pair, ("vae", 6), ("gan", 6))
     assert first() == ("vae", 6, "checkpoint/params.bias")
+    assert compare(*pair).leaves == (10, 12)
     curve = made.read_lines(pair[1] / "curve.jsonl")
     made.write_lines(pair[1] / "curve.jsonl", [curve[0] | {"fd_pixels": 1.0}, *curve[1:]])
     assert first() == ("vae", 3, "curve/fd_pixels")

@@ -1,12 +1,15 @@
-"""Reads finished runs: their numbers as flat records, and the facts they depend on."""
+"""Reads finished runs: their numbers as one flat table, and the facts that these depend on."""
 
 import dataclasses
 import json
+import math
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vaegan_jax import checkpoints, migrations, workdir
+from flax.traverse_util import flatten_dict
+
+from vaegan_jax import checkpoints, resume, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.training import monitor
@@ -17,17 +20,12 @@ STAGES = (*TRAINED, EVALUATION)
 CURVE = "curve/"
 """Prefix of the names of records of curve.jsonl."""
 
-# How a run ended, in the order in which groups list it.
-ENDED_NOT_FINITE = "not finite"
-COLLAPSED = "collapsed"
-ENDED_EARLY = "ended early"
-PROBLEMS = (ENDED_NOT_FINITE, COLLAPSED, ENDED_EARLY)
+NOT_FINITE, COLLAPSED, ENDED_EARLY = PROBLEMS = ("not finite", "collapsed", "ended early")
 
 _COLLAPSES = {"mode_collapse", "posterior_collapse"}
-# Copies of the config, and numbers and times, which are compared separately.
-_NOT_FACTS = {
-    workdir.ENVIRONMENT: ("config_sha256", "seed", "data_sha256", "variant"),
-    workdir.NUMBERS: ("numbers", "findings", "seconds", "seed", "checkpoints"),
+# Facts that others determine.
+_COPIES = {
+    (workdir.ENVIRONMENT, name) for name in ("config_sha256", "data_sha256", "seed", "variant")
 }
 
 
@@ -40,7 +38,6 @@ class Record(NamedTuple):
       step: of training; for an evaluation, of the evaluated checkpoint.
       name: such as "loss", "curve/fd_pixels" or "gan_samples/test/pixels fd_n100".
       value: NaN for null in numbers.json, which stands for any value that is not finite.
-      informative: False if the evaluation says that the value shows nothing about the model.
     """
 
     run: str
@@ -48,7 +45,6 @@ class Record(NamedTuple):
     step: int
     name: str
     value: float
-    informative: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,125 +53,110 @@ class Run:
 
     Attributes:
       name: the folder.
-      facts: config.json, data.json, run.json and the settings of numbers.json by file name, each
-        flattened. Fields of the config that are newer than the run have their defaults.
+      config: flat; fields that are newer than the run have their defaults.
+      facts: config.json, data.json, run.json and the settings in numbers.json, by file and name.
       records: all numbers, in the order of their files.
+      uninformative: the numbers of the evaluation that show nothing about the model, by name.
       checkpoints: steps by stage.
-      notes: sentences on missing or skipped data.
-      problems: those of `PROBLEMS` that the run has.
-      variant: its name in a sweep, "" if it has none.
+      problems: what went wrong, by those of `PROBLEMS` that apply.
     """
 
     name: str
-    facts: dict[str, dict[str, Any]]
+    config: dict[str, Any]
+    facts: dict[tuple[str, str], Any]
     records: list[Record]
+    uninformative: set[str]
     checkpoints: dict[str, list[int]]
-    notes: list[str]
-    problems: list[str]
-    variant: str
+    problems: dict[str, str]
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds of training by stage and in "total", NaN if unknown; a scratch run has no VAE."""
+    def variant(self) -> str:
+        """Its name in a sweep, "" if it has none."""
+        return str(self.facts.get((workdir.ENVIRONMENT, "variant"), ""))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training; NaN if unknown."""
         last = {each.stage: each.value for each in self.records if each.name == "seconds"}
-        seconds = {stage: last.get(stage, float("nan")) for stage in _stages(self.config)}
-        return seconds | {"total": sum(seconds.values())}
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The config, flat."""
-        return self.facts[workdir.CONFIG]
+        return sum(last.get(stage, math.nan) for stage in _stages(self.config))
 
 
-@dataclasses.dataclass(frozen=True)
-class FactDifference:
+class FactDifference(NamedTuple):
     """A fact in which runs differ: one value per run, None if missing."""
 
     file: str
     name: str
     values: list[Any]
 
+    @property
+    def is_cause(self) -> bool:
+        """Whether it is an input of training: a field, the images, or another run's VAE."""
+        inputs = {workdir.DATA: ("digest", "train"), workdir.ENVIRONMENT: ("vae.sha256",)}
+        return self.name in inputs.get(self.file, ()) or (
+            self.file == workdir.CONFIG and resume.affects_training(self.name)
+        )
+
 
 def read(path: pathlib.Path) -> Run:
-    """Reads the folder of a run of this or an older version, without locking it.
+    """Reads the folder of a run without locking it.
 
     Raises:
       UserError: if it has no run, or a damaged file.
     """
     try:
-        return _read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The run {path} cannot be read ({one_line(error)}).") from error
+        return _read(workdir.Reader(path))
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The run {path} cannot be read ({one_line(repr(error))}): restore it, or omit it."
+        ) from error
 
 
 def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
-    """Returns the facts in which runs differ, ignoring runs without the file of the fact."""
-    result: list[FactDifference] = []
-    for file in dict.fromkeys(file for run in runs for file in run.facts):
-        for name in dict.fromkeys(name for run in runs for name in run.facts.get(file, {})):
-            known = {json.dumps(run.facts[file].get(name)) for run in runs if file in run.facts}
-            values = [run.facts.get(file, {}).get(name) for run in runs]
-            # "environment.cpu" of the evaluation is a copy of "cpu" of the run.
-            is_copy = any(name.endswith(f".{x.name}") and x.values == values for x in result)
-            if len(known) > 1 and not is_copy:
-                result.append(FactDifference(file, name, values))
-    return result
+    """Returns the facts in which runs differ, except copies of other facts."""
+    names = dict.fromkeys(name for run in runs for name in run.facts if name not in _COPIES)
+    facts = [FactDifference(*name, [run.facts.get(name) for run in runs]) for name in names]
+    return [fact for fact in facts if any(value != fact.values[0] for value in fact.values)]
 
 
-def is_distance(name: str) -> bool:
-    """Whether a record of this name is a distance of curve.jsonl."""
-    is_cost = name.removeprefix(CURVE) in ("images", "seconds") or name.endswith("_floor")
-    return name.startswith(CURVE) and not is_cost
-
-
-def series(records: Iterable[Record]) -> dict[tuple[str, str], dict[int, float]]:
-    """Returns the values of one run by (stage, name) and then by step."""
-    values: dict[tuple[str, str], dict[int, float]] = {}
-    for record in records:
-        values.setdefault((record.stage, record.name), {})[record.step] = record.value
-    return values
-
-
-def _read(path: pathlib.Path) -> Run:
-    # `open_workdir` would lock the folder and require a valid config.
-    folder = workdir.Workdir(path)
-    names = (workdir.CONFIG, workdir.DATA, workdir.ENVIRONMENT, workdir.NUMBERS)
-    files = {name: tree for name in names if (tree := _object(folder, name)) is not None}
-    if workdir.CONFIG not in files:
-        raise UserError(f"{path} is not a run: name a folder with a {workdir.CONFIG}.")
-    defaults = json.dumps({name: field.default for name, field in configuration.FIELDS.items()})
-    files[workdir.CONFIG] = json.loads(defaults) | migrations.migrate(files[workdir.CONFIG])
+def _read(folder: workdir.Reader) -> Run:
+    config = folder.config()
+    if not config:
+        raise UserError(f"There is no run in {folder.path}: name a folder with a {workdir.CONFIG}.")
+    config = json.loads(configuration.to_json(configuration.default_config())) | config
+    evaluation = folder.evaluation() or {"numbers": (), "findings": ()}
+    recorded = {
+        workdir.CONFIG: config,
+        workdir.DATA: folder.read_json(workdir.DATA) or {},
+        workdir.ENVIRONMENT: folder.read_json(workdir.ENVIRONMENT) or {},
+        workdir.NUMBERS: evaluation.get("settings", {}),
+    }
     facts = {
-        name: _flatten({k: v for k, v in tree.items() if k not in _NOT_FACTS.get(name, ())})
-        for name, tree in files.items()
+        (file, name): value
+        for file, tree in recorded.items()
+        for name, value in flatten_dict(tree, sep=".").items()
     }
-    notes: list[str] = []
-    metrics, curve = (_lines(path / name, notes) for name in (workdir.METRICS, workdir.CURVE))
-    numbers = [line for line in metrics if "trouble" not in line]
+    name = str(folder.path)
     records = [
-        *_records(path, numbers, ""),
-        *_records(path, curve, CURVE),
-        *_evaluation(path, files.get(workdir.NUMBERS)),
+        Record(name, line["stage"], line["step"], prefix + key, float(value))
+        for lines, prefix in ((folder.metrics(), ""), (folder.curve(), CURVE))
+        for line in lines
+        for key, value in line.items()
+        if key not in ("stage", "step")
     ]
+    uninformative = set()
+    for number in evaluation["numbers"]:
+        stage = "gan" if number["subject"].startswith("gan") else "vae"
+        step = evaluation["checkpoints"][stage] or 0
+        metric = f"{number['embedding']} {number['metric']}".strip()
+        key = f"{number['subject']}/{number['against'] or 'alone'}/{metric}"
+        value = math.nan if number["value"] is None else float(number["value"])
+        records.append(Record(name, EVALUATION, step, key, value))
+        if not number["informative"]:
+            uninformative.add(key)
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
-    available = {name: name in files for name in names} | {
-        workdir.METRICS: bool(numbers),
-        workdir.CURVE: bool(curve),
-        "checkpoints": any(steps.values()),
-    }
-    notes += [f"{path} has no {name}." for name, exists in available.items() if not exists]
-    endings, sentences = _endings(path, facts[workdir.CONFIG], metrics, steps)
-    findings = files.get(workdir.NUMBERS, {}).get("findings") or ()
-    failures = [line.get("trouble") for line in metrics] + [each.get("name") for each in findings]
-    collapses = _COLLAPSES & {str(name).lower().replace(" ", "_") for name in failures}
-    if collapses:
-        endings.add(COLLAPSED)
-        notes.append(f"{path} has {' and '.join(sorted(collapses)).replace('_', ' ')}.")
-    problems = [each for each in PROBLEMS if each in endings]
-    if source := facts.get(workdir.ENVIRONMENT, {}).get("vae.source"):
-        notes.append(f"{path} uses the VAE of {source}, whose training its times do not include.")
-    variant = files.get(workdir.ENVIRONMENT, {}).get("variant", "")
-    return Run(str(path), facts, records, steps, notes + sentences, problems, variant)
+    found = [finding["name"] for finding in evaluation["findings"]]
+    problems = _problems(folder, config, steps, found)
+    return Run(name, config, facts, records, uninformative, steps, problems)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:
@@ -183,81 +164,23 @@ def _stages(config: dict[str, Any]) -> tuple[str, ...]:
     return TRAINED if trains_vae else TRAINED[1:]
 
 
-def _object(folder: workdir.Workdir, name: str) -> dict[str, Any] | None:
-    tree: Any = folder.read_json(name)
-    if tree is not None and not isinstance(tree, dict):
-        raise _damaged(folder.path / name, "it is not a JSON object")
-    return tree
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns ``{"packages.jax": "0.10", ...}`` for nested mappings."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        is_tree = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{name}.") if is_tree else {f"{prefix}{name}": value}
-    return flat
-
-
-def _lines(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a JSONL file; notes an incomplete last one, as it is after a kill."""
-    lines = workdir.read_lines(path, notes)
-    for number, line in enumerate(lines, 1):
-        if line.get("stage") not in TRAINED or not isinstance(line.get("step"), int):
-            raise _damaged(path, f"line {number} has no stage and step")
-        values = [value for name, value in line.items() if name != "stage"]
-        if "trouble" not in line and not all(isinstance(value, int | float) for value in values):
-            raise _damaged(path, f"line {number} has a value that is not a number")
-    return lines
-
-
-def _records(path: pathlib.Path, lines: Iterable[dict[str, Any]], prefix: str) -> Iterator[Record]:
-    for line in lines:
-        for name, value in line.items():
-            if name not in ("stage", "step"):
-                yield Record(str(path), line["stage"], line["step"], prefix + name, float(value))
-
-
-def _evaluation(path: pathlib.Path, evaluation: dict[str, Any] | None) -> Iterator[Record]:
-    """Yields the numbers of numbers.json, named "subject/against/embedding metric"."""
-    if evaluation is None:
-        return
-    try:
-        for number in evaluation["numbers"]:
-            subject, against, metric = (number[x] for x in ("subject", "against", "metric"))
-            stage = "gan" if subject.startswith("gan") else "vae"
-            step = evaluation.get("checkpoints", {}).get(stage) or 0
-            value = float("nan") if number["value"] is None else float(number["value"])
-            embedding = number.get("embedding")  # older evaluations had one
-            metric = f"{embedding} {metric}" if embedding else metric
-            name = f"{subject}/{against or 'alone'}/{metric}"
-            informative = number.get("informative", True)
-            yield Record(str(path), EVALUATION, step, name, value, informative)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path / workdir.NUMBERS, "no list of numbers") from error
-
-
-def _endings(
-    path: pathlib.Path,
-    config: dict[str, Any],
-    metrics: Sequence[dict[str, Any]],
-    saved: dict[str, list[int]],
-) -> tuple[set[str], list[str]]:
-    """Returns whether a run ended not finite or early, and sentences on it."""
-    endings, notes = set(), []
-    for stage in _stages(config) if metrics else ():
-        lines = [line for line in metrics if line["stage"] == stage]
-        last = max((line["step"] for line in lines if "trouble" not in line), default=0)
-        steps = config.get(f"{stage}.steps")
-        if isinstance(steps, int) and last < steps:
-            endings.add(ENDED_EARLY)
-            notes.append(f"{path} ended at {stage} step {last} of {steps}.")
-        for step in (x["step"] for x in lines if x.get("trouble") == monitor.NOT_FINITE):
-            notes.append(f"{path} had a value that is not finite at {stage} step {step}.")
-            if step >= last and step > max(saved[stage], default=0):  # it did not continue
-                endings.add(ENDED_NOT_FINITE)
-    return endings - {ENDED_EARLY} if ENDED_NOT_FINITE in endings else endings, notes
-
-
-def _damaged(path: pathlib.Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}): restore the file, or omit this run.")
+def _problems(
+    folder: workdir.Reader, config: dict[str, Any], saved: dict[str, list[int]], found: list[str]
+) -> dict[str, str]:
+    """Returns what went wrong by problem; `found` has the names of the evaluation's findings."""
+    problems = {}
+    for stage in _stages(config):
+        last = max((line["step"] for line in folder.metrics(stage)), default=0)
+        if last < (steps := config[f"{stage}.steps"]):
+            problems[ENDED_EARLY] = f"{stage} step {last} of {steps}"
+            break
+    for line in folder.troubles():
+        # Otherwise it was resumed.
+        is_last = line["step"] > max(saved[line["stage"]], default=0)
+        if line["trouble"] == monitor.NOT_FINITE and is_last:
+            problems = {NOT_FINITE: f"{line['stage']} step {line['step']}"}
+    names = [line["trouble"] for line in folder.troubles()]
+    names += [name.lower().replace(" ", "_") for name in found]
+    if collapses := _COLLAPSES & {*names}:
+        problems[COLLAPSED] = " and ".join(sorted(collapses)).replace("_", " ")
+    return problems

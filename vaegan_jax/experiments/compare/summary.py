@@ -1,16 +1,19 @@
-"""The comparison of two or more runs as text, JSON and sections of a page."""
+"""The comparison of two or more runs, as sections of text and tables."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from vaegan_jax import resume, workdir
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments.compare import identity, records, statistics
 from vaegan_jax.experiments.compare.identity import Identity
-from vaegan_jax.experiments.compare.records import FactDifference, Run
-from vaegan_jax.experiments.compare.statistics import Difference, Group, Interval, Row
+from vaegan_jax.experiments.compare.records import Run
+from vaegan_jax.experiments.compare.statistics import Estimate, Row
+from vaegan_jax.report.plots import is_distance
 from vaegan_jax.report.tables import SUBJECTS, Table, lay_out
 
 _MAX_COST_RATIO = 1.05
@@ -25,51 +28,38 @@ _EXPLANATION = (
 _ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
 _AGAINST = {
     "test": "against test images",
-    "held_out": "against held-out images",
     "train": "against training images",
-    "statistics": "against the statistics file",
     "alone": "alone",
     "curve": "at the end of the curve",
 }
 _MAX_NAMED = 5
 _MAX_CHARACTERS = 60
 
+# Fields of the config that do not distinguish groups.
+_FREE = ("seed", "evaluation.curve_every", "evaluation.weights")
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The comparison of runs.
 
-    Attributes:
-      groups: each of two runs, or groups of more runs that differ in the seed only.
-      identity: of two runs, else None.
-      facts: in which the runs differ; for more than two, without the inputs of training.
-      rows: final numbers.
-      better: see `statistics.better`.
-      warnings: sentences on few seeds and unequal cost.
-      notes: sentences on missing, omitted and non-finite data.
+class Group(NamedTuple):
+    """Runs that differ in the seed only: same config, evaluation settings and images.
+
+    `runs` has their keys: the seeds, or "" for each of two runs. The label is the variant's name if
+    all groups have different ones, otherwise a letter or a number.
     """
 
-    groups: list[Group]
-    identity: Identity | None
-    facts: list[FactDifference]
-    rows: list[Row]
-    better: list[str | None]
-    warnings: list[str]
-    notes: list[str]
+    label: str
+    runs: dict[Any, Run]
 
     @property
-    def runs(self) -> dict[str, str]:
-        """The folders by short name: the group's label, with the seed if it has several runs."""
-        return {
-            f"{group.label}/{seed}" if len(group.runs) > 1 else group.label: run
-            for group in self.groups
-            for seed, run in zip(group.seeds, group.runs, strict=True)
-        }
+    def heading(self) -> str:
+        """The label, the number of runs and of those with a problem."""
+        found = [problem for run in self.runs.values() for problem in run.problems]
+        counts = [f"{found.count(x)} {x}" for x in records.PROBLEMS if x in found]
+        return ", ".join([self.label, f"n={len(self.runs)}", *counts])
 
     @property
-    def exit_code(self) -> int:
-        """1 for two runs that are not identical, otherwise 0."""
-        return int(self.identity is not None and self.identity.verdict != identity.IDENTICAL)
+    def seconds(self) -> float:
+        """Mean training time, NaN if unknown."""
+        return float(np.mean([run.seconds for run in self.runs.values()]))
 
 
 class Section(NamedTuple):
@@ -81,175 +71,219 @@ class Section(NamedTuple):
     is_numeric: bool = False
 
 
+class Comparison(NamedTuple):
+    """The comparison of runs.
+
+    Attributes:
+      groups: each of two runs, or groups of more runs that differ in the seed only.
+      sections: the results.
+      is_different: whether they are two runs that are not identical.
+    """
+
+    groups: list[Group]
+    sections: list[Section]
+    is_different: bool
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs by short name: the group's label, with the seed if it has several runs."""
+        return {
+            f"{label}/{seed}" if len(runs) > 1 else label: run
+            for label, runs in self.groups
+            for seed, run in runs.items()
+        }
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for section in self.sections:
+            lines += section.lines
+            lines += [line for table in section.tables for line in lay_out(table)]
+        return "\n".join(lines)
+
+
 def compare(runs: Sequence[Run]) -> Comparison:
     """Compares the final numbers of runs, and two runs bit for bit.
 
     Raises:
       UserError: if a checkpoint is damaged, or there is nothing to compare.
     """
-    notes = [note for run in runs for note in run.notes]
-    verdict = result = None
-    if len(runs) == 2:
-        result = identity.compare_bits(*runs)
-        verdict = result.verdict
-        groups = [[run] for run in runs]
-        rows = statistics.table([{"": run} for run in runs])
-        facts = records.differing_facts(runs)
-    else:
-        groups, repeats = statistics.group(runs)
-        for run, again in repeats:
-            repeated = identity.compare_bits(run, again).verdict
-            notes.append(f"{again.name} repeats {run.name} ({repeated}) and is omitted.")
-        runs = [run for members in groups for run in members]
-        rows = statistics.table([{run.config["seed"]: run for run in of} for of in groups])
-        facts = [fact for fact in records.differing_facts(runs) if not identity.is_cause(fact)]
-    if verdict == identity.NOTHING_SHARED or (verdict is None and not rows):
+    result = identity.compare_bits(*runs) if len(runs) == 2 else None
+    groups, repeats = ([{"": run} for run in runs], []) if result else _group(runs)
+    compared = Comparison(
+        [Group(*each) for each in zip(_labels(groups), groups, strict=True)],
+        [],
+        result is not None and result.verdict != identity.IDENTICAL,
+    )
+    rows = statistics.table([{key: _final_values(of[key]) for key in of} for of in groups])
+    if not rows if result is None else result.verdict == identity.NOTHING_SHARED:
         raise UserError(
             "These runs share no values: train them further, or evaluate each with `vaegan "
             "evaluate RUN`."
         )
+    names = compared.runs
+    facts = records.differing_facts([*names.values()])
+    compared.sections.append(_runs_section(names))
+    if result is not None:
+        compared.sections.append(Section("Verdict", list(_verdict(result, [*names]))))
+    is_caused = result is not None and result.verdict == identity.DIFFERENT
+    facts = [fact for fact in facts if result is not None or not fact.is_cause]
+    if facts:
+        cells = [[fact.file, fact.name, _spread(fact.values, [*names])] for fact in facts]
+        title = "Likely causes" if is_caused else "Recorded facts that differ"
+        table = Table(title, ["file", "fact", "values"], cells)
+        compared.sections.append(Section("Facts", tables=[table]))
+    elif is_caused:
+        lines = ["No recorded fact differs: the cause is unknown."]
+        compared.sections.append(Section("Facts", lines))
+    if notes := [*_notes(runs, repeats)]:
+        compared.sections.append(Section("Notes", notes))
+    if rows and (result is None or compared.is_different):
+        compared.sections.append(_numbers_section(compared.groups, rows, result is not None))
+    return compared
+
+
+def _group(runs: Sequence[Run]) -> tuple[list[dict[Any, Run]], list[Run]]:
+    """Returns groups of runs by seed, and further runs with the config and seed of another."""
+    groups: dict[str, dict[Any, Run]] = {}
+    repeats = []
     for run in runs:
-        bad = [name for name, x in statistics.final_values(run).items() if not math.isfinite(x)]
-        notes += [f"{run.name}: not finite: {_named(bad)}."] if bad else []
-    described = statistics.describe(groups)
-    better = statistics.better(described, rows)
-    warnings = list(_warnings(described, is_pair=result is not None))
-    return Comparison(described, result, facts, rows, better, warnings, notes)
+        seeds = groups.setdefault(json.dumps(_fields(run), sort_keys=True), {})
+        if seeds.setdefault(run.config["seed"], run) is not run:
+            repeats.append(run)
+    return [*groups.values()], repeats
 
 
-def as_json(comparison: Comparison) -> str:
-    """Returns a comparison as JSON, with non-finite values as strings such as "NaN"."""
-    plain = json.dumps(dataclasses.asdict(comparison))
-    return json.dumps(json.loads(plain, parse_constant=str), indent=1)
+def _labels(groups: Sequence[dict[Any, Run]]) -> list[str]:
+    variants = [sorted({run.variant for run in runs.values()}) for runs in groups]
+    names = [name for of_group in variants for name in of_group]
+    if all(names) and len({*names}) == len(names) == len(groups):
+        return names
+    return [chr(ord("A") + i) if i < 26 else f"G{i + 1}" for i in range(len(groups))]
 
 
-def as_text(comparison: Comparison) -> str:
-    """Returns a comparison for a terminal."""
-    lines: list[str] = []
-    for section in sections(comparison):
-        lines += section.lines
-        lines += [line for table in section.tables for line in lay_out(table)]
-    return "\n".join(lines)
+def _fields(run: Run) -> dict[str, Any]:
+    """Returns what all runs of a group share: the inputs of their numbers except the seed."""
+    fields = {
+        name: value
+        for name, value in run.config.items()
+        if (resume.affects_training(name) or name.startswith("evaluation.")) and name not in _FREE
+    }
+    digest, train = (run.facts.get((workdir.DATA, name)) for name in ("digest", "train"))
+    return fields | {"images": digest and digest[:12], "training images": train}
 
 
-def sections(comparison: Comparison) -> list[Section]:
-    """Returns the sections of a comparison."""
-    configs = [{"seed": seed} | group.fields for group in comparison.groups for seed in group.seeds]
-    rows = [
-        [*item, ", ".join(f"{name}={_value(value)}" for name, value in config.items())]
-        for item, config in zip(comparison.runs.items(), configs, strict=True)
-    ]
-    shown = [Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])]
-    verdict = comparison.identity.verdict if comparison.identity else None
-    if comparison.identity is not None:
-        shown.append(Section("Verdict", list(_verdict(comparison))))
-    if comparison.facts:
-        title = "Likely causes" if verdict == identity.DIFFERENT else "Recorded facts that differ"
-        rows = [
-            [each.file, each.name, _spread(each.values, [*comparison.runs])]
-            for each in comparison.facts
-        ]
-        tables = [Table(title, ["file", "fact", "values"], rows)]
-        shown.append(Section("Facts", tables=tables))
-    elif verdict == identity.DIFFERENT:
-        shown.append(Section("Facts", ["No recorded fact differs: the cause is unknown."]))
-    if comparison.notes:
-        shown.append(Section("Notes", comparison.notes))
-    if comparison.rows and verdict != identity.IDENTICAL:
-        lines = [_ONE_RUN_EACH] if verdict else [*_conclusions(comparison), _EXPLANATION]
-        tables = [_cost_table(comparison.groups), *_number_tables(comparison)]
-        shown.append(Section("Final numbers", comparison.warnings + lines, tables, is_numeric=True))
-    return shown
+def _final_values(run: Run) -> dict[str, float]:
+    """Returns the numbers of the evaluation and the last distances of the curve, by name."""
+    values = {}
+    for record in run.records:
+        if record.stage == records.EVALUATION:
+            values[record.name] = record.value
+        elif is_distance(record.name.removeprefix(records.CURVE)):
+            values[f"{record.stage}_samples/{record.name}"] = record.value
+    return values
 
 
-def _warnings(groups: Sequence[Group], is_pair: bool) -> Iterator[str]:
-    """Yields sentences on few seeds and unequal cost."""
-    few = [f"{each.label} ({len(each.runs)})" for each in groups if len(each.runs) < _MIN_SEEDS]
-    if few and not is_pair:
-        yield f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}."
-    for each in groups:
-        if _is_unequal(each):
-            yield (
-                f"Warning: unequal cost: training {each.label} took {each.cost_ratio:.2f} times as "
-                f"long as {groups[0].label}."
-            )
+def _notes(runs: Sequence[Run], repeats: Sequence[Run]) -> Iterator[str]:
+    """Yields sentences on problems of runs, and on omitted and non-finite data."""
+    for run in runs:
+        for problem, why in run.problems.items():
+            yield f"{run.name}: {problem} ({why})."
+        if source := run.facts.get((workdir.ENVIRONMENT, "vae.source")):
+            yield f"{run.name}: times do not include the training of the VAE of {source}."
+        bad = [name for name, x in _final_values(run).items() if not math.isfinite(x)]
+        if bad:
+            yield f"{run.name}: not finite: {_named(bad)}."
+    for run in repeats:
+        yield f"{run.name} repeats the config and the seed of another run, and is omitted."
 
 
-def _is_unequal(group: Group) -> bool:
-    return group.cost_ratio > _MAX_COST_RATIO or group.cost_ratio < 1 / _MAX_COST_RATIO
+def _runs_section(runs: dict[str, Run]) -> Section:
+    """Returns the folders, seeds and the fields in which groups differ."""
+    configs = [_fields(run) for run in runs.values()]
+    names = sorted({name for config in configs for name in config})
+    names = [x for x in names if any(each.get(x) != configs[0].get(x) for each in configs)]
+    rows = []
+    for (label, run), config in zip(runs.items(), configs, strict=True):
+        shown = {"seed": run.config["seed"]} | {name: config.get(name) for name in names}
+        text = ", ".join(f"{name}={_short(_text(value))}" for name, value in shown.items())
+        rows.append([label, run.name, text])
+    return Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])
 
 
-def _conclusions(comparison: Comparison) -> Iterator[str]:
-    """Yields a line on the primary comparison for each group after the first."""
-    first, *others = comparison.groups
-    primary = [row for row in comparison.rows if row.is_primary]
-    for index, (group, better) in enumerate(zip(others, comparison.better, strict=True)):
-        test, *confirming = [row.differences[index] for row in primary]
-        if better is not None:
-            worse = group.label if better == first.label else first.label
-            result = f"{better} is better than {worse}" + ", in both embeddings" * bool(confirming)
-        elif test.adjusted_p is None:
-            result = "no test, which needs two or more pairs of finite values with some spread"
-        elif not test.resolved:
-            result = "not resolved"
-        else:
-            result = "neither is called better: the embeddings disagree, or are not informative"
-        p = "" if test.adjusted_p is None else f" (p={test.adjusted_p:.2g})"
-        cost = ", at unequal cost" if _is_unequal(group) else ""
-        yield f"Primary comparison, {group.label} - {first.label}: {result}{p}{cost}."
-
-
-def _verdict(comparison: Comparison) -> Iterator[str]:
+def _verdict(result: Identity, labels: Sequence[str]) -> Iterator[str]:
     """Yields lines on the identity of two runs."""
-    result = comparison.identity
-    assert result is not None
-    equal = f"{result.equal} of {result.numbers} numbers are bit-identical"
-    yield f"Verdict: {result.verdict}; {equal}."
+    equal = "{} of {} numbers and {} of {} leaves of checkpoints are bit-identical"
+    yield f"Verdict: {result.verdict}; {equal.format(*result.numbers, *result.leaves)}."
     if result.first:
         first, *others = result.first
         also = f"; also {_named([value.name for value in others])}" if others else ""
-        values = " and ".join(map(_value, first.values))
+        values = " and ".join(map(_short, first.values))
         yield f"First difference: {first.stage} step {first.step}, {first.name}: {values}{also}"
     elif result.verdict == identity.DIFFERENT:
         yield "Only the config or the images differ."
-    for saved in result.checkpoints:
-        yield f"Checkpoint {saved.stage} {saved.step}: {saved.equal} of {saved.leaves} leaves equal"
-    for label, names in zip(comparison.runs, result.only, strict=True):
+    for label, names in zip(labels, result.only, strict=True):
         if names:
             yield f"Only in {label}, or for more steps: {_named(names)}"
 
 
-def _cost_table(groups: Sequence[Group]) -> Table:
-    """Returns the training times; "-" where there is no VAE."""
-    rows = []
-    for group in groups:
-        seconds = [group.seconds.get(name) for name in (*records.TRAINED, "total")]
-        cells = ["-" if x is None else "unknown" if math.isnan(x) else f"{x:.0f}" for x in seconds]
-        flag = " (unequal)" if _is_unequal(group) else ""
-        rows.append([_heading(group), *cells, f"{group.cost_ratio:.2f}{flag}"])
-    columns = ["", "VAE", "GAN", "total", f"relative to {groups[0].label}"]
-    return Table("Training time in seconds, mean over runs", columns, rows)
+def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool) -> Section:
+    """Returns the final numbers and times of groups, with warnings and conclusions."""
+    first, *others = groups
+    ratios = [group.seconds / (first.seconds or math.nan) for group in groups]
+    is_unequal = [not 1 / _MAX_COST_RATIO <= ratio <= _MAX_COST_RATIO for ratio in ratios]
+    dubious = {x for group in groups for run in group.runs.values() for x in run.uninformative}
+    lines, times = [], []
+    for group, ratio, unequal in zip(groups, ratios, is_unequal, strict=True):
+        flag = " (unequal)" if unequal else ""
+        times.append([group.heading, f"{group.seconds:.0f}", f"{ratio:.2f}{flag}"])
+        if unequal:
+            lines.append(
+                f"Warning: unequal cost: training {group.label} took {ratio:.2f} times as long as "
+                f"{first.label}."
+            )
+    few = [f"{of.label} ({len(of.runs)})" for of in groups if len(of.runs) < _MIN_SEEDS]
+    if few and not is_pair:
+        lines.append(f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}.")
+    for group, test, unequal in zip(others, rows[0].differences, is_unequal[1:], strict=True):
+        result = _conclusion(first.label, group.label, test, rows[0].name, dubious)
+        result += ", at unequal cost" if unequal else ""
+        if not is_pair:
+            lines.append(f"Primary comparison, {group.label} - {first.label}: {result}.")
+    lines.append(_ONE_RUN_EACH if is_pair else _EXPLANATION)
+    columns = ["", "seconds", f"relative to {first.label}"]
+    tables = [Table("Training time, mean over runs", columns, times)]
+    return Section("Final numbers", lines, tables + _tables(groups, rows, dubious), True)
 
 
-def _heading(group: Group) -> str:
-    counts = [f"n={len(group.runs)}", *(f"{n} {name}" for name, n in group.problems.items())]
-    return ", ".join([group.label, *counts])
+def _conclusion(first: str, other: str, test: Estimate, name: str, dubious: set[str]) -> str:
+    """Returns the result of the primary comparison of two groups."""
+    if math.isnan(test.adjusted_p):
+        return "no test, which needs two or more pairs of finite values with some spread"
+    if not test.is_resolved:
+        result = "not resolved"
+    elif name in dubious or not statistics.DISTANCE.fullmatch(name):
+        result = "resolved, but this number does not say which is better"
+    else:
+        better, worse = (first, other) if test.mean > 0 else (other, first)
+        result = f"{better} is better than {worse}"
+    return f"{result} (p={test.adjusted_p:.2g})"
 
 
-def _number_tables(comparison: Comparison) -> list[Table]:
+def _tables(groups: Sequence[Group], rows: Sequence[Row], dubious: set[str]) -> list[Table]:
     """Returns the table of the primary comparison, and one per subject and reference."""
-    first, *others = comparison.groups
-    pairs = [max(row.differences[i].of for row in comparison.rows) for i in range(len(others))]
-    columns = [_heading(group) for group in comparison.groups]
-    columns += [f"{g.label} - {first.label}, n={n}" for g, n in zip(others, pairs, strict=True)]
+    first, *others = groups
+    columns = ["", *(group.heading for group in groups)]
+    for index, group in enumerate(others):
+        pairs = max(row.differences[index].of for row in rows)
+        columns.append(f"{group.label} - {first.label}, n={pairs}")
     tables: dict[str, list[list[str]]] = {}
-    for row in sorted(comparison.rows, key=lambda row: (not row.is_primary, _title(row))):
-        title = f"Primary comparison: {_title(row)}" if row.is_primary else _title(row)
+    for row in (rows[0], *sorted(rows[1:], key=_title)):
+        title = f"Primary comparison: {_title(row)}" if row is rows[0] else _title(row)
         metric = row.name.split("/", 2)[2]
-        metric += " (not informative)" if row.uninformative else ""
+        metric += " (not informative)" if row.name in dubious else ""
         cells = [*map(_cell, row.means), *map(_difference_cell, row.differences)]
         tables.setdefault(title, []).append([metric, *cells])
-    return [Table(title, ["", *columns], rows) for title, rows in tables.items()]
+    return [Table(title, columns, cells) for title, cells in tables.items()]
 
 
 def _title(row: Row) -> str:
@@ -257,33 +291,33 @@ def _title(row: Row) -> str:
     return f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
 
 
-def _cell(interval: Interval, sign: str = "") -> str:
+def _cell(found: Estimate, sign: str = "") -> str:
     """Returns ``mean [low, high]``, or how many values are finite."""
-    if interval.mean is None:
-        return f"{interval.n} of {interval.of} finite" if interval.of else "-"
-    half_width = interval.half_width
-    cell = _number(interval.mean, half_width, sign)
-    if half_width is not None:
-        low, high = interval.mean - half_width, interval.mean + half_width
-        cell += f" [{_number(low, half_width)}, {_number(high, half_width)}]"
+    if math.isnan(found.mean):
+        return f"{found.n} of {found.of} finite" if found.of else "-"
+    half_width = found.half_width
+    cell = _number(found.mean, half_width, sign)
+    if not math.isnan(half_width):
+        ends = found.mean - half_width, found.mean + half_width
+        cell += " [{}, {}]".format(*(_number(end, half_width) for end in ends))
     return cell
 
 
-def _difference_cell(difference: Difference) -> str:
+def _difference_cell(found: Estimate) -> str:
     """Returns a cell with a sign and the result of the test."""
-    if difference.mean == 0 and not difference.half_width:
+    if found.mean == 0 and (found.n == 1 or found.half_width == 0):
         return "equal"
-    cell = _cell(difference, "+")
-    if difference.adjusted_p is not None and difference.detectable is not None:
-        cell += f" p={difference.adjusted_p:.2g}"
-        shown = _number(difference.detectable, difference.half_width)
-        cell += "" if difference.resolved else f" not resolved (could show {shown})"
+    cell = _cell(found, "+")
+    if not math.isnan(found.adjusted_p):
+        cell += f" p={found.adjusted_p:.2g}"
+        shown = _number(found.detectable, found.half_width)
+        cell += "" if found.is_resolved else f" not resolved (could show {shown})"
     return cell
 
 
-def _number(value: float, half_width: float | None = None, sign: str = "") -> str:
+def _number(value: float, half_width: float, sign: str = "") -> str:
     """Rounds to two digits of the half width of the interval, or to three digits."""
-    decimals = 1 - math.floor(math.log10(half_width)) if half_width else 9
+    decimals = 1 - math.floor(math.log10(half_width)) if half_width > 0 else 9
     if decimals < 9:
         return f"{value:{sign}z.{max(0, decimals)}f}"
     return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
@@ -291,15 +325,18 @@ def _number(value: float, half_width: float | None = None, sign: str = "") -> st
 
 def _spread(values: Sequence[Any], labels: Sequence[str]) -> str:
     """Returns the distinct values, each with its runs."""
-    runs: dict[str, tuple[Any, list[str]]] = {}
+    runs: dict[str, list[str]] = {}
     for value, label in zip(values, labels, strict=True):
-        runs.setdefault(repr(value), (value, []))[1].append(label)
-    return "; ".join(f"{_value(value)} ({_named(having)})" for value, having in runs.values())
+        runs.setdefault(_text(value), []).append(label)
+    return "; ".join(f"{_short(value)} ({_named(having)})" for value, having in runs.items())
 
 
-def _value(value: Any) -> str:
-    shown = "absent" if value is None else str(value) or "empty"
-    return shown if len(shown) <= _MAX_CHARACTERS else f"{shown[:_MAX_CHARACTERS]}..."
+def _text(value: Any) -> str:
+    return "absent" if value is None else str(value) or "empty"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
 
 
 def _named(names: Sequence[str]) -> str:
