@@ -163,7 +163,7 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
     path = ("params", "encoder")
     directory = folder.checkpoints("vae")
     encoder = checkpoints.read(directory, config.vae.steps, {path: template})[path]
-    use = latent_use.facts(latent_use.measure(config, encoder, data.validation))
+    use = latent_use.measure(config, encoder, data.validation)
     folder.write_json(workdir.LATENT, {"step": config.vae.steps} | use)
     print(f"vae: {latent_use.summary(use)}", flush=True)
 
