@@ -225,7 +225,7 @@ def check_evaluation(tiny: bool) -> None:
     import jax
     import numpy as np
 
-    from vaegan_jax.evaluation import comparison, embeddings
+    from vaegan_jax.evaluation import distances, embeddings
 
     count = 40 if tiny else 1000
     images = np.random.default_rng(0).integers(0, 256, (128, *SHAPE)).astype(np.uint8)
@@ -241,10 +241,10 @@ def check_evaluation(tiny: bool) -> None:
         say(same, f"{embedding.name}: {speed:.0f} images/s, same bits twice: {same}")
     shape = 2, count, 64 if tiny else 1280
     real, fake = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    reference = comparison.reference(real)
+    reference = distances.reference(real)
     for _ in range(2):
         began = time.perf_counter()
-        numbers = comparison.compare(reference, fake)
+        numbers = distances.compare(reference, fake)
         seconds = time.perf_counter() - began
     say(np.isfinite(numbers["frechet"]), f"{count} features compared in {seconds:.3f} s")
 

@@ -9,10 +9,9 @@ from ml_collections import ConfigDict, config_flags
 
 from tests.conftest import ROOT
 from vaegan_jax import config as configuration
-from vaegan_jax import migrations, networks, randomness, rules
+from vaegan_jax import migrations, networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import number
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
@@ -322,4 +321,3 @@ def test_enumerated_values_are_those_implemented():
     assert allowed("model.norm") == allowed("model.discriminator_norm") == set(networks.NORMS)
     assert allowed("data.fit") == preprocessing.FITS.keys()
     assert allowed("gan.noise") == randomness.DISTRIBUTIONS.keys()
-    assert rules.MIN_SAMPLES == number.MIN_SAMPLES

@@ -32,7 +32,6 @@ def test_stage_and_purpose_numbers_are_fixed():
         "AUGMENTATION": 12,
         "MEMORISATION": 15,
         "ACTIVE_UNITS": 16,
-        "DISCREPANCY": 17,
         "POWER_ITERATION": 18,
         "TERM": 19,
     }

@@ -216,7 +216,7 @@ FIELDS: dict[str, Field] = {
         Resume.ALWAYS,
     ),
     "evaluation.weights": Field(
-        "", TEXT, "inception: weights file; downloaded to ~/.cache if empty", Resume.ALWAYS
+        "", TEXT, "inception: weights file; in ~/.cache/vaegan_jax if empty", Resume.ALWAYS
     ),
     "evaluation.samples": Field(
         0,

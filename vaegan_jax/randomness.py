@@ -41,7 +41,6 @@ class Purpose(enum.IntEnum):
     AUGMENTATION = 12
     MEMORISATION = 15
     ACTIVE_UNITS = 16
-    DISCREPANCY = 17
     POWER_ITERATION = 18
     TERM = 19
 

@@ -1,6 +1,7 @@
 """A config field: its default, the rule for its values, its meaning and when it may change."""
 
 import enum
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,16 +15,11 @@ SIZE_MULTIPLE = 16
 """Image sides are multiples of this, so that the networks can halve them, see `networks.widths`."""
 
 MIN_SAMPLES = 40
-"""The smallest sample that an evaluation accepts, see `evaluation.number`."""
+"""The fewest images that an evaluation accepts, for its errors and nearest neighbours."""
 
 
 class Rule(NamedTuple):
-    """The values that a field allows.
-
-    Attributes:
-      allows: value -> bool.
-      text: the allowed values in words, to follow "must be".
-    """
+    """The values that a field allows, and a description of them to follow "must be"."""
 
     allows: Callable[[Any], bool]
     text: str
@@ -55,10 +51,6 @@ class Field(NamedTuple):
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def at_least(minimum: int) -> Rule:
@@ -137,32 +129,39 @@ def _is_variant(value: Any) -> bool:
 
 
 def _are_embeddings(value: Any) -> bool:
-    if value == "none" or not isinstance(value, str):
-        return bool(value == "none")
-    names = [name.strip() for name in value.split(",")]
-    return len(set(names)) == len(names) and all(map(registry.is_embedding, names))
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    return names == ["none"] or (
+        len(set(names)) == len(names) and all(map(registry.is_embedding, names))
+    )
+
+
+def _text(allows: Callable[[str], Any], text: str) -> Rule:
+    return Rule(lambda value: isinstance(value, str) and bool(allows(value)), text)
+
+
+def _number(allows: Callable[[float], bool], text: str) -> Rule:
+    return Rule(lambda value: (_is_int(value) or isinstance(value, float)) and allows(value), text)
+
+
+def _sequence(allows: Callable[[Any], bool], text: str) -> Rule:
+    return Rule(
+        lambda value: isinstance(value, tuple | list) and all(map(allows, value)),
+        f"a tuple or list of {text}",
+    )
 
 
 BOOL = Rule(lambda value: isinstance(value, bool), "True or False")
-TEXT = Rule(lambda value: isinstance(value, str), "a string")
-NON_EMPTY = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a non-empty string")
-POSITIVE = Rule(lambda value: _is_number(value) and 0 < value < float("inf"), "a number above 0")
-NON_NEGATIVE = Rule(
-    lambda value: _is_number(value) and 0 <= value < float("inf"), "a number of at least 0"
-)
-BELOW_ONE = Rule(
-    lambda value: _is_number(value) and 0 <= value < 1, "a number of at least 0 and below 1"
-)
-FRACTION = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
+TEXT = _text(lambda value: True, "a string")
+NON_EMPTY = _text(str.strip, "a non-empty string")
+POSITIVE = _number(lambda value: 0 < value < math.inf, "a number above 0")
+NON_NEGATIVE = _number(lambda value: 0 <= value < math.inf, "a number of at least 0")
+BELOW_ONE = _number(lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+FRACTION = _number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 SEED = Rule(_is_seed, "an integer from 0 to 2^32 - 1")
-SEEDS = Rule(
-    lambda value: isinstance(value, tuple | list) and all(map(_is_seed, value)),
-    "a tuple or list of integers from 0 to 2^32 - 1, such as (0, 1, 2)",
-)
-VARIANTS = Rule(
-    lambda value: isinstance(value, tuple | list) and all(map(_is_variant, value)),
-    "a tuple or list of names with overrides, such as "
-    '("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
+SEEDS = _sequence(_is_seed, "integers from 0 to 2^32 - 1, such as (0, 1, 2)")
+VARIANTS = _sequence(
+    _is_variant,
+    'names with overrides, such as ("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
 )
 CHANNELS = Rule(lambda value: _is_int(value) and value in (1, 3), "1 or 3")
 SIZE = Rule(_is_size, f"a multiple of {SIZE_MULTIPLE}, or two of them as (height, width)")
@@ -171,10 +170,8 @@ SAMPLES = Rule(
     lambda value: _is_int(value) and (value == 0 or value >= MIN_SAMPLES),
     f"0, or an integer of at least {MIN_SAMPLES}",
 )
-DATA_NAME = Rule(
-    lambda value: (
-        isinstance(value, str) and bool(re.fullmatch(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?", value))
-    ),
+DATA_NAME = _text(
+    re.compile(r"[\w.]+(/[\w.+-]+)?(:[\w.*]+)?").fullmatch,
     "comic_faces, folder, or the name of a TFDS data set such as mnist or lsun/bedroom",
 )
 EMBEDDINGS = Rule(

@@ -1,6 +1,5 @@
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,17 +38,3 @@ def test_progress_sees_batches_count_and_label():
 
     map_batches(5, lambda indices: indices, 2, progress, "features")
     assert seen == [(5, "features"), [0, 1], [2, 3], [4, 4]]
-
-
-def test_progress_exception_propagates():
-    computed = []
-
-    def progress(batches, count, label):
-        for number, indices in enumerate(batches):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield indices
-
-    with pytest.raises(KeyboardInterrupt):
-        map_batches(10, lambda indices: computed.append(len(indices)) or indices, 2, progress)
-    assert computed == [2, 2]

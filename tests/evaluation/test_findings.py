@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaegan_jax.evaluation import findings
-from vaegan_jax.evaluation.number import number
+from vaegan_jax.evaluation.number import Number
 from vaegan_jax.losses import symptoms
 
 LATENT_SIZE = 100
@@ -38,7 +38,7 @@ for _embedding in EMBEDDINGS:
 def find(changes):
     """The findings of the healthy run with some numbers replaced, or removed with None."""
     numbers = [
-        number(subject, "test", embedding, metric, *values, 100, 200)
+        Number(subject, "test", embedding, metric, *values, 100, 200)
         for (subject, embedding, metric), values in (HEALTHY | changes).items()
         if values is not None
     ]
@@ -93,7 +93,7 @@ def test_progress_is_measured_from_the_start_of_the_gan_in_both_embeddings(gan, 
 
 def test_an_inception_distance_is_compared_too():
     numbers = [
-        number(subject, "test", "inception", "fid_n50", value, 0.1, 1.0, 50)
+        Number(subject, "test", "inception", "fid_n50", value, 0.1, 1.0, 50)
         for subject, value in (("matched_samples", 30.0), ("gan_samples", 10.0))
     ]
     assert [finding.name for finding in findings.find(numbers, 8)] == [PROGRESS]
@@ -119,7 +119,7 @@ def test_a_lagging_average(raw, lags):
     ],
 )
 def test_posterior_collapse(active, size, names):
-    numbers = [number("vae", "", "", "active_units", active, 0, None, 9)]
+    numbers = [Number("vae", "", "", "active_units", active, 0, None, 9)]
     assert [f.name for f in findings.find(numbers, size)] == names
 
 
@@ -212,15 +212,6 @@ def test_memorisation_in_any_embedding(name, embedding):
         assert failures(copies | {copying: values}) == []
     for values in ((0.68, 0.01, 0.7), (0.0, 0.01, None), (None, None, 0.7), None):
         assert failures(copies | {authenticity: values}) == []
-
-
-def test_reconstructions_are_checked_in_pixels_only():
-    changes = {
-        ("vae_reconstructions", embedding, metric): (0.0, 0.0, 0.9)
-        for embedding in EMBEDDINGS
-        for metric in ("precision", "recall", "vendi", "authenticity")
-    }
-    assert failures(changes) == []
 
 
 _VALUE = st.none() | st.floats(0, 1) | st.sampled_from([0, 0.5, 1, 100, 1e6])

@@ -3,30 +3,8 @@
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.signal
 
 from vaegan_jax.evaluation import pixels
-
-
-def plain_ssim(a, b):
-    """Wang et al. 2004, equation 13, with their window, on grey values from 0 to 255."""
-    offsets = np.arange(11) - 5
-    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
-    window /= window.sum()
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    values = []
-    for channel in range(a.shape[-1]):
-        x, y = (image[..., channel].astype(np.float64) for image in (a, b))
-        mean_x, mean_y, xx, yy, xy = (
-            scipy.signal.convolve2d(z, window, mode="valid") for z in (x, y, x * x, y * y, x * y)
-        )
-        var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
-        values.append(
-            (2 * mean_x * mean_y + c1)
-            * (2 * cov + c2)
-            / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-        )
-    return np.mean(values)
 
 
 def smooth_images(count, channels, height=24, width=20):
@@ -35,28 +13,13 @@ def smooth_images(count, channels, height=24, width=20):
     return np.clip(128 + 60 * waves / waves.std(), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_psnr_and_ssim_equal_their_definitions(channels):
-    a = smooth_images(5, channels)
-    deviations = np.array([1, 5, 20, 60, 120])[:, None, None, None]
-    noise = np.random.default_rng(3).normal(0, 1, a.shape) * deviations
+def test_psnr_equals_its_definition():
+    a = smooth_images(3, 3)
+    noise = np.random.default_rng(3).normal(0, 1, a.shape) * [[[[2]]], [[[20]]], [[[99]]]]
     b = np.clip(np.round(a + noise), 0, 255).astype(np.uint8)
-    b[4] = 255 - b[4]  # inverted structure has a negative SSIM
-    values = pixels.fidelity(a, b)
     errors = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(values["psnr"], 10 * np.log10(255**2 / errors), rtol=1e-5)
-    expected = np.array([plain_ssim(x, y) for x, y in zip(a, b, strict=True)])
-    np.testing.assert_allclose(values["ssim"], expected, atol=1e-4)
-    assert (np.diff(expected) < -0.01).all()
-    assert expected[-1] < 0
-
-
-def test_psnr_and_ssim_of_equal_images():
-    images = smooth_images(3, 3)
-    images[0] = 77
-    values = pixels.fidelity(images, images)
-    np.testing.assert_allclose(values["ssim"], 1, atol=1e-5)
-    assert np.isposinf(values["psnr"]).all()
+    np.testing.assert_allclose(pixels.psnr(a, b), 10 * np.log10(255**2 / errors), rtol=1e-5)
+    assert np.isposinf(pixels.psnr(a, a)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -23,7 +23,7 @@ DISTANCES = {2: 5.0, 4: 3.0, 6: 4.0, 7: 3.5}
 def swinging(config, monkeypatch):
     """A config of a GAN without VAE, whose distances are those above."""
     values = iter(DISTANCES.values())
-    measure = lambda params, noise: {"fd_n40_pixels": next(values), "kd_pixels": 0.0}  # noqa: E731
+    measure = lambda params, noise: {"fd_n40_pixels": next(values)}  # noqa: E731
     monkeypatch.setattr(evaluate, "make_measure", lambda *_: measure)
     config.transfer.generator = "scratch"
     config.training.checkpoint_every = 2

@@ -179,13 +179,13 @@ def test_page_during_training_shows_the_latest_pictures(run):
 
 
 def test_training_failures_and_latent_use_are_reported(tmp_path):
-    use = latent_use.LatentUse(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
+    use = latent_use.facts(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
     trouble = monitor.Trouble(
         "mode_collapse", {"diversity": 0.1}, "They are <alike>.", "more of it"
     )
     with workdir.open_workdir(tmp_path / "other", configuration.default_config()) as folder:
         folder.rewind("gan", 0)
-        folder.write_json(workdir.LATENT, latent_use.facts(use))
+        folder.write_json(workdir.LATENT, use)
         assert folder.write_trouble("gan", 40, trouble)
         assert not folder.write_trouble("gan", 50, trouble)
         text = page.make(folder)

@@ -28,7 +28,7 @@ def map_batches(
     The result for an item does not depend on the number of items.
 
     Args:
-      count: the number of items, at least 1.
+      count: at least 1.
       function: item indices, int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last
         batch is padded by repeating the last item.
       batch_size: items per batch; 0 selects 8 on CPU and 128 elsewhere.

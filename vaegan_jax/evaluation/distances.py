@@ -17,6 +17,9 @@ import numpy as np
 
 _BLOCK_ROWS = 512
 _HIGHEST = jax.lax.Precision.HIGHEST
+# Nearest neighbours for precision and recall, and for density and coverage.
+_K = 3
+_K_DENSITY = 5
 
 
 class Gaussian(NamedTuple):
@@ -56,80 +59,18 @@ def frechet(real: Gaussian, fake: Gaussian) -> float:
     return float(np.sum((real.mean - fake.mean) ** 2) + traces - 2 * np.sum(roots))
 
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
-"""([n, d], [m, d]) -> [n, m]."""
-
-
-def cubic_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The kernel of the KID, ``(x . y / d + 1)^3`` (Binkowski et al. 2018, arXiv 1801.01401)."""
-    return (jnp.matmul(x, y.T, precision=_HIGHEST) / x.shape[1] + 1) ** 3
-
-
-@functools.cache
-def gaussian_kernel(deviation: float) -> Kernel:
-    """Returns the kernel ``exp(-|x - y|^2 / (2 deviation^2))``."""
-
-    def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
-        products = jnp.matmul(x, y.T, precision=_HIGHEST)
-        squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None] - 2 * products
-        return jnp.exp(-jnp.maximum(squares, 0) / (2 * deviation**2))
-
-    return kernel
-
-
-def mmd(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns the unbiased squared maximum mean discrepancy with a kernel.
-
-    Gretton et al. 2012 (JMLR 13), equation 3; it may be negative. With `cubic_kernel` on all images
-    it has the same expectation as the KID, which averages over random subsets, and less variance.
-    """
-    within: jax.Array = mean_within(kernel, x) + mean_within(kernel, y)
-    between: jax.Array = mean_between(kernel, x, y)
-    return within - 2 * between
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def mean_within(kernel: Kernel, x: jax.Array) -> jax.Array:
-    """Returns the mean of a kernel over all pairs of distinct rows of x, float32 [n, d]."""
-
-    def block(rows: jax.Array) -> jax.Array:
-        same = rows[:, None] == jnp.arange(len(x))[None]
-        return jnp.sum(jnp.where(same, 0, kernel(x[jnp.minimum(rows, len(x) - 1)], x)), axis=1)
-
-    return jnp.mean(_by_rows(len(x), block)) / (len(x) - 1.0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def mean_between(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns the mean of a kernel over all pairs (row of x, row of y)."""
-
-    def block(rows: jax.Array) -> jax.Array:
-        return jnp.mean(kernel(x[jnp.minimum(rows, len(x) - 1)], y), axis=1)
-
-    return jnp.mean(_by_rows(len(x), block))
-
-
-class Neighbours(NamedTuple):
-    """The nearest neighbours of n rows in another set.
-
-    Attributes:
-      nearest: squared distances, float32 [n].
-      row: row indices, int32 [n].
-    """
-
-    nearest: jax.Array
-    row: jax.Array
-
-
 @jax.jit
-def neighbours(x: jax.Array, y: jax.Array) -> Neighbours:
-    """Returns the nearest row of y, float32 [m, d], for each row of x, float32 [n, d]."""
+def neighbours(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Finds the nearest row of y, float32 [m, d], to each row of x, float32 [n, d].
 
-    def nearest(distances: jax.Array, _: jax.Array) -> Neighbours:
-        row = jnp.argmin(distances, axis=1).astype(jnp.int32)
-        return Neighbours(jnp.min(distances, axis=1), row)
+    Returns:
+      The squared distances, float32 [n], and the indices of the rows of y, int32 [n].
+    """
 
-    result: Neighbours = _by_blocks(x, y, nearest)
+    def nearest(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.min(distances, axis=1), jnp.argmin(distances, axis=1).astype(jnp.int32)
+
+    result: tuple[jax.Array, jax.Array] = _by_blocks(x, y, nearest)
     return result
 
 
@@ -145,32 +86,21 @@ def nearest_others(x: jax.Array, k: int) -> jax.Array:
     return result
 
 
-class Manifold(NamedTuple):
-    """See `manifold`; float32 scalars."""
+@jax.jit
+def manifold(real: jax.Array, nearest: jax.Array, fake: jax.Array) -> dict[str, jax.Array]:
+    """Returns precision, recall, density and coverage, float32 scalars by name.
 
-    precision: jax.Array
-    recall: jax.Array
-    density: jax.Array
-    coverage: jax.Array
-
-
-@functools.partial(jax.jit, static_argnames=("k", "k_density"))
-def manifold(
-    real: jax.Array, nearest: jax.Array, fake: jax.Array, k: int = 3, k_density: int = 5
-) -> Manifold:
-    """Returns precision, recall, density and coverage.
-
-    Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2): the
+    Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2), k = 3: the
     fraction of fakes inside the k-nearest-neighbour ball of some real image, and vice versa.
-    Density and coverage (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4): the mean number
-    of real balls that contain a fake, divided by k, and the fraction of real balls that contain a
-    fake; these balls are open.
+    Density and coverage (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4), k = 5: the mean
+    number of real balls that contain a fake, divided by k, and the fraction of real balls that
+    contain a fake; these balls are open.
 
-    `nearest` is `nearest_others` of the real images with at least ``max(k, k_density)`` neighbours,
-    and m > k. All values are in [0, 1], except that density may exceed 1.
+    `nearest` is `nearest_others` of the real images with 5 neighbours, and there are more than 3
+    fakes. All values are in [0, 1], except that density may exceed 1.
     """
-    radii_real, balls = nearest[:, k - 1], nearest[:, k_density - 1]
-    radii_fake = nearest_others(fake, k)[:, -1]
+    radii_real, balls = nearest[:, _K - 1], nearest[:, _K_DENSITY - 1]
+    radii_fake = nearest_others(fake, _K)[:, -1]
 
     def of_fakes(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         inside = jnp.any(distances <= radii_real[None], axis=1)
@@ -181,12 +111,12 @@ def manifold(
 
     precise, inside = _by_blocks(fake, real, of_fakes)
     recalled, to_fake = _by_blocks(real, fake, of_reals)
-    return Manifold(
-        precision=jnp.mean(precise),
-        recall=jnp.mean(recalled),
-        density=jnp.mean(inside) / k_density,
-        coverage=jnp.mean(to_fake < balls),
-    )
+    return {
+        "precision": jnp.mean(precise),
+        "recall": jnp.mean(recalled),
+        "density": jnp.mean(inside) / _K_DENSITY,
+        "coverage": jnp.mean(to_fake < balls),
+    }
 
 
 def vendi(features: np.ndarray) -> float:
@@ -202,6 +132,33 @@ def vendi(features: np.ndarray) -> float:
     weights = np.linalg.eigvalsh(square)
     weights = weights[weights > 0]
     return float(np.exp(-np.sum(weights * np.log(weights))))
+
+
+class Reference(NamedTuple):
+    """Features of real images and precomputed statistics.
+
+    Attributes:
+      features: float32 [n, d].
+      gaussian: the Gaussian fitted to the features.
+      nearest: squared distances to the nearest other real images, float32 [n, 5].
+    """
+
+    features: jax.Array
+    gaussian: Gaussian
+    nearest: jax.Array
+
+
+def reference(features: np.ndarray) -> Reference:
+    """Returns the reference of real features, float32 [n, d] with n > 5."""
+    on_device = jax.device_put(features)
+    return Reference(on_device, gaussian(features), nearest_others(on_device, _K_DENSITY))
+
+
+def compare(real: Reference, fake: np.ndarray) -> dict[str, float]:
+    """Returns the `frechet` distance and the metrics of `manifold` of fakes, float32 [m, d]."""
+    others = jax.device_get(manifold(real.features, real.nearest, fake))
+    distance = frechet(real.gaussian, gaussian(fake))
+    return {"frechet": distance} | {name: float(value) for name, value in others.items()}
 
 
 def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:

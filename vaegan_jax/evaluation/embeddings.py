@@ -9,20 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax import networks, registry
+from vaegan_jax import registry
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.evaluation import resizing
 from vaegan_jax.evaluation.backbones import alexnet, efflite0, inception
 from vaegan_jax.evaluation.batches import Progress, map_batches, no_progress
 from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
-DEFAULT_SIZES = {"efflite0": 224, "alexnet": 160}
-"""Input size in pixels of an embedding without a size in its name; see docs/embeddings.md."""
-
-PIXELS_SIZE = 8
+_GRID = 8
 
 
 class Embedding(NamedTuple):
@@ -50,43 +46,28 @@ def make(name: str, weights: str = "") -> Embedding:
       name: a built-in name, with an input size in pixels for those in `registry.SIZED`, such as
         "efflite0" or "efflite0_128", or ``"package.module:function"`` for a user's pure function
         from images [B, H, W, C] in [0, 255], uint8 or float32, to float32 [B, d].
-      weights: the path of inception's weights, downloaded if missing; defaults to a file in
-        ~/.cache/vaegan_jax.
+      weights: the path of inception's weights; defaults to a file in ~/.cache/vaegan_jax.
 
     Raises:
       UserError: if the name is unknown or the weights are missing.
     """
     kind, size = registry.split_embedding(name)
     function = registry.load("embedding", kind)
-    if kind in registry.SIZED:
-        sized: Embedding = function(size or DEFAULT_SIZES[kind])
-        return sized
-    if not registry.is_path(name):
-        embedding: Embedding = function(weights)
-        return embedding
-    facts = {"source": sources.digests(name.partition(":")[0])}
-    return Embedding(name, lambda _, images: function(images), facts=facts)
+    if registry.is_path(name):
+        facts = {"source": sources.digests(name.partition(":")[0])}
+        return Embedding(name, lambda _, images: function(images), facts=facts)
+    options = {"weights": weights} if kind == "inception" else {}
+    embedding: Embedding = function(**options, **({"size": size} if size else {}))
+    return embedding
 
 
 def make_all(names: str, weights: str = "") -> list[Embedding]:
-    """Returns the embeddings of a comma-separated list, see `make`; an empty list for "none".
-
-    Raises:
-      UserError: if a name is unknown, weights are missing, or two embeddings are the same.
-    """
-    parts = [] if names == "none" else [name.strip() for name in names.split(",")]
-    made = {name: make(name, weights) for name in parts}
-    if len({embedding.name for embedding in made.values()}) < len(parts):
-        raise UserError(f"The embeddings {names} are not all different: name each once.")
-    return list(made.values())
+    """Returns the embeddings of a comma-separated list, see `make`; an empty list for "none"."""
+    return [make(name.strip(), weights) for name in names.split(",") if name != "none"]
 
 
-def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> int:
-    """Returns the number of features for an image shape, by abstract evaluation.
-
-    Raises:
-      UserError: if the embedding fails, or its features are not float32 [B, d].
-    """
+def require_valid(embedding: Embedding, image_shape: tuple[int, int, int]) -> None:
+    """Raises a `UserError` if an embedding fails, or its features are not float32 [B, d]."""
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
     try:
         features = jax.eval_shape(embedding.embed, embedding.params, images)
@@ -99,14 +80,11 @@ def feature_count(embedding: Embedding, image_shape: tuple[int, int, int]) -> in
             f"The embedding {embedding.name} must map uint8 images {list(images.shape)} to float32 "
             f"[B, d], but gave {result}: fix it or set evaluation.embeddings to another."
         )
-    count: int = features.shape[1]
-    return count
 
 
 def extract(
     embedding: Embedding,
     images: ImageArray,
-    batch_size: int = 0,
     progress: Progress = no_progress,
     label: str = "",
 ) -> np.ndarray:
@@ -115,77 +93,82 @@ def extract(
     features: np.ndarray = map_batches(
         len(images),
         lambda indices: embed(params, jax.device_put(images[indices])),
-        batch_size,
-        progress,
-        label,
+        progress=progress,
+        label=label,
     )
     return features
 
 
-def make_efflite0(size: int) -> Embedding:
-    """Returns the EfficientNet-Lite0 embedding at an input size, see `make`."""
-    facts = {"sha256": efflite0.SHA256, "resize": _resize_fact(size)}
-    return Embedding(f"efflite0_{size}", _embed_efflite0(size), efflite0.load(), facts)
+def make_efflite0(size: int = 224) -> Embedding:
+    """Returns EfficientNet-Lite0 at an input size; see docs/embeddings.md for the default."""
+    embed = _resized(efflite0.features, size)
+    return Embedding(f"efflite0_{size}", embed, efflite0.load(), _facts(efflite0.SHA256, size))
 
 
-def make_alexnet(size: int) -> Embedding:
-    """Returns the AlexNet embedding at an input size, see `make`."""
-    facts = {"sha256": alexnet.SHA256, "resize": _resize_fact(size)}
-    params = alexnet.load()["convolutions"]
-    return Embedding(f"alexnet_{size}", _embed_alexnet(size), params, facts)
+def make_alexnet(size: int = 160) -> Embedding:
+    """Returns AlexNet at an input size; see docs/embeddings.md for the default."""
+    embed = _resized(alexnet.features, size)
+    return Embedding(f"alexnet_{size}", embed, alexnet.load(), _facts(alexnet.SHA256, size))
 
 
 def make_inception(weights: str) -> Embedding:
-    """Returns the Inception embedding of the FID with clean-fid's resizing, see `make`."""
+    """Returns the Inception network of the FID with clean-fid's resizing, see `make`."""
     params = inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser())
-    facts = {"sha256": inception.SHA256, "resize": _resize_fact(inception.SIZE)}
-    return Embedding("inception_clean", _embed_inception, params, facts, is_fid=True)
+    embed, facts = _resized(inception.features, inception.SIZE), _facts(inception.SHA256, 299)
+    return Embedding("inception_clean", embed, params, facts, is_fid=True)
 
 
-def make_pixels(weights: str) -> Embedding:
-    """Returns an embedding by average colours over a grid, see `make`."""
-    del weights
-    facts = {"resize": f"bilinear, antialiased, to {PIXELS_SIZE}x{PIXELS_SIZE}"}
-    return Embedding("pixels", _embed_pixels, facts=facts)
+def make_pixels() -> Embedding:
+    """Returns an embedding by mean colours of the cells of a grid."""
+    return Embedding("pixels", _embed_pixels, facts={"resize": f"means over {_GRID}x{_GRID} cells"})
 
 
-def _resize_fact(size: int) -> str:
-    return f"bicubic, antialiased, to {size}x{size}"
+def _facts(sha256: str, size: int) -> dict[str, Any]:
+    return {"sha256": sha256, "resize": f"bicubic, antialiased, to {size}x{size}"}
 
 
-# The functions are cached or global, so runs of several seeds share compiled programs.
-
-
-@functools.cache
-def _embed_efflite0(size: int) -> Embed:
-    network = efflite0.EfficientNetLite0()
-
-    def embed(params: Any, images: jax.Array) -> jax.Array:
-        scaled = efflite0.scale(resizing.cubic(images, size))
-        features: jax.Array = networks.apply(network, params, scaled)
-        return features
-
-    return embed
-
-
-@functools.cache
-def _embed_alexnet(size: int) -> Embed:
-    network = alexnet.AlexNet()
-
-    def embed(params: Any, images: jax.Array) -> jax.Array:
-        scaled = alexnet.scale(resizing.cubic(images, size) / 127.5 - 1)
-        return alexnet.features(networks.apply(network, params, scaled))
-
-    return embed
-
-
-def _embed_inception(params: Any, images: jax.Array) -> jax.Array:
-    scaled = inception.scale(resizing.cubic(images, inception.SIZE))
-    features: jax.Array = networks.apply(inception.Inception(), params, scaled)
-    return features
+@functools.cache  # so runs of several seeds share compiled programs
+def _resized(features: Embed, size: int) -> Embed:
+    return lambda params, images: features(params, resize(images, size))
 
 
 def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
-    """Averages images over an 8x8 grid: coarse colour and layout."""
-    cells = resizing.linear(images, PIXELS_SIZE) / 255
-    return cells.reshape(len(images), -1)
+    count, height, width, channels = images.shape  # the sides are multiples of 16
+    cells = images.reshape(count, _GRID, height // _GRID, _GRID, width // _GRID, channels)
+    return jnp.mean(cells.astype(jnp.float32) / 255, axis=(2, 4)).reshape(count, -1)
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Resizes like clean-fid: Pillow's bicubic (a = -0.5) on floats, antialiased and clipped.
+
+    Parmar et al. 2022, arXiv 2104.11222, section 4. Images are uint8 or float [B, H, W, C] in
+    [0, 255], C 1 or 3; the result is float32 [B, size, size, 3] in [0, 255].
+    """
+    batch, height, width, _ = images.shape
+    x = jnp.broadcast_to(images.astype(jnp.float32), (batch, height, width, 3))
+    if height == width == size:
+        return x
+    # XLA (jax 0.10.2) fails to compile jax.image.resize, and one einsum of all three arrays, for an
+    # H100 under --xla_gpu_deterministic_ops=true.
+    precision = jax.lax.Precision.HIGHEST
+    x = x.reshape(batch, height, width * 3)
+    x = jnp.einsum("ih,bhx->bix", _weights(height, size), x, precision=precision)
+    x = x.reshape(batch * size, width, 3)
+    x = jnp.einsum("jw,bwc->bjc", _weights(width, size), x, precision=precision)
+    return jnp.clip(x.reshape(batch, size, size, 3), 0, 255)
+
+
+def _weights(before: int, after: int) -> np.ndarray:
+    """Returns the weights of pixels, float32 [after, before]; the rows sum to 1.
+
+    The cubic convolution kernel of Keys 1981 (equation 15, a = -0.5) is widened by the factor of a
+    reduction (antialiasing) and cut off at the border.
+    """
+    scale = before / after
+    centres = (np.arange(after) + 0.5) * scale - 0.5
+    x = np.abs(centres[:, None] - np.arange(before)) / max(scale, 1)
+    inner = (1.5 * x - 2.5) * x**2 + 1
+    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights: np.ndarray = np.select([x < 1, x < 2], [inner, outer], 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32)

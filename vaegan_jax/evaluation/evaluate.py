@@ -1,15 +1,14 @@
 """Evaluates a run: compares samples and reconstructions with real images.
 
-Samples of the VAE, of the matched decoder (the GAN's generator at step 0) and of the generator
-(raw weights and EMA), and reconstructions of test images are compared with test images in the
-features of every embedding, and with training images to detect copies. Metrics have a standard
-error and, where possible, a floor: their value for the same number of real images.
+They are compared with test images in the features of every embedding, and with training images to
+detect copies. Metrics have a standard error and, where possible, a floor: their value for the same
+number of real images.
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +19,11 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.data.images import Images, Split
-from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import (
-    comparison,
-    distances,
-    feature_metrics,
-    latents,
-    pixels,
-    vae_metrics,
-)
+from vaegan_jax.evaluation import distances, feature_metrics, latents, pixels, vae_metrics
 from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.embeddings import Embedding, extract
-from vaegan_jax.evaluation.feature_metrics import RealFeatures
+from vaegan_jax.evaluation.memorisation import Nearest
 from vaegan_jax.evaluation.number import (
-    MIN_SAMPLES,
     SUBJECTS,
     Number,
     evaluation_key,
@@ -42,6 +32,7 @@ from vaegan_jax.evaluation.number import (
     random_subset,
 )
 from vaegan_jax.randomness import Purpose
+from vaegan_jax.rules import MIN_SAMPLES
 
 _MAX_DEFAULT_SAMPLES = 10_000
 _PAIRS = 16
@@ -62,7 +53,6 @@ class Models(NamedTuple):
     raw_generator: optax.Params | None = None
     latent_mean: jax.Array | None = None
     latent_factor: jax.Array | None = None
-    likelihood: optax.Params | None = None
 
 
 class Pairs(NamedTuple):
@@ -78,25 +68,23 @@ class Pairs(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The results of an evaluation.
-
-    `pairs` are for the generator, or for the decoder if there is no generator.
-    """
+    """The results; `pairs` are of the generator, or of the decoder if there is no generator."""
 
     numbers: list[Number]
     pairs: Pairs
     units: vae_metrics.Units | None
 
 
-def require_enough(data: Images) -> None:
-    """Raises a `UserError` if there are too few training or test images to evaluate."""
+def shortage(data: Images) -> str:
+    """Returns the error message for too few images to evaluate, or an empty string."""
     counts = len(data.train), len(data.validation), len(data.test)
-    if min(counts) < MIN_SAMPLES:
-        raise UserError(
-            f"An evaluation needs at least {MIN_SAMPLES} training, validation and test images, and "
-            f"there are {counts[0]}, {counts[1]} and {counts[2]}: use more images, change "
-            "data.held_out_one_in, or set evaluation.embeddings=none."
-        )
+    if min(counts) >= MIN_SAMPLES:
+        return ""
+    return (
+        f"An evaluation needs at least {MIN_SAMPLES} training, validation and test images, and "
+        f"there are {counts[0]}, {counts[1]} and {counts[2]}: use more images, change "
+        "data.held_out_one_in, or set evaluation.embeddings=none."
+    )
 
 
 def evaluate(
@@ -124,29 +112,48 @@ def evaluate(
     units = None
     if models.encoder is not None and models.decoder is not None:
         vae = {"encoder": models.encoder, "decoder": models.decoder}
-        if models.likelihood is not None:
-            vae["likelihood"] = models.likelihood
-        result = vae_metrics.evaluate_vae(config, vae, train, test, count, progress)
-        images["vae_reconstructions"], units = result.reconstructions, result.units
-        numbers += result.numbers
+        numbers, images["vae_reconstructions"], units = vae_metrics.evaluate_vae(
+            config, vae, train, test, count, progress
+        )
     images = {name: images[name] for name in SUBJECTS if name in images}
     numbers += _pixel_numbers(images, test)
     pairs = None
     for embedding in embeddings:
-        searches = pairs is None  # for copies, in the first embedding only
-        real = feature_metrics.embed_real(seed, train, test, embedding, progress, searches)
-        features = _embed_all(embedding, images, progress)
-        neighbours = _nearest_training_images(features, real) if searches else {}
+        label = f"{embedding.name} features of"
+        train_features = extract(embedding, train, progress, f"{label} training images")
+        test_features = extract(embedding, test, progress, f"{label} test images")
+        features = {
+            name: extract(embedding, each, progress, f"{label} {SUBJECTS[name]}")
+            for name, each in images.items()
+        }
         numbers += feature_metrics.feature_numbers(
-            seed, embedding, real, features, neighbours, progress
+            seed, embedding, train_features, test_features, features, progress
         )
-        if searches:
+        if pairs is None:
+            samples = {name: features[name] for name in features if name != "vae_reconstructions"}
+            copies, nearest = feature_metrics.copy_numbers(
+                seed, embedding.name, train_features, test_features, samples
+            )
+            numbers += copies
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
-            pairs = _nearest_pairs(neighbours[newest], features[newest], images[newest], real)
+            shown = _suspects(nearest[newest])
+            _, to_test = distances.neighbours(features[newest][shown], test_features)
+            pairs = Pairs(
+                images[newest][shown],
+                train[nearest[newest].row[shown]],
+                test[np.asarray(to_test)],
+            )
             # The other embeddings need the floor's images only.
             train = train.take(feature_metrics.floor_rows(seed, len(train), count))
     assert pairs is not None
     return Evaluation(numbers, pairs, units)
+
+
+def _suspects(nearest: Nearest) -> np.ndarray:
+    """Returns the rows of the most likely copies among the samples, and of as many others."""
+    suspects = np.argsort(nearest.ratio, kind="stable")[: _PAIRS // 2]
+    others = np.setdiff1d(np.arange(len(nearest.ratio)), suspects)[: _PAIRS // 2]
+    return np.concatenate([suspects, others])
 
 
 def sample(
@@ -163,18 +170,13 @@ def sample(
     decode = jax.jit(networks.make_decode(config.model, image_shape))
     shape = (count, config.model.latent_size)
     draw = functools.partial(randomness.latents, evaluation_key(config.seed, 0, Purpose.LATENT))
-    z = draw(shape, config.gan.noise)
-    z_by_subject = {"vae_samples": draw(shape)}
+    z = dict.fromkeys(SUBJECTS, draw(shape, config.gan.noise)) | {"vae_samples": draw(shape)}
     if _is_matched(models):
-        assert models.latent_mean is not None
-        assert models.latent_factor is not None
         factor = np.asarray(models.latent_factor, np.float64)
-        matched = np.asarray(models.latent_mean) + np.asarray(z) @ factor.T
-        z_by_subject["matched_samples"] = jnp.asarray(matched, jnp.float32)
+        matched = np.asarray(models.latent_mean) + np.asarray(z["matched_samples"]) @ factor.T
+        z["matched_samples"] = jnp.asarray(matched, jnp.float32)
     return {
-        name: latents.decode_images(
-            decode, params, z_by_subject.get(name, z), progress, SUBJECTS[name]
-        )
+        name: latents.decode_images(decode, params, z[name], progress, SUBJECTS[name])
         for name, params in sampled_networks(models).items()
     }
 
@@ -198,11 +200,8 @@ def _is_matched(models: Models) -> bool:
 
 
 def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
-    def measure(images: ImageArray) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = map_batches(
-            len(images), lambda indices: pixels.artefacts(jnp.asarray(images[indices]))
-        )
-        return values
+    def measure(images: ImageArray) -> Any:
+        return map_batches(len(images), lambda i: pixels.artefacts(jnp.asarray(images[i])))
 
     floors = {name: float(values.mean()) for name, values in measure(test).items()}
     return [
@@ -210,47 +209,6 @@ def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
         for subject, each in images.items()
         for name, values in measure(each).items()
     ]
-
-
-def _embed_all(
-    embedding: Embedding, images: dict[str, np.ndarray], progress: Progress
-) -> dict[str, np.ndarray]:
-    """Returns the features of all sets, computed in one pass."""
-    together = np.concatenate(list(images.values()))
-    label = f"{embedding.name} features of all samples"
-    features = extract(embedding, together, progress=progress, label=label)
-    ends = np.cumsum([len(each) for each in images.values()])
-    return dict(zip(images, np.split(features, ends[:-1]), strict=True))
-
-
-def _curve_name(embedding: Embedding, metric: str, count: int) -> str:
-    return f"{feature_metrics.metric_name(embedding, metric, count)}_{embedding.name}"
-
-
-def _nearest_training_images(
-    features: dict[str, np.ndarray], real: RealFeatures
-) -> dict[str, distances.Neighbours]:
-    """Returns the nearest training images of each set of samples, by subject, arrays [N]."""
-    return {
-        subject: jax.device_get(distances.neighbours(rows, real.train_features))
-        for subject, rows in features.items()
-        if subject != "vae_reconstructions"
-    }
-
-
-def _nearest_pairs(
-    to_train: distances.Neighbours, features: np.ndarray, images: np.ndarray, real: RealFeatures
-) -> Pairs:
-    """Returns the most likely copies among the samples and some others, with nearest images."""
-    assert real.copies is not None
-    rows = np.asarray(to_train.row)
-    usual = real.copies.train_nearest[rows, 0]
-    by_suspicion = np.argsort(to_train.nearest / np.maximum(usual, 1e-12), kind="stable")
-    suspects = by_suspicion[: _PAIRS // 2]
-    others = np.setdiff1d(np.arange(len(images)), suspects)[: _PAIRS // 2]
-    shown = np.concatenate([suspects, others])
-    to_test = jax.device_get(distances.neighbours(features[shown], real.reference.features))
-    return Pairs(images[shown], real.train[rows[shown]], real.test[to_test.row])
 
 
 def compare_generators(
@@ -287,21 +245,21 @@ def _validation(data: Images, count: int) -> Split:
 def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:
     """Returns a function that measures distances during training.
 
-    In every embedding, it computes the Frechet and kernel distances from
-    `evaluation.curve_samples` samples at fixed latents to validation images, and as a floor the
-    Frechet distance of the same number of training images. Non-finite values are omitted.
+    In every embedding, these are the Frechet distances to validation images of
+    `evaluation.curve_samples` samples at fixed latents, and as a floor of as many training images.
+    Non-finite values are omitted.
     """
     count = config.evaluation.curve_samples
     decode = jax.jit(networks.make_decode(config.model, data.shape))
 
     @functools.cache
-    def reference(index: int) -> tuple[comparison.Reference, float]:
+    def reference(index: int) -> tuple[distances.Gaussian, float]:
         """Returns the reference and the floor in an embedding, computed once for both stages."""
-        real = comparison.reference(extract(embeddings[index], _validation(data, count)))
+        real = distances.gaussian(extract(embeddings[index], _validation(data, count)))
         if len(data.train) < count:
             return real, math.nan
         train = extract(embeddings[index], data.train.take(np.arange(count)))
-        return real, comparison.compare(real, train)["frechet"]
+        return real, distances.frechet(real, distances.gaussian(train))
 
     def measure(params: optax.Params, distribution: str) -> dict[str, float]:
         key = evaluation_key(config.seed, 2, Purpose.LATENT)
@@ -310,13 +268,9 @@ def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embeddin
         numbers: dict[str, float] = {}
         for index, embedding in enumerate(embeddings):
             real, floor = reference(index)
-            values = comparison.compare(real, extract(embedding, images))
-            distance = _curve_name(embedding, "frechet", count)
-            numbers |= {
-                distance: values["frechet"],
-                _curve_name(embedding, "kernel", count): values["kernel"],
-                f"{distance}_floor": floor,
-            }
+            name = f"{feature_metrics.frechet_name(embedding, count)}_{embedding.name}"
+            fake = distances.gaussian(extract(embedding, images))
+            numbers |= {name: distances.frechet(real, fake), f"{name}_floor": floor}
         return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     return measure

@@ -1,8 +1,7 @@
 """Information per latent dimension of a trained VAE."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,47 +17,35 @@ _MAX_IMAGES = 1_000
 _SUFFICIENT_SHARE = 0.95
 
 
-class LatentUse(NamedTuple):
-    """The latent dimensions of a VAE, float64 [L] each.
-
-    Attributes:
-      kl: the mean KL divergence from the prior over the images, nats.
-      variance: the variance of the posterior mean over the images.
-    """
-
-    kl: np.ndarray
-    variance: np.ndarray
-
-
-def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray) -> LatentUse:
-    """Measures the latent use on up to 1,000 images, uint8 [N, H, W, C]."""
+def measure(config: ConfigDict, encoder_params: optax.Params, images: ImageArray) -> dict[str, Any]:
+    """Measures the latent use on up to 1,000 images, uint8 [N, H, W, C]; see `facts`."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
     posterior = latents.make_posterior(config.model, shape)
-
-    def mean_and_kl(indices: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        mean, log_variance = posterior(encoder_params, jnp.asarray(images[indices]))
-        return mean, losses.kl(mean, log_variance)
-
-    means, kl = map_batches(min(len(images), _MAX_IMAGES), mean_and_kl)
-    return LatentUse(kl.astype(np.float64).mean(axis=0), means.astype(np.float64).var(axis=0))
+    means, log_variances = map_batches(
+        min(len(images), _MAX_IMAGES), lambda i: posterior(encoder_params, jnp.asarray(images[i]))
+    )
+    kl = np.asarray(losses.kl(means, log_variances), np.float64)
+    return facts(kl.mean(axis=0), means.astype(np.float64).var(axis=0))
 
 
-def facts(use: LatentUse) -> dict[str, Any]:
+def facts(kl: np.ndarray, variance: np.ndarray) -> dict[str, Any]:
     """Returns the latent use as a JSON-compatible dict.
 
     `active_units` follows Burda et al. 2015, arXiv 1509.00519, section 5.2. `enough_units` is the
     minimum number of dimensions that carry 95 % of the KL divergence.
+
+    Args:
+      kl: the mean KL divergence of each dimension from the prior, nats, float64 [L].
+      variance: the variance of its posterior mean over the images, float64 [L].
     """
-    descending = np.sort(use.kl)[::-1]
-    total = float(descending.sum())
-    enough = int(np.searchsorted(np.cumsum(descending), _SUFFICIENT_SHARE * total) + 1)
+    shares = np.cumsum(np.sort(kl)[::-1]) / max(kl.sum(), 1e-12)
     return {
-        "latent_size": len(use.kl),
-        "active_units": int((use.variance > ACTIVE_VARIANCE).sum()),
-        "kl_nats": total,
-        "enough_units": enough if total > 0 else 0,
-        "kl_nats_by_unit": use.kl.tolist(),
-        "variance_by_unit": use.variance.tolist(),
+        "latent_size": len(kl),
+        "active_units": int((variance > ACTIVE_VARIANCE).sum()),
+        "kl_nats": float(kl.sum()),
+        "enough_units": int(np.searchsorted(shares, _SUFFICIENT_SHARE) + 1) if shares[-1] else 0,
+        "kl_nats_by_unit": kl.tolist(),
+        "variance_by_unit": variance.tolist(),
     }
 
 

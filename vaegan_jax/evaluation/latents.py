@@ -51,10 +51,9 @@ def slerp(a: jax.Array, b: jax.Array, t: jax.Array) -> jax.Array:
     """
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
-    t = t[:, None]
-    sine = jnp.sin(angle)
-    nearly_parallel = sine < 1e-4
-    sine = jnp.where(nearly_parallel, 1, sine)
-    weight_a = jnp.where(nearly_parallel, 1 - t, jnp.sin((1 - t) * angle) / sine)
-    weight_b = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
+    # sin(t angle) / sin(angle), also for an angle of 0.
+    weight_a, weight_b = (
+        s[:, None] * jnp.sinc(s[:, None] * angle / jnp.pi) / jnp.sinc(angle / jnp.pi)
+        for s in (1 - t, t)
+    )
     return weight_a * a[None] + weight_b * b[None]

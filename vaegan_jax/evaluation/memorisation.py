@@ -8,7 +8,7 @@ import numpy as np
 import scipy.cluster.vq
 import scipy.stats
 
-from vaegan_jax.evaluation.distances import Neighbours
+from vaegan_jax.evaluation import distances
 from vaegan_jax.evaluation.number import random_subset
 
 _MIN_PER_CELL = 20
@@ -16,52 +16,52 @@ _TEST_IMAGES_PER_CELL = 50
 _MAX_CELLS = 10
 
 
-def authentic(nearest: np.ndarray, neighbours: Neighbours) -> np.ndarray:
-    """Returns which samples are not copies of training images: bool [m].
-
-    Alaa et al. 2022, arXiv 2102.08921, section 3.3: a sample is authentic if it is further from its
-    nearest training image than that image is from its own nearest neighbour. In low dimensions
-    about half of fresh samples from the data distribution are authentic.
-
-    Args:
-      nearest: squared distances of the training images to their nearest others, float32 [n, 1].
-      neighbours: the nearest training image of each sample, arrays [m].
-    """
-    result: np.ndarray = neighbours.nearest > nearest[neighbours.row, 0]
-    return result
-
-
-class Cells(NamedTuple):
-    """A partition of feature space.
+class Nearest(NamedTuple):
+    """The nearest training images of m images.
 
     Attributes:
-      centres: float32 [k, d]; a cell is what is nearest to one of them.
-      test: the cells of the test images, int [m].
+      row: indices of the training images, int32 [m].
+      distance: squared distances to them, float32 [m].
+      ratio: these relative to the squared distances of the training images to their own nearest
+        neighbours. An image is authentic if it exceeds 1 (Alaa et al. 2022, arXiv 2102.08921,
+        section 3.3). In low dimensions that holds for about half of fresh samples from the data
+        distribution.
     """
 
-    centres: np.ndarray
-    test: np.ndarray
+    row: np.ndarray
+    distance: np.ndarray
+    ratio: np.ndarray
 
-    @classmethod
-    def fit(cls, key: jax.Array, train: np.ndarray, test: np.ndarray) -> "Cells":
-        """Partitions by k-means on training features; k is 1 per 50 test images, at most 10.
 
-        Args:
-          key: of the initial centres.
-          train: float32 [n, d].
-          test: float32 [m, d].
-        """
-        count = min(_MAX_CELLS, max(1, len(test) // _TEST_IMAGES_PER_CELL))
-        first = train[random_subset(key, len(train), count)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an empty cell is no failure
-            centres, _ = scipy.cluster.vq.kmeans2(train, first, minit="matrix")
-        return cls(centres, scipy.cluster.vq.vq(test, centres)[0])
+def nearest_train(features: np.ndarray, train: jax.Array, usual: np.ndarray) -> Nearest:
+    """Finds the nearest training image of each image.
 
-    def assign(self, features: np.ndarray) -> np.ndarray:
-        """Returns the cells of features, float32 [l, d]: int [l]."""
-        result: np.ndarray = scipy.cluster.vq.vq(features, self.centres)[0]
-        return result
+    Args:
+      features: float32 [m, d].
+      train: float32 [n, d].
+      usual: squared distances of the training images to their nearest others, float32 [n].
+    """
+    distance, row = jax.device_get(distances.neighbours(features, train))
+    return Nearest(row, distance, distance / np.maximum(usual[row], 1e-12))
+
+
+def cell_centres(key: jax.Array, train: np.ndarray, test_count: int) -> np.ndarray:
+    """Partitions training features, float32 [n, d], by k-means: float32 [k, d].
+
+    There is one cell per 50 test images, but at most 10; `key` is of the initial centres.
+    """
+    count = min(_MAX_CELLS, max(1, test_count // _TEST_IMAGES_PER_CELL))
+    first = train[random_subset(key, len(train), count)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cell is no failure
+        centres: np.ndarray = scipy.cluster.vq.kmeans2(train, first, minit="matrix")[0]
+    return centres
+
+
+def cells(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Returns the cells of features, the indices of their nearest centres: int [m]."""
+    result: np.ndarray = scipy.cluster.vq.vq(features, centres)[0]
+    return result
 
 
 def data_copying(
@@ -79,7 +79,7 @@ def data_copying(
     Args:
       test: distances of the test images to their nearest training images, [m].
       fake: distances of the fakes, [l].
-      test_cells: int [m], see `Cells`.
+      test_cells: int [m], see `cells`.
       fake_cells: int [l].
 
     Returns:

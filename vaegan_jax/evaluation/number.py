@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -21,18 +21,12 @@ SUBJECTS = {
 }
 """Labels of the evaluated image sets, in report order.
 
-The matched decoder is the GAN's generator at step 0: the VAE's decoder at latents that follow the
-Gaussian fit of the aggregated posterior.
+The matched decoder is the GAN's generator at step 0: the VAE's decoder at latents from the Gaussian
+fit of the aggregated posterior.
 """
 
 SHARES = ("precision", "recall", "density", "coverage", "authenticity")
 """Metrics that are shares of images; density may exceed 1."""
-
-GROUPS = 10
-"""Number of jackknife groups."""
-
-MIN_SAMPLES = 4 * GROUPS
-"""Minimum number of images for meaningful errors and nearest neighbours."""
 
 Values = TypeVar("Values")
 
@@ -64,49 +58,35 @@ class Number:
     count: int
     reference_count: int = 0
 
+    def __post_init__(self) -> None:
+        """Converts scalars and scalar arrays; non-finite values become None."""
+        for name in ("value", "error", "floor"):
+            x = getattr(self, name)
+            finite = float(x) if x is not None and math.isfinite(x) else None
+            object.__setattr__(self, name, finite)
+
     @property
     def is_informative(self) -> bool:
         """Whether a share is neither saturated at 0 or 1 nor within its error of them."""
         if self.metric not in SHARES or self.value is None:
             return True
-        error = self.error or 0.0
         # No share within one image of its end is known, whatever the jackknife says.
-        margin = max(error, 1 / self.count)
+        margin = max(self.error or 0.0, 1 / self.count)
         return self.value > margin and (self.metric == "density" or self.value < 1 - margin)
-
-
-def number(
-    subject: str,
-    against: str,
-    embedding: str,
-    metric: str,
-    value: Any,
-    error: Any,
-    floor: Any,
-    count: int,
-    reference_count: int = 0,
-) -> Number:
-    """Returns a `Number` from scalars or scalar arrays; non-finite values become None."""
-
-    def finite(x: Any) -> float | None:
-        return float(x) if x is not None and math.isfinite(x) else None
-
-    numbers = finite(value), finite(error), finite(floor)
-    return Number(subject, against, embedding, metric, *numbers, count, reference_count)
 
 
 def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = None) -> Number:
     """Returns the mean of n independent values with its standard error."""
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values))
-    return number(subject, "", "", metric, values.mean(), error, floor, len(values))
+    return Number(subject, "", "", metric, values.mean(), error, floor, len(values))
 
 
 def jackknife_error(
     key: jax.Array,
     rows: np.ndarray,
     statistic: Callable[[np.ndarray], Values],
-    groups: int = GROUPS,
+    groups: int = 10,
     progress: Progress = no_progress,
     label: str = "",
 ) -> Values:
@@ -118,8 +98,7 @@ def jackknife_error(
     does not repeat rows, which would bias nearest-neighbour distances and covariances.
 
     `rows` is [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group. `statistic` maps
-    rows to a smooth scalar or a tree of such scalars; the standard errors have the same tree
-    structure.
+    rows to a smooth scalar or a tree of them, which is also the structure of the result.
     """
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
     size = len(rows) // groups

@@ -1,69 +1,66 @@
-"""VAE metrics: reconstruction fidelity, latent use and likelihood bounds."""
+"""VAE metrics: reconstruction fidelity, latent use and likelihood bounds.
+
+Bounds are in nats per image until converted by `bits_per_dim`; arrays of K samples have shape
+[K, B, ...].
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.scipy.stats import norm
 from ml_collections import ConfigDict
 
-from vaegan_jax import networks, randomness
+from vaegan_jax import networks, randomness, vae
+from vaegan_jax.data import preprocessing
 from vaegan_jax.data.images import Split
-from vaegan_jax.evaluation import distances, latents, pixels, vae_bounds
-from vaegan_jax.evaluation.backbones import alexnet, lpips
+from vaegan_jax.evaluation import latents, pixels
+from vaegan_jax.evaluation.backbones import alexnet
 from vaegan_jax.evaluation.batches import Progress, map_batches
 from vaegan_jax.evaluation.number import (
     Number,
     evaluation_key,
     jackknife_error,
     mean,
-    number,
     random_subset,
 )
 from vaegan_jax.losses import symptoms
-from vaegan_jax.randomness import Purpose
+from vaegan_jax.losses import vae as losses
+from vaegan_jax.randomness import Purpose, Stage
+from vaegan_jax.runtime import compilation
+
+BIN_WIDTH = 2 / 255
+"""The distance between adjacent grey values of images in [-1, 1]."""
+
+Params = dict[str, optax.Params]
+"""``{"encoder", "decoder"}``."""
+Rows = dict[str, jax.Array]
 
 
 class Units(NamedTuple):
-    """Statistics of the posterior means over test images, float32 [L] each.
-
-    A latent dimension is active if its variance exceeds `symptoms.ACTIVE_VARIANCE`.
-    """
+    """Statistics of the posterior means over test images, float32 [L] each."""
 
     mean: np.ndarray
     variance: np.ndarray
 
 
-class VAEEvaluation(NamedTuple):
-    """The evaluation of a VAE.
-
-    `reconstructions` are decoded posterior means of test images, uint8 [N, H, W, C].
-    """
-
-    reconstructions: np.ndarray
-    units: Units
-    numbers: list[Number]
-
-
 def evaluate_vae(
-    config: ConfigDict,
-    params: vae_bounds.Params,
-    train: Split,
-    test: Split,
-    count: int,
-    progress: Progress,
-) -> VAEEvaluation:
-    """Evaluates a VAE on up to `count` test images.
+    config: ConfigDict, params: Params, train: Split, test: Split, count: int, progress: Progress
+) -> tuple[list[Number], np.ndarray, Units]:
+    """Evaluates a VAE on up to `count` test images; training images calibrate its decoder.
 
-    `params` is ``{"encoder", "decoder"}``, plus `likelihood` if it was learned. Training images are
-    used to calibrate the decoder variance.
+    Returns:
+      The numbers; the decoded posterior means of the test images, uint8 [N, H, W, C]; and `Units`.
     """
     image_shape, seed = test.image_shape, config.seed
     rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(test), count)
     originals = test.take(rows)
     posterior = latents.make_posterior(config.model, image_shape)
-    means, log_variances = map_batches(
+    means, _ = map_batches(
         len(originals),
         lambda i: posterior(params["encoder"], jnp.asarray(originals[i])),
         progress=progress,
@@ -75,53 +72,167 @@ def evaluate_vae(
     )
     numbers = [
         *_fidelity_numbers(originals, reconstructions, progress),
-        *vae_bounds.likelihood_numbers(config, params, train, test, progress),
-        *_latent_numbers(seed, means, log_variances),
+        *likelihood_numbers(config, params, train, test, progress),
+        _active_units(seed, means),
     ]
-    return VAEEvaluation(reconstructions, Units(means.mean(axis=0), means.var(axis=0)), numbers)
+    return numbers, reconstructions, Units(means.mean(axis=0), means.var(axis=0))
 
 
 def _fidelity_numbers(
     originals: Split, reconstructions: np.ndarray, progress: Progress
 ) -> list[Number]:
-    values = map_batches(
-        len(originals), lambda i: pixels.fidelity(originals[i], reconstructions[i])
-    )
+    count = len(originals)
+    values = {"psnr": map_batches(count, lambda i: pixels.psnr(originals[i], reconstructions[i]))}
     if alexnet.available() and min(originals.image_shape[:2]) >= alexnet.MIN_SIZE:
-        params = jax.device_put(alexnet.load())
+        lpips, params = jax.jit(alexnet.lpips), jax.device_put(alexnet.load())
         values["lpips_alex"] = map_batches(
-            len(originals),
-            lambda i: _lpips(params, originals[i], reconstructions[i]),
+            count,
+            lambda i: lpips(params, originals[i], reconstructions[i]),
             progress=progress,
             label="LPIPS",
         )
     return [mean("vae_reconstructions", name, rows) for name, rows in values.items()]
 
 
-@jax.jit
-def _lpips(params: Any, originals: jax.Array, reconstructions: jax.Array) -> jax.Array:
-    a, b = (x.astype(jnp.float32) / 127.5 - 1 for x in (originals, reconstructions))
-    return lpips.distance(params, a, b)
+def _active_units(seed: int, means: np.ndarray) -> Number:
+    def measure(rows: np.ndarray) -> float:
+        return float(symptoms.active_units(jnp.asarray(rows)))
+
+    error = jackknife_error(evaluation_key(seed, 0, Purpose.ACTIVE_UNITS), means, measure)
+    return Number("vae", "", "", "active_units", measure(means), error, None, len(means))
 
 
-def _latent_numbers(seed: int, means: np.ndarray, log_variances: np.ndarray) -> list[Number]:
-    """Returns the active units and the MMD between the aggregate posterior and the prior."""
+def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Adds uniform noise of one bin's width to images in [-1, 1].
 
-    def active_units(rows: np.ndarray) -> jax.Array:
-        return symptoms.active_units(jnp.asarray(rows))
+    Theis et al. 2015, arXiv 1511.01844, section 3.1: densities of discrete values are unbounded; a
+    likelihood bound on dequantised images also bounds the probability of the discrete values.
+    """
+    return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
 
-    eps = jax.random.normal(evaluation_key(seed, 0, Purpose.POSTERIOR), means.shape)
-    z = np.asarray(means + np.exp(0.5 * log_variances) * eps)
-    key = evaluation_key(seed, 3, Purpose.LATENT)
-    prior, other_prior = randomness.latents(key, (2, *means.shape))
-    # The bandwidth is of the order of the distances between samples.
-    kernel = distances.gaussian_kernel(math.sqrt(means.shape[1]))
 
-    def prior_mmd(rows: np.ndarray | jax.Array) -> jax.Array:
-        return distances.mmd(kernel, jnp.asarray(rows), prior)
+def gaussian_log_likelihood(
+    squared_error: jax.Array, dimensions: int, variance: jax.typing.ArrayLike
+) -> jax.Array:
+    """Returns log N(x; x', variance I) in nats from ``|x - x'|^2`` [...], summed over each image.
 
-    error = jackknife_error(evaluation_key(seed, 0, Purpose.ACTIVE_UNITS), means, active_units)
-    units = number("vae", "", "", "active_units", active_units(means), error, None, len(means))
-    error = jackknife_error(evaluation_key(seed, 0, Purpose.DISCREPANCY), z, prior_mmd)
-    floor = prior_mmd(other_prior)
-    return [units, number("vae", "", "", "posterior_prior_mmd", prior_mmd(z), error, floor, len(z))]
+    The maximum-likelihood variance is the mean squared error per dimension (Rybkin et al. 2020,
+    arXiv 2006.13202, equation 4).
+    """
+    return -0.5 * (squared_error / variance + dimensions * jnp.log(2 * math.pi * variance))
+
+
+def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Returns the evidence lower bound of each image: float32 [B].
+
+    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form.
+    `log_likelihood` is log p(x|z) of K posterior samples, [K, B]; `mean` and `log_variance` are the
+    posterior's, [B, L].
+    """
+    return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
+
+
+def iwae(
+    log_likelihood: jax.Array, z: jax.Array, mean: jax.Array, log_variance: jax.Array
+) -> jax.Array:
+    """Returns the importance-weighted bound of each image, float32 [B]; it tightens with K.
+
+    Burda et al. 2015, arXiv 1509.00519, equation 8. Arguments as for `elbo`; `z` are the posterior
+    samples, float32 [K, B, L].
+    """
+    log_prior = norm.logpdf(z)
+    log_posterior = norm.logpdf(z, mean[None], jnp.exp(0.5 * log_variance)[None])
+    weights = log_likelihood + jnp.sum(log_prior - log_posterior, axis=-1)
+    return jax.nn.logsumexp(weights, axis=0) - math.log(len(weights))
+
+
+def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
+    """Converts a bound in nats for dequantised images in [-1, 1] to bits/dim."""
+    return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
+
+
+@compilation.per_config
+def make_bounds(
+    config: ConfigDict, image_shape: tuple[int, int, int], draws: int
+) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.typing.ArrayLike], Rows]:
+    """Returns the jitted ``bounds(params, images, indices, key, variance) -> rows``.
+
+    `images` are uint8 [B, H, W, C]; `indices`, int32 [B],
+    are their positions in the data set, folded into `key`; `variance` is that of a Gaussian
+    decoder. For each dequantised image, `rows` has, float32 [B]: `squared_error`, the mean squared
+    distance to the decoded samples; `kl` in nats; `elbo` and `iwae` in bits/dim. `draws` is K in
+    IWAE-K.
+    """
+    encode = networks.make_encode(config.model, image_shape)
+    decode = networks.make_decode(config.model, image_shape)
+    dimensions = math.prod(image_shape)
+
+    @jax.jit
+    def bounds(
+        params: Params,
+        images: jax.Array,
+        indices: jax.Array,
+        key: jax.Array,
+        variance: jax.typing.ArrayLike,
+    ) -> Rows:
+        def keys(purpose: Purpose) -> Any:
+            purpose_key = randomness.draw_key(key, purpose)
+            return jax.vmap(jax.random.fold_in, (None, 0))(purpose_key, indices)
+
+        scaled = preprocessing.to_network(images)
+        dequantised = jax.vmap(dequantise)(keys(Purpose.DEQUANTISATION), scaled)
+        mean, log_variance = encode(params["encoder"], scaled)
+        shape = (draws, mean.shape[-1])
+        eps = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(
+            keys(Purpose.POSTERIOR)
+        )
+        z = vae.reparameterize(mean[None], log_variance[None], eps)
+
+        def squared_error(z: jax.Array) -> jax.Array:
+            return jnp.sum((dequantised - decode(params["decoder"], z)) ** 2, axis=(1, 2, 3))
+
+        errors = jax.lax.map(squared_error, z)
+        log_likelihood = gaussian_log_likelihood(errors, dimensions, variance)
+        return {
+            "squared_error": jnp.mean(errors, axis=0),
+            "kl": jnp.sum(losses.kl(mean, log_variance), axis=-1),
+            "elbo": bits_per_dim(elbo(log_likelihood, mean, log_variance), dimensions),
+            "iwae": bits_per_dim(iwae(log_likelihood, z, mean, log_variance), dimensions),
+        }
+
+    return bounds
+
+
+def likelihood_numbers(
+    config: ConfigDict, params: Params, train: Split, test: Split, progress: Progress
+) -> list[Number]:
+    """Returns likelihood bounds of test images in bits/dim.
+
+    The decoder is Gaussian with the maximum-likelihood variance of reconstructed training images,
+    so the bounds of VAEs with different losses and KL weights are comparable.
+    """
+
+    def compute(
+        images: Split, index: int, draws: int, variance: float, label: str
+    ) -> dict[str, np.ndarray]:
+        bounds = make_bounds(config, images.image_shape, draws)
+        key = randomness.step_key(config.seed, Stage.EVALUATION, index)
+        rows: dict[str, np.ndarray] = map_batches(
+            min(config.evaluation.max_likelihood_images, len(images)),
+            lambda i: bounds(
+                params, jnp.asarray(images[i]), jnp.asarray(i, jnp.int32), key, variance
+            ),
+            progress=progress,
+            label=label,
+        )
+        return rows
+
+    draws = config.evaluation.iwae_samples
+    errors = compute(train, 1, 1, 1.0, "calibration of the decoder")["squared_error"]
+    variance = float(errors.mean()) / math.prod(train.image_shape)
+    rows = compute(test, 2, draws, variance, "bounds on the likelihood")
+    return [
+        mean("vae", "kl_nats", rows["kl"]),
+        mean("vae", "calibrated_elbo_bits_per_dim", rows["elbo"]),
+        mean("vae", f"calibrated_iwae_{draws}_bits_per_dim", rows["iwae"]),
+    ]

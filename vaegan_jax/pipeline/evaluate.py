@@ -26,41 +26,32 @@ Steps = dict[str, int | None]
 
 
 class Evaluators(NamedTuple):
-    """Resources of an evaluation besides data and networks; empty if it is disabled.
-
-    Attributes:
-      embeddings: the feature extractors.
-      measure: measures distances during training, or None.
-    """
+    """The embeddings of an evaluation, and `evaluate.Measure` of the curve or None."""
 
     embeddings: list[embeddings.Embedding]
     measure: evaluate.Measure | None
 
 
 def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
-    """Loads the resources of the evaluation, so missing files are reported before training.
+    """Loads what an evaluation needs, so missing files are reported before training.
 
     Raises:
       UserError: if an embedding cannot be loaded, or if an evaluation is required and there is no
         embedding or too few images.
     """
     settings = config.evaluation
+    obstacle = evaluate.shortage(data)
     if settings.embeddings == "none":
-        if required:
-            raise UserError(
-                "evaluation.embeddings is none: set it to efflite0,alexnet, for example."
-            )
-        return Evaluators([], None)
-    try:
-        evaluate.require_enough(data)
-    except UserError as error:
-        if required:
-            raise
-        print(f"The evaluation is disabled. {error}")
+        obstacle = "evaluation.embeddings is none: set it to efflite0,alexnet, for example."
+    if obstacle and required:
+        raise UserError(obstacle)
+    if obstacle:
+        if settings.embeddings != "none":
+            print(f"The evaluation is disabled. {obstacle}")
         return Evaluators([], None)
     made = embeddings.make_all(settings.embeddings, settings.weights)
     for embedding in made:
-        embeddings.feature_count(embedding, data.shape)
+        embeddings.require_valid(embedding, data.shape)
     measure = evaluate.make_measure(config, data, made) if settings.curve_every else None
     return Evaluators(made, measure)
 
@@ -91,8 +82,7 @@ def evaluate_run(
         return False
     folder.write_event("evaluation: began")
     record, models, result = evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
-    shown = _pictures(config, data.shape, models, result)
-    folder.write_evaluation(record, shown)
+    folder.write_evaluation(record, _pictures(config, data.shape, models, result))
     folder.write_event("evaluation: finished")
     return True
 
@@ -118,14 +108,15 @@ def evaluate_checkpoints(
     parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
     models = evaluate.Models(**parts)
     result = evaluate.evaluate(config, data, models, evaluators.embeddings, _make_progress(stop))
-    failures = findings.find(result.numbers, config.model.latent_size)
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
         "numbers": [
             dataclasses.asdict(number) | {"informative": number.is_informative}
             for number in result.numbers
         ],
-        "findings": [finding._asdict() for finding in failures],
+        "findings": [
+            finding._asdict() for finding in findings.find(result.numbers, config.model.latent_size)
+        ],
         "seconds": time.perf_counter() - start,
     }
     return record, models, result
@@ -165,12 +156,14 @@ def _pictures(
         mean, factor = jnp.zeros(size), jnp.eye(size)
     to_encoder = functools.partial(transfer.to_encoder_latents, mean, factor)
     to_generator = functools.partial(transfer.to_generator_latents, mean, factor)
-    shown = {"nearest": pictures.pairs(*result.pairs)}
     rows: list[tuple[Any, pictures.Convert]] = [
         (params, to_encoder if subject == "matched_samples" else pictures.same)
         for subject, params in evaluate.sampled_networks(models).items()
     ]
-    shown["side_by_side"] = pictures.side_by_side(config, image_shape, rows)
+    shown = {
+        "nearest": pictures.pairs(*result.pairs),
+        "side_by_side": pictures.side_by_side(config, image_shape, rows),
+    }
     for name, params, to_network in (
         ("vae", models.decoder, pictures.same),
         ("gan", models.generator, to_generator),

@@ -183,7 +183,7 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
     if checkpoints.latest(directory) != steps:
         return
     parts = trained.read_parts(config, data.shape, folder, {"vae": steps}, ["encoder"])
-    use = latent_use.facts(latent_use.measure(config, parts["encoder"], data.validation))
+    use = latent_use.measure(config, parts["encoder"], data.validation)
     folder.write_json(workdir.LATENT, {"step": steps} | use)
     print(f"vae: {latent_use.summary(use)}", flush=True)
 

@@ -9,8 +9,6 @@ from vaegan_jax.evaluation.number import format_value
 MEANINGS = {
     "fd_nN, fid_nN": "Frechet distance between Gaussians fitted to the features of N samples and "
     "of the test images; lower is better, and it depends on N. Only Inception's is called FID.",
-    "kd, kid": "Kernel distance (squared maximum mean discrepancy, cubic kernel), unbiased, with "
-    "a floor of about 0.",
     "precision": "Fraction of the samples within the manifold of test images.",
     "recall": "Fraction of the test images within the manifold of samples; low if modes are "
     "missing.",
@@ -24,16 +22,14 @@ MEANINGS = {
     "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
     "lattice": "Mean square of the pattern that repeats every 4 pixels; high with the checkerboard "
     "of strided layers.",
-    "psnr, ssim, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in "
-    "decibels (higher is better), structural similarity (maximum 1), perceptual distance (lower is "
-    "better).",
-    "elbo, iwae_K": "Bounds on the negative log-likelihood of test images in bits per pixel "
-    "and channel; lower is better, 8 is a uniform density. With the decoder variance of the "
-    "training loss, or calibrated to the reconstructions of training images.",
+    "psnr, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in decibels "
+    "(higher is better), perceptual distance (lower is better).",
+    "calibrated_elbo, calibrated_iwae_K": "Bounds on the negative log-likelihood of test images in "
+    "bits per pixel and channel; lower is better, 8 is a uniform density. The variance of the "
+    "decoder is calibrated to the reconstructions of training images.",
     "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
     "active_units": "Latent dimensions whose posterior mean varies with the image; 0 after a "
     "posterior collapse.",
-    "posterior_prior_mmd": "Discrepancy between the latents of real images and the prior.",
 }
 """Explanations of the metrics for the report."""
 
@@ -77,13 +73,9 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
         tables.append(_subject_table(title, chosen))
     if chosen := [n for n in numbers if not n["embedding"] and n["subject"] in SUBJECTS]:
         tables.append(_subject_table("Pixels", chosen))
-    rows = [
-        [n["metric"], with_error(n), format_value(n["floor"]), str(n["count"])]
-        for n in numbers
-        if n["subject"] == "vae"
-    ]
+    rows = [[n["metric"], with_error(n), str(n["count"])] for n in numbers if n["subject"] == "vae"]
     if rows:
-        tables.append(Table("Likelihood and latent space", ["", "value", "floor", "count"], rows))
+        tables.append(Table("Likelihood and latent space", ["", "value", "count"], rows))
     return tables
 
 

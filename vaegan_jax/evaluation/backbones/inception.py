@@ -8,9 +8,7 @@ normalisations are folded into convolutions.
 
 import functools
 import pathlib
-import shutil
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaegan_jax import networks
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.backbones import torch_file
+from vaegan_jax.evaluation.backbones import weight_files
 
 FEATURES = 2048
 SIZE = 299
@@ -30,7 +29,6 @@ URL = (
 )
 DEFAULT_PATH = pathlib.Path("~/.cache/vaegan_jax/pt_inception-2015-12-05-6726825d.pth")
 
-_EPSILON = 1e-3
 _HIGHEST = jax.lax.Precision.HIGHEST
 _REDUCE: Any = {"stride": 2, "padding": "VALID"}
 
@@ -39,7 +37,7 @@ Layer = Callable[..., jax.Array]
 
 
 class Inception(nn.Module):
-    """Images float32 [B, 299, 299, 3] from `scale` -> features float32 [B, 2048]."""
+    """Images float32 [B, 299, 299, 3] in [-1, 1] -> features float32 [B, 2048]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -149,48 +147,31 @@ BLOCKS: tuple[tuple[str, Callable[..., list[jax.Array]], Any], ...] = (
 """The blocks after the stem: name, function of (conv, x, argument), argument."""
 
 
-def scale(images: jax.Array) -> jax.Array:
-    """Scales images from [0, 255] as clean-fid does: (x - 128) / 128."""
-    return (images - 128) / 128
+def features(params: dict[str, Any], images: jax.Array) -> jax.Array:
+    """Returns features of images from [0, 255], scaled as by clean-fid to (x - 128) / 128.
+
+    float32 [B, 299, 299, 3] -> [B, 2048].
+    """
+    result: jax.Array = networks.apply(Inception(), params, (images - 128) / 128)
+    return result
 
 
-def convert(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parameters of `Inception` from PyTorch's names and layouts."""
-    params = {}
-    for key in state:
-        if key.endswith(".conv.weight"):
-            name = key.removesuffix(".conv.weight")
-            gain = state[f"{name}.bn.weight"]
-            gain = gain / np.sqrt(state[f"{name}.bn.running_var"] + _EPSILON)
-            kernel = state[key] * gain[:, None, None, None]  # [out, in, height, width]
-            bias = state[f"{name}.bn.bias"] - state[f"{name}.bn.running_mean"] * gain
-            params[name] = {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
-    return params
+    suffix = ".conv.weight"
+    names = [key.removesuffix(suffix) for key in state if key.endswith(suffix)]
+    return {name: weight_files.fold_norm(state, f"{name}.conv", f"{name}.bn") for name in names}
 
 
 def load(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the parameters of the network, after downloading the weights to `path` if necessary.
+    """Returns the parameters of the network.
 
     Raises:
-      UserError: if the file cannot be downloaded or has another hash.
+      UserError: if the file is missing or has another hash.
     """
     if not path.exists():
-        _download(path)
-    return convert(torch_file.read(path, SHA256))
-
-
-def _download(path: pathlib.Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(URL, timeout=30) as response, partial.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        torch_file.read_verified(partial, SHA256)
-        partial.replace(path)
-    except OSError as error:
         raise UserError(
-            f"The weights of Inception cannot be downloaded ({error}): download {URL} on another "
-            f"machine and copy it to {path}."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+            f"The weights of Inception are missing: download {URL} and save it as {path}, or set "
+            "evaluation.weights to its path."
+        )
+    return convert(weight_files.read_torch(path, SHA256))
