@@ -87,7 +87,8 @@ SHARED = [
     ([1.0, -0.1, NAN], "vae.b1 vae.b2 gan.b1 gan.b2"),
     ([-0.5, NAN, INF], "data.max_resident_mb vae.kl_weight vae.free_bits"),
     ([1, "yes"], "data.flip model.spectral_norm transfer.match_posterior"),
-    ([3, None], "data.path data.feature data.directory transfer.vae evaluation.weights"),
+    ([3, None], "data.path data.feature data.directory transfer.vae vae.start gan.start "
+                "evaluation.weights"),
     (["other", 3], "data.fit model.norm model.discriminator_norm vae.reconstruction "
                    "vae.decoder_variance vae.kl_schedule transfer.generator "
                    "transfer.discriminator gan.noise"),

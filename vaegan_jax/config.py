@@ -33,6 +33,7 @@ from vaegan_jax.rules import (
     Field,
     Resume,
     at_least,
+    inconsistencies,
     losses,
     one_loss,
     one_of,
@@ -107,6 +108,9 @@ FIELDS: dict[str, Field] = {
     "vae.learning_rate": Field(1e-3, POSITIVE, "Adam's learning rate"),
     "vae.b1": Field(0.9, BELOW_ONE, "Adam's decay of the first moment"),
     "vae.b2": Field(0.999, BELOW_ONE, "Adam's decay of the second moment"),
+    "vae.start": Field(
+        "", TEXT, "a run, an export or pretrained, whose VAE's parameters training begins with"
+    ),
     "vae.reconstruction": Field(
         "squared_error", one_loss("reconstruction"), "reconstruction term of the loss"
     ),
@@ -141,8 +145,8 @@ FIELDS: dict[str, Field] = {
     ),
     "transfer.discriminator": Field(
         "scratch",
-        one_of("scratch", "encoder"),
-        "initialise randomly, or from the VAE's encoder with a random head",
+        one_of("scratch", "encoder", "start"),
+        "initialise randomly, from the VAE's encoder with a random head, or from gan.start",
     ),
     "transfer.match_posterior": Field(
         True, BOOL, "fold the aggregated posterior's mean and covariance into the first layer"
@@ -156,6 +160,9 @@ FIELDS: dict[str, Field] = {
     ),
     "gan.batch_size": Field(
         0, at_least(0), f"real images per step, and fake images per step; {_0_AUTOMATIC}"
+    ),
+    "gan.start": Field(
+        "", TEXT, "a run, an export or pretrained, whose generator (EMA) training begins with"
     ),
     "gan.objective": Field(
         "non_saturating", one_loss("objective"), "losses of generator and discriminator"
@@ -313,86 +320,6 @@ def check(config: ConfigDict) -> None:
             )
         if not field.rule.allows(values[name]):
             raise UserError(f"{name} must be {field.rule.text}, and is {values[name]!r}.")
-    if config.data.name == "folder" and not config.data.path:
-        raise UserError(
-            "data.path is empty: set it to the folder or zip of images, such as "
-            "--config.data.path=~/Pictures."
-        )
-    kind = config.data.name if config.data.name in ("folder", "comic_faces") else "a TFDS data set"
-    for name, required in _REQUIRED_DATA.items():
-        if values[name] != FIELDS[name].default and kind != required:
-            raise UserError(
-                f"{name} ({values[name]!r}) requires {required}, and data.name is "
-                f"{config.data.name}: change data.name, or remove {name}."
-            )
-    for name, (other, required) in _REQUIRED_VALUES.items():
-        if values[name] != FIELDS[name].default and values[other] != required:
-            raise UserError(
-                f"{name}={values[name]} requires {other}={required}, and that is "
-                f"{values[other]}: change one of them."
-            )
-    fields = "gan.penalties", "gan.generator_terms"
-    names = [{call.name for call in registry.parse(values[field])} for field in fields]
-    for name in set.intersection(*names):
-        raise UserError(f"{' and '.join(fields)} both name {name}: name it in one of them.")
-    _check_steps(config)
-    _check_transfer(config)
-
-
-_REQUIRED_DATA = {
-    "data.path": "folder",
-    "data.split": "a TFDS data set",
-    "data.feature": "a TFDS data set",
-}
-"""Fields that have an effect for one kind of ``data.name`` only."""
-
-_REQUIRED_VALUES = {
-    "vae.decoder_variance": ("vae.reconstruction", "gaussian"),
-    "vae.kl_warmup_steps": ("vae.kl_schedule", "linear"),
-    "vae.kl_cycles": ("vae.kl_schedule", "cyclical"),
-}
-"""Fields that have an effect for one value of another field only."""
-
-
-def _check_steps(config: ConfigDict) -> None:
-    warmup, steps = config.vae.kl_warmup_steps, config.vae.steps
-    if config.vae.kl_schedule == "linear" and steps and not 0 < warmup < steps:
-        raise UserError(
-            f"vae.kl_warmup_steps ({warmup}) must be above 0 and below vae.steps ({steps}) for "
-            "vae.kl_schedule=linear."
-        )
-    if config.vae.kl_schedule == "cyclical" and 0 < steps < 2 * config.vae.kl_cycles:
-        raise UserError(
-            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps ({steps}): "
-            "a cycle has at least two steps."
-        )
-    steps = config.gan.steps
-    warmup, every = config.gan.discriminator_warmup_steps, config.gan.discriminator_steps
-    if steps > 0 and steps // every <= warmup // every:  # see gan.train_step
-        raise UserError(
-            "The generator is never updated: no multiple of gan.discriminator_steps "
-            f"({every}) lies between gan.discriminator_warmup_steps ({warmup}) and gan.steps "
-            f"({steps}). Lower one of the first two, or raise gan.steps."
-        )
-
-
-def _check_transfer(config: ConfigDict) -> None:
-    if config.transfer.vae and config.transfer.generator == "scratch":
-        raise UserError(
-            f"transfer.vae={config.transfer.vae} requires transfer.generator=vae: change one of "
-            "them."
-        )
-    if config.transfer.discriminator == "scratch":
-        return
-    if config.transfer.generator == "scratch":
-        raise UserError(
-            "transfer.discriminator=encoder requires a VAE, and transfer.generator=scratch trains "
-            "none: set transfer.generator=vae or transfer.discriminator=scratch."
-        )
-    norm, discriminator_norm = config.model.norm, config.model.discriminator_norm
-    if norm != discriminator_norm:
-        raise UserError(
-            f"transfer.discriminator=encoder requires model.discriminator_norm "
-            f"({discriminator_norm}) to equal model.norm ({norm}), since the discriminator takes "
-            "over the encoder's trunk."
-        )
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    for text in inconsistencies(config, values, defaults):
+        raise UserError(text)

@@ -45,21 +45,21 @@ class GANState(flax.struct.PyTreeNode):
 
 
 class GANInit(NamedTuple):
-    """Initial parameters of the generator and of the discriminator's trunk (None: random).
+    """Initial parameters of the generator, and those of the discriminator that are not random.
 
     The initial generator at z is the decoder at ``m + L z``, with m = `latent_mean`, float32 [L],
     and L = `latent_factor`, float32 [L, L]: 0 and I unless ``transfer.match_posterior`` is set.
     """
 
     generator: optax.Params
-    trunk: optax.Params | None
+    discriminator: dict[str, optax.Params]
     latent_mean: jax.Array
     latent_factor: jax.Array
 
 
 def identity_init(generator: optax.Params, latent_size: int) -> GANInit:
     """Returns initial parameters with m = 0 and L = I."""
-    return GANInit(generator, None, jnp.zeros(latent_size), jnp.eye(latent_size))
+    return GANInit(generator, {}, jnp.zeros(latent_size), jnp.eye(latent_size))
 
 
 def random_init(
@@ -81,14 +81,14 @@ def init(
 ) -> GANState:
     """Returns the initial state of a GAN; `seed` is uint32, ``config.seed`` by default.
 
-    `initial` is from `transfer.make_init` or `random_init`; everything else is equal for both.
+    `initial` is from `transfer.make_init`, `random_init` or the GAN of another run; everything
+    else is the same.
     """
     seed = config.seed if seed is None else seed
     key = draw_key(step_key(seed, Stage.GAN, 0), Purpose.DISCRIMINATOR)
     discriminator = networks.make_discriminator(config.model, image_shape)
-    params = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
-    if initial.trunk is not None:
-        params = params | {"trunk": initial.trunk}
+    random = discriminator.init(key, jnp.zeros((1, *image_shape)))["params"]
+    params = random | initial.discriminator
     return GANState(
         step=jnp.zeros((), jnp.int32),
         generator=initial.generator,

@@ -47,7 +47,7 @@ def make_init(
         mean, covariance = aggregated_posterior(config, encoder, images)
         initial = match_posterior(initial, mean, covariance)
     if settings.discriminator == "encoder":
-        initial = initial._replace(trunk=encoder["trunk"])
+        initial = initial._replace(discriminator={"trunk": encoder["trunk"]})
     return initial
 
 

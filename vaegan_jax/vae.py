@@ -168,14 +168,13 @@ def loss(
     reconstruction = jnp.mean(reconstruction_term(images, logits))
     kl_by_dimension = losses.kl(mean, log_variance)
     kl = jnp.mean(jnp.sum(kl_by_dimension, axis=-1))
-    free_bits = vae.config.free_bits
-    penalised_kl = losses.free_bits(kl_by_dimension, free_bits) if free_bits else kl
+    bits = vae.config.free_bits
+    penalised_kl = losses.free_bits(kl_by_dimension, bits) if bits else kl
     total = reconstruction + kl_weight * penalised_kl
     if vae.terms:
         assert key is not None
-        seen = images, logits, decoded, mean, log_variance, latents
-        batch = VAEBatch(*seen, step=jnp.asarray(step), key=key)
-        total, values = add_terms(total, vae.terms, batch)
+        seen = images, logits, decoded, mean, log_variance, latents, jnp.asarray(step), key
+        total, values = add_terms(total, vae.terms, VAEBatch(*seen))
         scalars |= values
     return total, scalars | {
         "loss": total,

@@ -14,7 +14,7 @@ from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.losses import signatures
-from vaegan_jax.pipeline import STAGES, best, evaluate, vae_source
+from vaegan_jax.pipeline import STAGES, best, evaluate, starts, vae_source
 from vaegan_jax.pipeline.stages import check_terms, make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
 from vaegan_jax.runtime import environment, parallel, profiling
@@ -51,10 +51,10 @@ def train_and_evaluate(
         return
     training = _training_stages(config, stages)
     trains = any(_is_unfinished(config, path, stage) for stage in training)
-    sources = _check_losses(config, path, trains)
     if trains:
         source = source or vae_source.load(config)
         vae_source.require_same(path, source)
+    begins, sources = _check_sources(config, path, training if trains else [])
     data = images.load(config.data)
     config = recipe.resolve(config, len(data.train), data.shape)
     _check_batch_sizes(config, data)
@@ -70,11 +70,11 @@ def train_and_evaluate(
             vae_source.copy_to(folder, source)
         if "vae" in training:
             vae_source.share(folder, config.vae.steps, siblings)
-            vae_stage = make_vae_stage(config, data, folder, evaluators.measure)
+            vae_stage = make_vae_stage(config, data, folder, evaluators.measure, begins.get("vae"))
             worked |= loop.train(vae_stage, data.train, config, folder, stop, profile)
         _record_latent_use(config, data, folder)
         if "gan" in training:
-            gan_stage = make_gan_stage(config, data, folder, evaluators.measure)
+            gan_stage = make_gan_stage(config, data, folder, evaluators.measure, begins.get("gan"))
             worked |= loop.train(gan_stage, data.train, config, folder, stop, profile)
             if evaluators.measure is not None:
                 best.choose(config, data, folder, evaluators.embeddings[0])
@@ -131,17 +131,25 @@ def _is_unfinished(config: ConfigDict, path: pathlib.Path, stage: str) -> bool:
     return latest is None or latest < config[stage].steps
 
 
-def _check_losses(config: ConfigDict, path: pathlib.Path, trains: bool) -> dict[str, Any]:
-    """Checks the user's functions by tracing them; returns the digests of their sources."""
+def _check_sources(
+    config: ConfigDict, path: pathlib.Path, stages: Sequence[str]
+) -> tuple[dict[str, trained.Trained], dict[str, Any]]:
+    """Checks the user's functions, and what the stages to be trained begin with.
+
+    Returns:
+      The models of `starts.load`, and the digests of all sources.
+    """
+    models = starts.load(config, path, stages)
     sources = registry.source_digests(configuration.flatten(config))
+    sources |= starts.digests(models, path)
     environment.pin()  # a user's module may have changed an option when it was imported
-    if trains:
+    if stages:
         workdir.require_same_sources(path, config, sources)
     shape = images.settings(config.data).image_shape
     resolved = recipe.resolve(config, 1_000, shape)  # the number of images does not matter here
     signatures.check_losses(resolved, shape)
     check_terms(resolved, shape)
-    return sources
+    return models, sources
 
 
 def _check_batch_sizes(config: ConfigDict, data: images.Images) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -13,8 +14,10 @@ from vaegan_jax import checkpoints, gan, randomness, transfer, vae, workdir
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.evaluate import Measure
+from vaegan_jax.pipeline import starts
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import compilation, memory
+from vaegan_jax.trained_model import Trained
 from vaegan_jax.training import loop
 
 State = TypeVar("State")
@@ -22,19 +25,29 @@ _KEPT = ("ema", "generator", "latent_mean", "latent_factor")
 
 
 def make_vae_stage(
-    config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    measure: Measure | None = None,
+    start: Trained | None = None,
 ) -> loop.Stage[vae.VAEState]:
-    """Returns the VAE stage of a run; same signature as `make_gan_stage`."""
-    del folder
+    """Returns the VAE stage of a run; it begins with the parameters of `start`, if given."""
+    del folder  # the same signature as `make_gan_stage`
     init, seed = _compiled_init(config, vae.init, data.shape), np.uint32(config.seed)
     reconstructions = pictures.make_reconstruction_picture(config, data.validation)
     decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
+
+    def initial_state() -> vae.VAEState:
+        state: vae.VAEState = memory.checked(init, "vae")(seed=seed)
+        # Copies, since the state will be donated.
+        return state if start is None else state.replace(params=jax.tree.map(jnp.copy, start.parts))
+
     return loop.Stage(
         number=randomness.Stage.VAE,
         steps=config.vae.steps,
         batch_size=config.vae.batch_size,
         template=jax.eval_shape(init, seed=seed),
-        init=lambda: memory.checked(init, "vae")(seed=seed),
+        init=initial_state,
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
             "reconstructions": reconstructions(state.params),
@@ -46,9 +59,13 @@ def make_vae_stage(
 
 
 def make_gan_stage(
-    config: ConfigDict, data: images.Images, folder: workdir.Workdir, measure: Measure | None = None
+    config: ConfigDict,
+    data: images.Images,
+    folder: workdir.Workdir,
+    measure: Measure | None = None,
+    start: Trained | None = None,
 ) -> loop.Stage[gan.GANState]:
-    """Returns the GAN stage of a run; its initial state uses the last checkpoint of the VAE."""
+    """Returns the GAN stage of a run; it begins with the VAE's last checkpoint, or with `start`."""
     random_init = _compiled_init(config, gan.random_init, data.shape)
     init, seed = _compiled_init(config, gan.init, data.shape), np.uint32(config.seed)
     generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
@@ -61,11 +78,13 @@ def make_gan_stage(
                     "The VAE is not finished, and the GAN is initialised from its decoder: run the "
                     "vae stage first, or set transfer.generator=scratch in another --workdir."
                 )
-            start = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
+            initial = transfer.make_init(config, data.train, vae_checkpoints, config.vae.steps)
+        elif start is not None:
+            initial = jax.tree.map(jnp.copy, starts.gan_init(start))
         else:
-            start = memory.checked(random_init, "gan")(seed=seed)
-        # Both cases use the same compiled program, so all other state is bit-identical.
-        state: gan.GANState = memory.checked(init, "gan")(start, seed=seed)
+            initial = memory.checked(random_init, "gan")(seed=seed)
+        # All cases use the same compiled program, so all other state is bit-identical.
+        state: gan.GANState = memory.checked(init, "gan")(initial, seed=seed)
         return state
 
     return loop.Stage(
@@ -78,8 +97,8 @@ def make_gan_stage(
         pictures=lambda state: generator_pictures(state.ema),
         shown=("discriminator_loss", "generator_loss", "discriminator_auc"),
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
-        # The matched decoder, with which the GAN is compared.
-        measures_start=config.transfer.generator == "vae",
+        # The matched decoder, with which the GAN is compared, or the start.
+        measures_start=config.transfer.generator == "vae" or bool(config.gan.start),
         kept=lambda state: {name: getattr(state, name) for name in _KEPT},
     )
 

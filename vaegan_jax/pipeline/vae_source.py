@@ -6,7 +6,6 @@ without the source from then on.
 
 import contextlib
 import copy
-import functools
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, trained, vae, weights, workdir
+from vaegan_jax import checkpoints, trained, weights, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.pipeline import starts
 from vaegan_jax.runtime import parallel
 
 
@@ -39,24 +39,7 @@ def load(config: ConfigDict) -> trained.Trained | None:
             f"transfer.vae={name}: its VAE is not finished (step {model.step} of {steps}): train "
             "it first."
         )
-    shape = images.settings(config.data).image_shape
-    # These do not show in the parameters' shapes.
-    for field, before, now in (
-        ("the image shape", model.image_shape, shape),
-        ("model.norm", model.config.model.norm, config.model.norm),
-    ):
-        if before != now:
-            raise UserError(
-                f"transfer.vae={name}: {field} is {before} there and {now} here, and must be equal."
-            )
-    init = functools.partial(vae.init, with_fields(config, {}, model), shape)
-    expected = jax.eval_shape(init).params
-    checkpoints.require_equal_leaves(
-        checkpoints.leaves({name: model.parts.get(name) or {} for name in expected}),
-        checkpoints.leaves(expected),
-        f"The VAE of transfer.vae={name}",
-        "the networks of this config",
-    )
+    starts.require_fit(f"transfer.vae={name}", model, with_fields(config, {}, model))
     return model
 
 
