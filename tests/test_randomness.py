@@ -80,8 +80,3 @@ def test_latents_have_zero_mean_and_unit_variance(distribution):
         assert 0.99 * edge < np.abs(z).max() <= edge + 1e-6
     else:
         assert np.abs(z).max() > 3
-
-
-def test_unknown_distribution_raises():
-    with pytest.raises(KeyError):
-        latents(jax.random.key(0), (1,), "cauchy")

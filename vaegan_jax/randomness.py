@@ -7,7 +7,6 @@ run.
 
 import enum
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -91,11 +90,13 @@ def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal"
 
     Returns:
       float32 of the given shape.
-
-    Raises:
-      KeyError: for an unknown distribution.
     """
-    return DISTRIBUTIONS[distribution](key, shape)
+    if distribution == "uniform":
+        return jax.random.uniform(key, shape, jnp.float32, -(3.0**0.5), 3.0**0.5)
+    if distribution == "truncated_normal":
+        drawn: jax.Array = jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32)
+        return drawn / 0.8796256610342398  # its standard deviation
+    return jax.random.normal(key, shape, jnp.float32)
 
 
 def picture_latents(seed: int, shape: tuple[int, ...], distribution: str = "normal") -> jax.Array:
@@ -106,25 +107,3 @@ def picture_latents(seed: int, shape: tuple[int, ...], distribution: str = "norm
     """
     key = draw_key(step_key(seed, Stage.PICTURES, 0), Purpose.LATENT)
     return latents(key, shape, distribution)
-
-
-def _normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.normal(key, shape, jnp.float32)
-
-
-def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.uniform(key, shape, jnp.float32, -(3.0**0.5), 3.0**0.5)
-
-
-def _truncated_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    drawn = jax.random.truncated_normal(key, -_CUT, _CUT, shape, jnp.float32)
-    return drawn / _CUT_DEVIATION
-
-
-_CUT = 2.0
-# The standard deviation of a normal truncated at c: sqrt(1 - 2 c phi(c) / (2 Phi(c) - 1)).
-_CUT_DEVIATION = math.sqrt(
-    1 - 2 * _CUT * math.exp(-(_CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(_CUT / math.sqrt(2))
-)
-
-DISTRIBUTIONS = {"normal": _normal, "uniform": _uniform, "truncated_normal": _truncated_normal}

@@ -136,11 +136,10 @@ def _to_call(index: Any) -> Call:
     if isinstance(index, ast.Call) and not index.args:
         keywords, index = index.keywords, index.func
     name = module + ast.unparse(index)
-    options = {word.arg: ast.literal_eval(word.value) for word in keywords}
-    if not re.fullmatch(r"[\w.]+(:\w+)?", name) or None in options:
+    options = {word.arg or "**": ast.literal_eval(word.value) for word in keywords}
+    is_repeated = len(options) < len(keywords)
+    if not re.fullmatch(r"[\w.]+(:\w+)?", name) or "**" in options or is_repeated:
         raise ValueError(name)
-    if len(options) < len(keywords):
-        raise ValueError("an option is repeated")
     return Call(name, options)
 
 

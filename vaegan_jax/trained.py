@@ -86,8 +86,6 @@ def load(
     chosen = best_step(path, model) if isinstance(step, str) else step
     read = _read_export if path.is_file() else _read_run
     chosen, config, parts, facts = read(path, model, chosen, names)
-    if parts.get("likelihood") is None:
-        parts.pop("likelihood", None)
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
     shape = images.settings(config.data).image_shape

@@ -73,6 +73,7 @@ def test_results_are_those_of_the_session(client, session):
         ("GET", "/..%2fserver.py", {}, 404),
         ("POST", "/api/encode", {"content-length": "-1"}, 411),
         ("POST", "/api/encode", {"content-length": str(server.MAX_BODY_BYTES + 1)}, 413),
+        ("POST", "/api/encode", {"content-length": "9" * 5000}, 413),
         ("GET", "/", {"host": "evil.example"}, 421),
         ("POST", "/api/facts", {"host": "127.0.0.1.evil.example"}, 421),
         ("GET", "/", {"host": "[::1"}, 421),

@@ -98,46 +98,6 @@ def test_loss_and_gradients_at_extreme_logits(name):
             check(name, np.full(4, real * size, np.float32), np.full(4, fake * size, np.float32))
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_reference_gradients_match_finite_differences(name):
-    real, fake, step = REAL.astype(np.float64), FAKE.astype(np.float64), 1e-6
-    value, of_real, of_fake = FORMULAS[name]
-    rise = (value(real + step, fake) - value(real - step, fake)) / (2 * step)
-    np.testing.assert_allclose(of_real(real, fake), rise, atol=1e-8)
-    rise = (value(real, fake + step) - value(real, fake - step)) / (2 * step)
-    np.testing.assert_allclose(of_fake(real, fake), rise, atol=1e-8)
-
-
-def test_losses_at_chance():
-    zero = np.zeros(3, np.float32)
-    loss = {name: o.discriminator(zero, zero) for name, o in OBJECTIVES.items()}
-    np.testing.assert_allclose(loss["non_saturating"], 2 * np.log(2), rtol=1e-6)
-    np.testing.assert_allclose(loss["relativistic"], np.log(2), rtol=1e-6)
-    assert (loss["hinge"], loss["least_squares"], loss["wasserstein"]) == (2, 0.5, 0)
-
-
-def test_only_non_saturating_has_a_gradient_for_rejected_fakes():
-    low = np.full(4, -50, np.float32)
-    slopes = {
-        name: jax.grad(getattr(losses, name), argnums=1)(low, low)
-        for name in ("minimax_loss", "non_saturating_loss")
-    }
-    np.testing.assert_allclose(slopes["minimax_loss"], 0, atol=1e-20)
-    np.testing.assert_allclose(slopes["non_saturating_loss"], -0.25, rtol=1e-6)
-
-
 def test_objectives_pair_the_expected_losses():
     found = {name: tuple(f.__name__ for f in o) for name, o in OBJECTIVES.items()}
     assert found == PAIRS
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_only_the_relativistic_generator_depends_on_real_logits(name):
-    gradient = jax.grad(OBJECTIVES[name].generator)(REAL, FAKE)
-    assert bool(np.any(gradient)) == (name == "relativistic")
-
-
-def test_only_the_relativistic_objective_depends_on_pairing():
-    for name, objective in OBJECTIVES.items():
-        change = objective.discriminator(REAL, FAKE) - objective.discriminator(REAL, FAKE[::-1])
-        assert (abs(change) > 0.1) == (name == "relativistic")

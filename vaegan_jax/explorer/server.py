@@ -1,12 +1,12 @@
 """HTTP server of the explorer: three static files, and the methods of one session as JSON."""
 
+import contextlib
 import http.server
 import json
 import pathlib
 import secrets
 import socket
 import traceback
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -79,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(404, "There is no such page.")
         elif not (length.isascii() and length.isdigit()):
             self._refuse(411, "A request must have a length.")
-        elif int(length) > MAX_BODY_BYTES:
+        elif len(length) > 9 or int(length) > MAX_BODY_BYTES:
             self._refuse(413, f"A request may have at most {MAX_BODY_BYTES // 2**20} MB.")
         else:
             body = self.rfile.read(int(length))
@@ -136,7 +136,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(
         self, status: int, media_type: str, content: bytes, headers: dict[str, str] | None = None
     ) -> None:
-        self.send_response(HTTPStatus(status))
+        self.send_response(status)
         for name, value in {
             "content-type": media_type,
             "content-length": str(len(content)),
@@ -146,8 +146,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             **(headers or {}),
         }.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # the browser may have left
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *args: Any) -> None:
         """Prints nothing for a request."""

@@ -6,7 +6,7 @@ C] in [-1, 1] to the same shape. The change of an image depends on the key and i
 other images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,21 +76,17 @@ def _span(key: jax.Array, batch: int, side: int, size: int) -> jax.Array:
     return (place >= 0) & (place < size)
 
 
-def chain(augmentations: Sequence[Augment]) -> Augment:
-    """Returns the composition of augmentations; each uses a separate key."""
-
-    def augment(images: jax.Array, key: jax.Array) -> jax.Array:
-        for index, augmentation in enumerate(augmentations):
-            images = augmentation(images, jax.random.fold_in(key, index))
-        return images
-
-    return augment
-
-
 def make(augmentations: str) -> Augment:
-    """Returns the composition of ``gan.augmentations``.
+    """Returns the composition of ``gan.augmentations``; each uses a separate key.
 
     Raises:
       UserError: if an augmentation cannot be loaded, or its options are wrong.
     """
-    return chain([registry.bind("augmentation", call) for call in registry.parse(augmentations)])
+    functions = [registry.bind("augmentation", call) for call in registry.parse(augmentations)]
+
+    def augment(images: jax.Array, key: jax.Array) -> jax.Array:
+        for index, function in enumerate(functions):
+            images = function(images, jax.random.fold_in(key, index))
+        return images
+
+    return augment
