@@ -52,8 +52,8 @@ def train_and_evaluate(
     training = _training_stages(config, stages)
     trains = any(_is_unfinished(config, path, stage) for stage in training)
     sources = _check_losses(config, path, trains)
+    source = (source or vae_source.load(config)) if trains else None
     if trains:
-        source = source or vae_source.load(config)
         vae_source.require_same(path, source)
     data = images.load(config.data)
     config = recipe.resolve(config, len(data.train), data.shape)
