@@ -51,8 +51,8 @@ def train_and_evaluate(
         return
     training = _training_stages(config, stages)
     trains = any(_is_unfinished(config, path, stage) for stage in training)
+    source = (source or vae_source.load(config)) if trains else None
     if trains:
-        source = source or vae_source.load(config)
         vae_source.require_same(path, source)
     begins, sources = _check_sources(config, path, training if trains else [])
     data = images.load(config.data)

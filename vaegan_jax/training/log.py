@@ -1,4 +1,4 @@
-"""The progress line and the metrics of a stage."""
+"""The progress lines and the metrics of a stage."""
 
 import contextlib
 import time
@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from vaegan_jax.checkpoints import Progress
-from vaegan_jax.runtime import parallel
 from vaegan_jax.training import monitor
 from vaegan_jax.training.stage import RunWriter, Stage
 
@@ -38,25 +36,16 @@ class Log:
         self._sums: dict[str, float] = dict(progress["sums"])
         self._began: float = time.perf_counter() - progress["seconds"]
         self._written = (step, progress["seconds"])
-        self._bar = tqdm(
-            total=stage.steps,
-            initial=step,
-            desc=stage.name,
-            unit=" steps",
-            disable=None if parallel.is_primary() else True,
-        )
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
         """Adds scalars, float32 [steps] each, in the order of the steps."""
         for name, values in rows.items():
             for value in values.tolist():
                 self._sums[name] = self._sums.get(name, 0.0) + value
-        steps = len(next(iter(rows.values())))
-        self._count += steps
-        self._bar.update(steps)
+        self._count += len(next(iter(rows.values())))
 
     def write(self, step: int) -> None:
-        """Writes a line of means and speeds, and resets the sums."""
+        """Writes and prints a line of means and speeds, and resets the sums."""
         name = self._stage.name
         cost = self.cost(step)
         before, seconds_before = self._written
@@ -71,24 +60,21 @@ class Log:
         self._show(step, means, speed, troubles)
         for trouble in troubles:
             if self._workdir.write_trouble(name, step, trouble):
-                self._bar.write(f"{name}, step {step}: {trouble.sentence}")
+                print(f"{name}, step {step}: {trouble.sentence}", flush=True)
 
     def _show(
         self, step: int, means: dict[str, float], speed: float, troubles: list[monitor.Trouble]
     ) -> None:
-        """Updates the progress bar, or prints a line where there is no terminal."""
         shown = {name: f"{means[name]:.3g}" for name in self._stage.shown}
         shown["images/s"] = f"{speed * self._stage.batch_size:.0f}"
         if troubles:
             shown["trouble"] = "+".join(trouble.name for trouble in troubles)
-        self._bar.set_postfix(shown)
-        if self._bar.disable:
-            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
-            print(
-                f"{self._stage.name} {step}/{self._stage.steps}: {numbers}, {speed:.2f} steps/s, "
-                f"{(self._stage.steps - step) / speed:.0f} s left",
-                flush=True,
-            )
+        numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+        print(
+            f"{self._stage.name} {step}/{self._stage.steps}: {numbers}, {speed:.2f} steps/s, "
+            f"{(self._stage.steps - step) / speed:.0f} s left",
+            flush=True,
+        )
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -105,10 +91,6 @@ class Log:
         """Returns the running sums, to be saved with a checkpoint."""
         # A copy, since it is written in the background.
         return {"seconds": self._seconds(), "count": self._count, "sums": dict(self._sums)}
-
-    def close(self) -> None:
-        """Closes the progress bar."""
-        self._bar.close()
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began

@@ -95,27 +95,27 @@ def train(
         state, progress = _restore_or_init(stage, checkpoints, workdir, step)
         trace = workdir.path / "profile" / stage.name if profile else None
         take_steps = _make_take_steps(stage, images, config, step, trace)
+        log = Log(stage, config, workdir, step, progress)
         signal = 0
-        with contextlib.closing(Log(stage, config, workdir, step, progress)) as log:
-            if step == 0 and stage.measures_start:
+        if step == 0 and stage.measures_start:
+            _measure(stage, state, workdir, log, step)
+        while step < stage.steps and not signal:
+            state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
+            if bad := first_not_finite(scalars):
+                raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
+            step += len(next(iter(scalars.values())))
+            signal = parallel.any_process(stop.signal or 0)
+            log.add(scalars)
+            if _is_due(stage, step, every.log_every):
+                log.write(step)
+            if _is_due(stage, step, every.picture_every):
+                _draw(stage, state, workdir, step)
+            if _is_due(stage, step, config.evaluation.curve_every):
                 _measure(stage, state, workdir, log, step)
-            while step < stage.steps and not signal:
-                state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
-                if bad := first_not_finite(scalars):
-                    raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
-                step += len(next(iter(scalars.values())))
-                signal = parallel.any_process(stop.signal or 0)
-                log.add(scalars)
-                if _is_due(stage, step, every.log_every):
-                    log.write(step)
-                if _is_due(stage, step, every.picture_every):
-                    _draw(stage, state, workdir, step)
-                if _is_due(stage, step, config.evaluation.curve_every):
-                    _measure(stage, state, workdir, log, step)
-                if _is_due(stage, step, every.checkpoint_every) or signal:
-                    if not is_finite:
-                        raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
-                    checkpoints.save(step, state, log.progress())
+            if _is_due(stage, step, every.checkpoint_every) or signal:
+                if not is_finite:
+                    raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
+                checkpoints.save(step, state, log.progress())
         checkpoints.finish()
     if step < stage.steps:
         raise _stopped(stage, workdir, signal, step)

@@ -29,7 +29,7 @@ class Stage(Generic[State]):
       init: () -> the initial state; called only if no checkpoint exists.
       step: (state, images in [-1, 1], key) -> (state, scalars).
       pictures: state -> pictures by name, uint8 [H, W, C].
-      shown: names of the scalars on the progress line.
+      shown: names of the scalars on the progress lines.
       measure: state -> distances to real images by name, computed every
         ``evaluation.curve_every`` steps; None for no curve.
       measures_start: whether the initial state is measured, too.
