@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def explore(arguments: argparse.Namespace) -> None:
-    """Serves the page until it is interrupted.
+    """Opens the latent explorer in a browser; Ctrl-C stops it.
 
     Raises:
       UserError: if the extra is not installed, there is no model, or the port is in use.
