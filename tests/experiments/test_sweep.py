@@ -3,8 +3,6 @@ import json
 import pytest
 
 from configs import unbalanced
-from tests.conftest import assert_trees_equal
-from tests.end_to_end import launched
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
@@ -73,7 +71,6 @@ def test_seeds_or_variants_alone(seeds, variants, names):
         (("a", "a: gan.steps=900"), "name a"),
         (("same",), "fine and same"),
         (("a: gan.steps=900", "b: gan.steps = 900"), "a and b"),
-        (("a: gan.steps=900; vae.steps=9; gan.steps=800",), "gan.steps"),
         (("a/b",), "a/b"),
     ],
 )
@@ -147,18 +144,13 @@ def test_members_share_a_vae_with_the_bits_of_runs_alone(config, tmp_path, monke
     b = sweep.members(config)[1].config
     run.train_and_evaluate(b, tmp_path / "alone")
     alone, shared = tmp_path / "alone", tmp_path / "swept" / "b"
-    for name in ("metrics.jsonl", "curve.jsonl"):
-        assert launched.lines(shared, name) == launched.lines(alone, name)
-    assert launched.numbers(shared) == launched.numbers(alone)
     for name in ("config.json", "latent.json", "data.json"):
         assert (shared / name).read_bytes() == (alone / name).read_bytes()
     for picture in alone.glob("**/*.png"):
         assert (shared / picture.relative_to(alone)).read_bytes() == picture.read_bytes()
-    for stage in ("vae", "gan"):
-        a, b = (launched.state(path, stage, 7) for path in (shared, alone))
-        assert_trees_equal(a, b)
-    verdict = identity.compare_bits(records.read(shared), records.read(alone)).verdict
-    assert verdict == identity.IDENTICAL
+    found = identity.compare_bits(records.read(shared), records.read(alone))
+    assert found.verdict == identity.IDENTICAL
+    assert min(found.numbers[1], found.leaves[1]) > 50
     recorded = [json.loads((path / "run.json").read_text()) for path in (shared, alone)]
     assert {**recorded[0], "variant": ""} == recorded[1]
 

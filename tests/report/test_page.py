@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.experiments.compare import made
 from vaegan_jax import config as configuration
 from vaegan_jax import workdir
 from vaegan_jax.evaluation import latent_use
@@ -52,104 +52,46 @@ class Checker(HTMLParser):
 
 
 def parsed(text):
+    """Parses a page, which must be well-formed and need no other file."""
     checker = Checker()
     checker.feed(text)
     assert checker.open == []
+    assert text.startswith("<!doctype html>")
+    assert all(re.match(r"data:|#", reference) for reference in checker.references)
+    assert not re.search(r"<script|@import|url\((?!#)|\son\w+=", text)
+    assert all(image["alt"] for image in checker.images)
     return checker
 
 
-def picture(path, size=(40, 60)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = len(list(path.parent.iterdir()))  # a different picture each time
-    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(path)
-
-
-def metrics_line(stage, step, **more):
-    rates = {"seconds": step / 2, "images": 16 * step, "steps_per_second": 2.0}
-    return {"stage": stage, "step": step, **rates, "images_per_second": 32.0, **more}
-
-
-def write_lines(path, lines):
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-
-
-def number(subject, against, metric, value, floor=None):
-    return {"subject": subject, "against": against, "embedding": "" if subject == "vae" else "x",
-            "metric": metric, "value": value, "error": 0.25, "floor": floor, "count": 100,
-            "reference_count": 200 if against else 0, "informative": True}  # fmt: skip
-
-
 @pytest.fixture
-def run(tmp_path, config):
-    """A function from the progress of a run to its report and its folder."""
+def run(tmp_path):
+    """A function from the progress of a run, 0 to 3, to its report and its folder."""
 
     def make(progress, name="my run"):
-        path = tmp_path / name
-        config.gan.steps = 60
-        with workdir.open_workdir(path, config) as folder:
-            if progress >= 1:
-                loss = {"loss": 40.0, "reconstruction": 30.0, "kl": 10.0, "gradient_norm": 1.0}
-                lines = [metrics_line("vae", step, **loss) for step in (10, 20)]
-                write_lines(path / "metrics.jsonl", lines)
-                picture(path / "images/vae/samples_000010.png")
-                picture(path / "images/vae/samples_000020.png", (80, 60))
-                picture(path / "images/vae/reconstructions_000020.png")
-                folder.write_event("vae: began")
-            if progress >= 2:
-                losses = {"discriminator_loss": 1.4, "generator_loss": 0.7,
-                          "discriminator_auc": 0.5, "r1": 0.1}  # fmt: skip
-                lines += [metrics_line("gan", step, **losses) for step in (30, 60)]
-                write_lines(path / "metrics.jsonl", lines)
-                curve = [
-                    {"stage": stage, "step": step, "seconds": 5.0, "images": 160,
-                     "fd_x": 9.0, "kd_x": 0.5, "fd_x_floor": 2.0}
-                    for stage, step in (("vae", 20), ("gan", 60))
-                ]  # fmt: skip
-                write_lines(path / "curve.jsonl", curve)
-                picture(path / "images/gan/samples_000060.png")
-                folder.record_environment({"python": "3.11", "packages": {"jax": "0.10"},
-                                         "platform": "Linux", "cpu": "a <chip>", "cores": 2,
-                                         "device": "cpu", "devices": 1}, {})  # fmt: skip
-                facts = {"digest": "d" * 64, "train": 900, "validation": 50, "test": 100,
-                         "is_test_unseen": True, "duplicates": 1, "skipped": 2,
-                         "shape": [16, 32, 3]}  # fmt: skip
-                folder.require_data(facts, True)
-            if progress >= 3:
-                written = {
-                    "format": workdir.EVALUATION_FORMAT,
-                    "embeddings": [{"name": "x", "sha256": "f" * 64, "resize": "to 8x8"}],
-                    "data": {"train": 900, "is_test_unseen": True},
-                    "checkpoints": {"vae": 20, "gan": 60},
-                    "numbers": [
-                        number("vae_samples", "test", "fd_n100", 31.5, 2.5),
-                        number("gan_samples", "test", "fd_n100", 21.25, 2.5),
-                        number("gan_samples", "train", "authenticity", 0.75),
-                        number("gan_samples", "", "vendi", None, 3.0),
-                        number("vae", "", "active_units", 5.0),
-                    ],
-                    "findings": [{"name": "Blur", "text": "Less < more."}],
-                    "seconds": 3.0,
-                }
-                some = np.zeros((8, 8, 3), np.uint8)
-                names = ("side_by_side", "nearest", "traversals_vae")
-                folder.write_evaluation(written, dict.fromkeys(names, some))
-            text = page.make(folder)
-            folder.write_report(text)
+        path = made.run(tmp_path / name)
+        made.edit(path / "run.json", cpu="a <chip>")
+        made.write_lines(path / "events.jsonl", [{"time": "0T1", "event": "vae: began"}])
+        shown = [
+            *(f"images/vae/{name}_0000{step}.png" for name in ("samples", "reconstructions")
+              for step in (12, 20)),
+            "images/gan/samples_000060.png",
+            *(f"evaluation/{name}.png" for name in ("side_by_side", "nearest", "traversals_vae")),
+        ]  # fmt: skip
+        for index, picture in enumerate(shown[: (0, 4, 5, 8)[progress]]):
+            made.picture(path / picture, 9 * index)
+        finding = {"name": "Blur", "text": "Less < more."}
+        made.edit(path / "evaluation/numbers.json", findings=[finding])
+        for file in ("curve.jsonl", "run.json", "data.json") if progress < 2 else ():
+            (path / file).unlink()
+        if progress < 3:
+            (path / "evaluation/numbers.json").unlink()
+        if progress < 2:
+            made.write_lines(path / "metrics.jsonl", made.metrics()[: 3 * progress])
+        text = page.make(workdir.Workdir(path))
+        (path / "report.html").write_text(text)
         return text, path
 
     return make
-
-
-@pytest.mark.parametrize("progress", range(4))
-def test_page_is_well_formed_and_self_contained(run, progress):
-    text, path = run(progress)
-    checker = parsed(text)
-    assert text.startswith("<!doctype html>")
-    assert all(re.match(r"data:|#", reference) for reference in checker.references)
-    assert not re.search(r"<script|@import|url\((?!#)", text)
-    assert all(image["alt"] for image in checker.images)
-    assert page.make(workdir.Workdir(path)) == text  # it is deterministic
 
 
 def sections(text):
@@ -158,8 +100,9 @@ def sections(text):
 
 def test_page_before_training_has_the_configuration_only(run):
     text, _ = run(0)
+    parsed(text)
     assert sections(text) == ["Configuration and environment"]
-    assert re.search(r"gan\.steps</th><td>60</td><td>0", text)
+    assert re.search(r"gan\.steps</th><td>6</td><td>0", text)
 
 
 def test_page_during_training_shows_the_latest_pictures(run):
@@ -170,12 +113,44 @@ def test_page_during_training_shows_the_latest_pictures(run):
         "Learning curves",
         "Configuration and environment",
     ]
-    assert "VAE: 20 of 7 steps in 10 s, 32 images/s" in text
+    assert "VAE: 6 of 6 steps in 6 s, 4 images/s" in text
     assert "Loss of the VAE" in text
     assert "Losses of the GAN" not in text
     latest = page.as_uri(path / "images/vae/samples_000020.png")
     assert [image["src"] for image in parsed(text).images].count(latest) == 1
-    assert page.as_uri(path / "images/vae/samples_000010.png") not in text
+    assert page.as_uri(path / "images/vae/samples_000012.png") not in text
+
+
+def test_page_after_training_shows_both_models_and_escapes_names(run):
+    text, path = run(2, "<b>bold & co")
+    parsed(text)
+    for stage, step in (("vae", 20), ("gan", 60)):
+        assert page.as_uri(path / f"images/{stage}/samples_{step:06d}.png") in text
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold &amp; co" in text
+    assert "a &lt;chip&gt;" in text
+
+
+def test_page_after_the_evaluation_shows_numbers_and_samples_side_by_side(run):
+    text, path = run(3)
+    assert page.make(workdir.Workdir(path)) == text  # it is deterministic
+    assert page.as_uri(path / "evaluation/side_by_side.png") in text
+    assert page.as_uri(path / "images/gan/samples_000060.png") not in text
+    words = " ".join(" ".join(parsed(text).text).split())
+    for expected in (
+        "21.00 ± 0.25 20.00 ± 0.25 2",
+        "vendi not finite 2",
+        "pixels (to 8x8; weights ffffffffffff…), of the checkpoints vae 6, gan 6.",
+        "fd_pixels to validation images",
+        "Blur Less < more.",
+        "900 training, 50 validation and 100 test images, 8x8; 1 duplicates; 2 skipped",
+        "vae: began",
+    ):
+        assert expected in words
+    assert "Numbers" in sections(text)
+    numbers = path / workdir.NUMBERS  # of an earlier format are not shown
+    numbers.write_text(json.dumps(json.loads(numbers.read_text()) | {"format": 1}))
+    assert "Numbers" not in sections(page.make(workdir.Workdir(path)))
 
 
 def test_training_failures_and_latent_use_are_reported(tmp_path):
@@ -193,47 +168,6 @@ def test_training_failures_and_latent_use_are_reported(tmp_path):
     assert "<dt>Mode collapse, GAN, step 40</dt>" in text
     assert re.search("They are &lt;alike&gt;.*more of it", text)
     assert "1 of 3 latent dimensions" in text
-
-
-def test_samples_are_side_by_side_after_the_evaluation(run):
-    text, path = run(2)
-    for stage, step in (("vae", 20), ("gan", 60)):
-        assert page.as_uri(path / f"images/{stage}/samples_{step:06d}.png") in text
-    evaluated, path = run(3, "another")
-    assert page.as_uri(path / "evaluation/side_by_side.png") in evaluated
-    assert page.as_uri(path / "images/gan/samples_000060.png") not in evaluated
-
-
-def test_evaluation_of_an_earlier_format_is_not_shown(run):
-    text, path = run(3)
-    assert "Numbers" in sections(text)
-    numbers = path / workdir.NUMBERS
-    numbers.write_text(json.dumps(json.loads(numbers.read_text()) | {"format": 1}))
-    assert "Numbers" not in sections(page.make(workdir.Workdir(path)))
-
-
-def test_numbers_show_errors_floors_and_provenance(run):
-    text, _ = run(3)
-    words = " ".join(" ".join(parsed(text).text).split())
-    for expected in (
-        "31.50 ± 0.25 21.25 ± 0.25 2.5",
-        "0.75 ± 0.25 none at this count",
-        "vendi not finite 3",
-        "x (to 8x8; weights ffffffffffff…), of the checkpoints vae 20, gan 60.",
-        "fd_x to validation images",
-        "Blur Less < more.",
-        "900 training, 50 validation and 100 test images, 16x32; 1 duplicates; 2 skipped",
-        "a <chip>",
-        "vae: began",
-    ):
-        assert expected in words
-
-
-def test_names_are_escaped(run):
-    text, _ = run(2, "<b>bold & co")
-    assert "<b>bold" not in text
-    assert "&lt;b&gt;bold &amp; co" in text
-    assert "a &lt;chip&gt;" in text
 
 
 PROBE = """<script>

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -20,26 +19,18 @@ if TYPE_CHECKING:
 MAX_PIXELS = 80_000_000
 """Maximum of one file, over all frames of an animation."""
 
-MAX_LATENT_NUMBERS = 2**27
-"""Maximum of the latents of one command, which is 512 MB."""
-
-_MAX_SIDE = 16_383
-"""Maximum of the width and the height of a WebP image, in pixels."""
+ANIMATIONS = (".gif", ".webp")
+"""Suffixes of animations; the WebP files are lossless."""
 
 _MILLISECONDS = 80
 """Duration of a frame."""
 
-_BLOCK = 256
+BLOCK = 256
 """Images decoded at a time."""
 
 
 def load(arguments: argparse.Namespace, encoder: bool = False) -> Trained:
-    """Loads the model given by RUN, --model and --step; without --model the GAN, if there is one.
-
-    Args:
-      arguments: of the command line.
-      encoder: whether the command needs one.
-    """
+    """Loads the model given by RUN, --model (by default the GAN, if there is one) and --step."""
     from vaegan_jax import trained
 
     model = arguments.model or ("gan" if trained.steps(arguments.run, "gan") else "vae")
@@ -51,20 +42,11 @@ def latents(arguments: argparse.Namespace, model: Trained, count: int) -> np.nda
 
     The first ones are the same for every count. With the run's seed, they are the latents of the
     run's own pictures.
-
-    Raises:
-      UserError: for more numbers than `MAX_LATENT_NUMBERS`.
     """
     from vaegan_jax import randomness
 
-    size = model.latent_size
-    if count * size > MAX_LATENT_NUMBERS:
-        raise UserError(
-            f"{count} latents of {size} dimensions are too many for one command: draw at most "
-            f"{MAX_LATENT_NUMBERS // size}, and the others with another --seed."
-        )
     seed = model.config.seed if arguments.seed is None else arguments.seed
-    z = randomness.picture_latents(seed, (count, size), model.noise)
+    z = randomness.picture_latents(seed, (count, model.latent_size), model.noise)
     return np.float32(arguments.truncation) * np.asarray(z)
 
 
@@ -101,21 +83,15 @@ def encode(model: Trained, pictures: np.ndarray) -> np.ndarray:
 
 def decode(model: Trained, z: np.ndarray) -> np.ndarray:
     """Returns the images of latents [N, L] of the model: uint8 [N, H, W, C]."""
-    return np.concatenate(list(_decode_blocks(model, z)))
-
-
-def _decode_blocks(model: Trained, z: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the images of latents [N, L] of the model in blocks: uint8 [n, H, W, C]."""
     import jax.numpy as jnp
 
     from vaegan_jax.data import preprocessing
 
-    for first in range(0, len(z), _BLOCK):
-        images = model.decode(z[first : first + _BLOCK])
-        yield np.asarray(preprocessing.to_uint8(jnp.asarray(images)))
+    blocks = (jnp.asarray(model.decode(z[i : i + BLOCK])) for i in range(0, len(z), BLOCK))
+    return np.concatenate([np.asarray(preprocessing.to_uint8(block)) for block in blocks])
 
 
-def require_new(path: pathlib.Path, force: bool = False) -> None:
+def require_new(path: pathlib.Path, force: bool) -> None:
     """Checks that writing replaces no file unless `force` is set, and creates the parent folder.
 
     Raises:
@@ -129,94 +105,68 @@ def require_new(path: pathlib.Path, force: bool = False) -> None:
 
 
 def require_picture(
-    arguments: argparse.Namespace, rows: int, columns: int, image_shape: Sequence[int]
+    path: pathlib.Path,
+    force: bool,
+    count: int,
+    image_shape: Sequence[int],
+    suffixes: Sequence[str] = (),
 ) -> None:
-    """Checks that a grid of images [H, W, C] or an animation can be written to --out.
+    """Checks that `count` images [H, W, C] can be written to a PNG, or a file with other suffixes.
 
     Raises:
-      UserError: for another suffix, an existing file, and more pixels than `MAX_PIXELS` or the
-        format allows.
+      UserError: for another suffix, an existing file, and more pixels than `MAX_PIXELS`.
     """
-    from vaegan_jax.report.pictures import GAP
-
-    path, scale, frames = arguments.out, arguments.scale, 1
-    if is_animation(path):
-        rows, columns, frames = 1, 1, 1 + rows * (columns - 1)
-    elif path.suffix.lower() != ".png":
-        raise UserError(f"{path} must end in .png.")
-    height, width = (
-        scale * (count * (side + GAP) - GAP)
-        for count, side in zip((rows, columns), image_shape, strict=False)
-    )
-    _require_pixels(path, height, width, frames)
-    require_new(path, arguments.force)
-
-
-def _require_pixels(path: pathlib.Path, height: int, width: int, frames: int = 1) -> None:
-    if frames * height * width > MAX_PIXELS or (
-        is_animation(path) and max(height, width) > _MAX_SIDE
-    ):
+    allowed = (".png", *suffixes)
+    if path.suffix not in allowed:
+        raise UserError(f"{path} must end in {' or '.join(allowed)}.")
+    pixels = count * image_shape[0] * image_shape[1]
+    if pixels > MAX_PIXELS:
         raise UserError(
-            f"{path} would have {frames * height * width:,} pixels, {width} x {height} a frame, "
-            f"above the limits of {MAX_PIXELS:,} and of {_MAX_SIDE} per side of an animation: use "
-            "fewer images, a smaller --scale, or one file per image."
+            f"{path} would have {pixels:,} pixels, above the limit of {MAX_PIXELS:,}: use fewer "
+            "images, or one file per image."
         )
+    require_new(path, force)
 
 
-def save_grid(arguments: argparse.Namespace, pictures: np.ndarray, columns: int) -> None:
-    """Writes uint8 [N, H, W, C] as a grid, row by row."""
+def save_grid(path: pathlib.Path, pictures: np.ndarray, columns: int) -> None:
+    """Writes a grid, see `pictures.grid`."""
     from vaegan_jax.report.pictures import grid
 
-    _picture(grid(pictures, columns), arguments.scale).save(arguments.out)
-    print(f"result: {arguments.out}")
+    _as_image(grid(pictures, columns)).save(path)
+    print(f"result: {path}")
 
 
-def save_files(arguments: argparse.Namespace, model: Trained, z: np.ndarray) -> None:
+def save_files(folder: pathlib.Path, model: Trained, z: np.ndarray) -> None:
     """Decodes latents in blocks, and writes one PNG per image to a new or empty folder.
 
     Raises:
-      UserError: if the folder is not empty, or an image has more pixels than `MAX_PIXELS`.
+      UserError: if the folder is not empty.
     """
-    folder, (height, width, _) = arguments.out, model.image_shape
-    _require_pixels(folder, arguments.scale * height, arguments.scale * width)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists and is not empty: name another with --out.")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(5, len(str(len(z) - 1)))
-    for index, picture in enumerate(itertools.chain.from_iterable(_decode_blocks(model, z))):
-        path = folder / f"sample_{index:0{digits}d}.png"
-        _picture(picture, arguments.scale).save(path)
+    for first in range(0, len(z), BLOCK):
+        for index, picture in enumerate(decode(model, z[first : first + BLOCK]), first):
+            _as_image(picture).save(folder / f"sample_{index:0{digits}d}.png")
     print(f"result: {folder}, {len(z)} files")
 
 
-def is_animation(path: pathlib.Path) -> bool:
-    """Whether a path names an animation and not a grid."""
-    return path.suffix.lower() in (".gif", ".webp")
+def save_animation(path: pathlib.Path, pictures: np.ndarray, frames: int) -> None:
+    """Writes an animation of uint8 [segments * frames, H, W, C].
 
-
-def save_animation(arguments: argparse.Namespace, segments: np.ndarray) -> None:
-    """Writes an animation, or a grid with one row per segment, as the suffix of --out says.
-
-    Args:
-      arguments: of the command line.
-      segments: uint8 [segments, frames, H, W, C]; each begins with the last frame of the previous.
+    Each segment begins with the last frame of the previous one, which is written once.
     """
-    path = arguments.out
-    if not is_animation(path):
-        save_grid(arguments, segments.reshape(-1, *segments.shape[2:]), segments.shape[1])
-        return
-    rest = segments[:, 1:].reshape(-1, *segments.shape[2:])
-    frames = [_picture(frame, arguments.scale) for frame in (segments[0, 0], *rest)]
-    options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
+    kept = [picture for index, picture in enumerate(pictures) if index % frames or not index]
+    first, *others = map(_as_image, kept)
     buffer = io.BytesIO()  # an error while encoding leaves an existing file as it is
-    frames[0].save(
-        buffer, path.suffix[1:], save_all=True, append_images=frames[1:],
-        duration=_MILLISECONDS, loop=0, **options,
+    first.save(
+        buffer, path.suffix[1:], save_all=True, append_images=others,
+        duration=_MILLISECONDS, loop=0, lossless=True,
     )  # fmt: skip
     path.write_bytes(buffer.getvalue())
-    print(f"result: {path}, {len(frames)} frames")
+    print(f"result: {path}, {1 + len(others)} frames")
 
 
-def _picture(picture: np.ndarray, scale: int) -> Image.Image:
-    enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    return Image.fromarray(enlarged.squeeze(-1) if enlarged.shape[-1] == 1 else enlarged)
+def _as_image(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)

@@ -1,12 +1,12 @@
 """The flags of launch.py and of `vaegan train`, and the run that they describe."""
 
-import functools
 import os
 import pathlib
 import re
 import runpy
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -16,15 +16,24 @@ from vaegan_jax.cli import program
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.pipeline import STAGES
 
+_text, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
+_FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
+    (_text, "workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes"),
+    (flags.DEFINE_list, "stages", list(STAGES), "comma-separated stages to run"),
+    (_switch, "deterministic", True, "bit-identical results on GPUs, at some cost in speed"),
+    (_text, "compilation_cache", "auto", "compilation cache: auto, off or a directory"),
+    (_switch, "profile", False, "write a trace of some steps of each stage to WORKDIR/profile"),
+    (_switch, "distributed", False, "one of several processes, started by SLURM or Open MPI"),
+    (_text, "coordinator", None, "HOST:PORT of process 0"),
+    (_number, "process_id", None, "index of this process, from 0"),
+    (_number, "num_processes", None, "number of processes"),
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains and evaluates a run, or all runs of a sweep.
+    """Trains and evaluates a run, or all runs of a sweep, and returns the exit code.
 
-    Args:
-      argv: the command line with the program's name first; `sys.argv` if None.
-
-    Returns:
-      The exit code.
+    The command line has the program's name first; by default it is `sys.argv`.
     """
     command_line = list(sys.argv if argv is None else argv)
     return program.run(lambda: _main(command_line))
@@ -41,12 +50,16 @@ def _main(argv: list[str]) -> None:
 
     from vaegan_jax.experiments import sweep
     from vaegan_jax.pipeline import run
-    from vaegan_jax.runtime import compilation, environment
+    from vaegan_jax.runtime import compilation, environment, parallel
 
     if values.deterministic:
         environment.make_deterministic()
     sys.path.append(str(pathlib.Path.cwd()))  # for the user's modules
-    _join_processes(values)
+    explicit = values.coordinator, values.process_id, values.num_processes
+    if values.distributed or any(value is not None for value in explicit):
+        parallel.join(*explicit)
+        if not parallel.is_primary():
+            sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
     compilation.enable_cache(values.compilation_cache)
     train = sweep.run_all if sweep.is_sweep(values.config) else run.train_and_evaluate
     train(values.config, pathlib.Path(values.workdir), values.stages, values.profile)
@@ -57,20 +70,8 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file(
         "config", None, "config file, such as configs/quickstart.py", values, sys_argv=argv
     )
-    text = functools.partial(flags.DEFINE_string, flag_values=values)
-    switch = functools.partial(flags.DEFINE_bool, flag_values=values)
-    number = functools.partial(flags.DEFINE_integer, flag_values=values)
-    text("workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes there")
-    flags.DEFINE_list("stages", list(STAGES), "comma-separated stages to run", flag_values=values)
-    switch("deterministic", True, "bit-identical results on GPUs, at some cost in speed")
-    text("compilation_cache", "auto", "compilation cache: auto, off or a directory")
-    switch(
-        "profile", False, "write a profiler trace of some steps of each stage to WORKDIR/profile"
-    )
-    switch("distributed", False, "one of several processes, started by SLURM or Open MPI")
-    text("coordinator", None, "HOST:PORT of process 0")
-    number("process_id", None, "index of this process, from 0")
-    number("num_processes", None, "number of processes")
+    for define, name, default, meaning in _FLAGS:
+        define(name, default, meaning, flag_values=values)
     return values
 
 
@@ -81,31 +82,21 @@ def _parse_flags(values: flags.FlagValues, argv: list[str]) -> None:
       UserError: for an invalid flag, value or config file.
     """
     config_path = _require_config(argv)
+    for argument in argv:
+        field = re.match(r"--config\.([\w.]+)", argument)
+        if field and field[1] not in configuration.FIELDS:
+            raise configuration.unknown_field(field[1])
     try:
         rest = values(argv)
-    except flags.Error as error:
+    except (flags.Error, AttributeError, KeyError) as error:
         raise UserError(f"{one_line(error)} (--help lists the flags.)") from error
-    except (AttributeError, KeyError) as error:
-        raise _unknown_override(argv, error) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag: flags begin with --.")
-    unknown = [stage for stage in values.stages if stage not in STAGES]
-    if unknown or not values.stages:
-        problem = f"has unknown stages ({', '.join(unknown)})" if unknown else "is empty"
-        raise UserError(f"--stages {problem}: give one or more of {','.join(STAGES)}.")
+    if not values.stages or not {*values.stages} <= {*STAGES}:
+        given = ",".join(values.stages)
+        raise UserError(f"--stages={given} is invalid: give one or more of {','.join(STAGES)}.")
     if not values.workdir:
         values["workdir"].value = f"runs/{config_path.stem}"
-
-
-def _join_processes(values: flags.FlagValues) -> None:
-    """Joins the other processes if flags ask for it; only the primary one prints to stdout."""
-    from vaegan_jax.runtime import parallel
-
-    explicit = values.coordinator, values.process_id, values.num_processes
-    if values.distributed or any(value is not None for value in explicit):
-        parallel.join(*explicit)
-        if not parallel.is_primary():
-            sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _require_config(argv: Sequence[str]) -> pathlib.Path:
@@ -129,11 +120,3 @@ def _require_config(argv: Sequence[str]) -> pathlib.Path:
     if not isinstance(config, ConfigDict):
         raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
     return pathlib.Path(path)
-
-
-def _unknown_override(argv: Sequence[str], error: Exception) -> UserError:
-    for argument in argv:
-        match = re.match(r"--config\.([\w.]+)", argument)
-        if match and match[1] not in configuration.FIELDS:
-            return configuration.unknown_field(match[1])
-    return UserError(one_line(error))

@@ -4,14 +4,21 @@ Modules with commands import JAX only when a command runs, so that `--help` answ
 """
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vaegan_jax import migrations
-from vaegan_jax.cli import exports, launch, losses, options, program, runs, show
+from vaegan_jax.cli import launch, models, program, runs
+from vaegan_jax.cli.options import Command
 from vaegan_jax.errors import one_line
 from vaegan_jax.explorer import command as explorer
+
+_COMMANDS = (
+    *(runs.evaluate, runs.report, runs.metrics, runs.compare, runs.losses),
+    *(models.sample, models.interpolate, models.reconstruct, models.export),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,16 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return launch.main(["vaegan train", *arguments[1:]])
     parser = _parser()
-    if (command := "".join(arguments[:1])) in migrations.REMOVED_COMMANDS:
-        parser.error(f"{command} was removed: {migrations.REMOVED_COMMANDS[command]}")
+    if (name := "".join(arguments[:1])) in migrations.REMOVED_COMMANDS:
+        parser.error(f"{name} was removed: {migrations.REMOVED_COMMANDS[name]}")
     parsed = parser.parse_args(arguments)
 
     def run() -> int | None:
         program.set_up()
-        result: int | None = parsed.function(parsed)
+        result: int | None = parsed.command.function(parsed)
         return result
 
-    return program.run(run, parsed.exit_error)
+    return program.run(run, parsed.command.exit_error)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,16 +58,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="vaegan", description="Train a VAE and a GAN initialised from it, and use the models."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    commands.add_parser("train", help="train a run: the same as launch.py, with its flags")
-    for module in (runs, show, exports, losses):
-        module.add_parsers(commands)
-    explore = options.add_command(
-        commands,
-        explorer.explore,
-        "open the latent explorer in a browser",
-        "runs/quickstart --open",
+    commands.add_parser("train", help="Trains a run: the same as launch.py, with its flags.")
+    for command in _COMMANDS:
+        _add(commands, command)
+    explorer.add_arguments(_add(commands, Command(explorer.explore, "runs/quickstart --open")))
+    return parser
+
+
+def _add(commands: Any, command: Command) -> argparse.ArgumentParser:
+    name, text = command.function.__name__, inspect.getdoc(command.function) or ""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text.partition("\n")[0],
+        description=text.partition("\n\nRaises")[0],
+        epilog=f"example: vaegan {name} {command.example}",
     )
-    explorer.add_arguments(explore)
+    for names, settings in command.options:
+        parser.add_argument(*names, **settings)
+    parser.set_defaults(command=command)
     return parser
 
 

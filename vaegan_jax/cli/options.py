@@ -1,77 +1,48 @@
-"""Options that several commands of `vaegan` take, and the types of their values."""
+"""Declares the commands of `vaegan`, their options, and the types of these."""
 
 import argparse
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaegan_jax.cli.program import EXIT_ERROR
 
-Commands = Any
-"""The result of `ArgumentParser.add_subparsers`."""
+Function = Callable[[argparse.Namespace], int | None]
+Option = tuple[tuple[str, ...], dict[str, Any]]
+"""Arguments of `ArgumentParser.add_argument`."""
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends the default to the help of an option, unless it is empty."""
+class Command(NamedTuple):
+    """A command with the name and the documentation of its function, and an example of its use."""
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
-
-
-def add_command(
-    commands: Commands,
-    function: Callable[[argparse.Namespace], int | None],
-    text: str,
-    example: str,
-    exit_error: int = EXIT_ERROR,
-) -> argparse.ArgumentParser:
-    """Adds the command with the name of `function`, which takes the parsed arguments."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        function.__name__,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        epilog=f"example: vaegan {function.__name__} {example}",
-        formatter_class=HelpFormatter,
-    )
-    parser.set_defaults(function=function, exit_error=exit_error)
-    return parser
+    function: Function
+    example: str
+    options: tuple[Option, ...] = ()
+    exit_error: int = EXIT_ERROR
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds RUN, --model, --step and --force."""
-    parser.add_argument(
-        "run",
-        metavar="RUN",
-        help="a run's folder, an export (.safetensors), or pretrained, the bundled model",
-    )
-    parser.add_argument("--model", choices=("vae", "gan"), help="which of the run's models to use")
-    parser.add_argument("--step", type=step, help=f"{STEP_HELP} (default: the newest)")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
+def command(
+    example: str, *options: Option, exit_error: int = EXIT_ERROR
+) -> Callable[[Function], Command]:
+    """Returns a decorator that makes a command of a function of the parsed arguments."""
+    return lambda function: Command(function, example, options, exit_error)
 
 
-def add_latents(parser: argparse.ArgumentParser) -> None:
-    """Adds --seed and --truncation."""
-    parser.add_argument("--seed", type=SEED, help="seed of the latents (default: the run's)")
-    parser.add_argument(
-        "--truncation",
-        type=fraction,
-        default=1.0,
-        metavar="PSI",
-        help="scale latents by this factor from 0 to 1: less variety, fewer failures",
-    )
+def option(*names: str, **settings: Any) -> Option:
+    """Returns an option; see `ArgumentParser.add_argument`."""
+    return names, settings
 
 
-def add_scale(parser: argparse.ArgumentParser) -> None:
-    """Adds --scale."""
-    parser.add_argument("--scale", type=integer(1), default=1, help="enlarge pixels by this factor")
+def switch(name: str, text: str) -> Option:
+    """Returns an option without a value."""
+    return option(name, action="store_true", help=text)
 
 
-def add_out(parser: argparse.ArgumentParser, default: str | None, text: str = "") -> None:
-    """Adds --out."""
-    path = None if default is None else pathlib.Path(default)
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=path, metavar="PATH", help=f"output path{text}"
-    )
+def out(text: str, default: str | None = None) -> Option:
+    """Returns the option --out."""
+    path = default and pathlib.Path(default)
+    text += f" (default: {path})" if path else ""
+    return option("--out", type=pathlib.Path, default=path, metavar="PATH", help=text)
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
@@ -87,17 +58,36 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
-def step(text: str) -> int | str:
-    """Parses a step, or "best"."""
+def _step(text: str) -> int | str:
     return text if text == "best" else integer(0)(text)
 
 
-STEP_HELP = "checkpoint to use: a step, or best, the GAN's with the smallest distance of its curve"
-SEED = integer(0, 2**32 - 1)
-
-
-def fraction(text: str) -> float:
-    """Parses a number from 0 to 1."""
+def _fraction(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return float(text)
+
+
+RUN = option("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
+MODEL = (
+    option("run", metavar="RUN", help="a run's folder, an export (.safetensors), or pretrained"),
+    option("--model", choices=("vae", "gan"), help="which of the run's models to use"),
+    option(
+        "--step",
+        type=_step,
+        help="checkpoint: a step, or best, the GAN's with the smallest distance of its curve "
+        "(default: the newest)",
+    ),
+    switch("--force", "replace an existing file"),
+)
+SEED = option("--seed", type=integer(0, 2**32 - 1), help="seed of the samples (default: the run's)")
+LATENTS = (
+    SEED,
+    option(
+        "--truncation",
+        type=_fraction,
+        default=1.0,
+        metavar="PSI",
+        help="scale latents by this factor from 0 to 1 (the default): less variety, fewer failures",
+    ),
+)

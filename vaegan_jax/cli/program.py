@@ -39,16 +39,15 @@ def run(function: Callable[[], int | None], exit_error: int = EXIT_ERROR) -> int
     try:
         return function() or 0
     except UserError as error:
-        return _fail(str(error), exit_error)
+        message = str(error)
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe; flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as error:
-        return _fail(
+        message = (
             f"A file could not be read or written ({one_line(error)}): fix that and run the same "
-            "command again; saved results are kept.",
-            exit_error,
+            "command again; saved results are kept."
         )
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
@@ -57,32 +56,32 @@ def run(function: Callable[[], int | None], exit_error: int = EXIT_ERROR) -> int
         sys.stderr.write("Interrupted.\n")
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _handle_jax_error(error, exit_error)
+        import jax
+
+        message = _device_message(error)
+        if not message:
+            raise
+        if jax.process_count() > 1:
+            sys.stderr.write(f"Error: {message}\n")
+            os._exit(exit_error)  # a regular exit would wait for the other processes
+    sys.stderr.write(f"Error: {message}\n")
+    return exit_error
 
 
-def _handle_jax_error(error: Exception, exit_error: int) -> int:
+def _device_message(error: Exception) -> str:
+    """Returns the message for an error of a device or of another process, "" for any other."""
     import jax
 
     if not isinstance(error, jax.errors.JaxRuntimeError):
-        raise error
+        return ""
     if "RESOURCE_EXHAUSTED" in str(error):
-        message = (
+        return (
             f"The device is out of memory ({one_line(error)}): lower data.max_resident_mb, or the "
             "stage's batch_size or model.base_width in another --workdir; saved results are kept."
         )
-    elif jax.process_count() > 1:
-        message = (
+    if jax.process_count() > 1:
+        return (
             f"Another process of this run has ended ({one_line(error)}): start all processes again "
             "to resume from the last checkpoint."
         )
-    else:
-        raise error
-    if jax.process_count() > 1:
-        _fail(message, exit_error)
-        os._exit(exit_error)  # a regular exit would wait for the other processes
-    return _fail(message, exit_error)
-
-
-def _fail(message: str, exit_code: int) -> int:
-    sys.stderr.write(f"Error: {message}\n")
-    return exit_code
+    return ""

@@ -1,138 +1,128 @@
-"""Commands on runs: evaluate, report, metrics, compare."""
+"""Commands on runs, evaluate, report, metrics and compare, and the list of losses."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import inspect
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vaegan_jax import registry
 from vaegan_jax.cli import common, options, program
+from vaegan_jax.cli.options import option
 from vaegan_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from vaegan_jax.experiments.compare.records import Run
     from vaegan_jax.workdir import Workdir
 
 
-def add_parsers(commands: options.Commands) -> None:
-    """Adds the commands of this module."""
-    parser = options.add_command(
-        commands,
-        evaluate,
-        "evaluate the newest checkpoints of a run",
-        "runs/quickstart --set evaluation.samples=500",
-    )
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
-    parser.add_argument(
+@options.command(
+    "runs/quickstart --set evaluation.samples=500",
+    option(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
         help="override a field of the config, such as evaluation.embeddings=inception",
-    )
-    parser.add_argument(
-        "--model",
-        choices=("vae", "gan"),
-        help="print the evaluation of this model alone; the run is not changed",
-    )
-    parser.add_argument(
-        "--step",
-        type=options.step,
-        help="print the evaluation of this checkpoint, or of best; the run is not changed",
-    )
-    parser.add_argument(
-        "--seed",
-        type=options.SEED,
-        help="print an evaluation with this seed of the samples; the run is not changed",
-    )
-    options.add_out(parser, None, ": a JSON file of the numbers that are printed")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-
-    parser = options.add_command(
-        commands, report, "write the HTML report of a run again", "runs/quickstart"
-    )
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="the run's folder")
-
-    parser = options.add_command(
-        commands,
-        metrics,
-        "print metrics, curve and evaluation of runs as one flat table",
-        "runs/a runs/b --csv > numbers.csv",
-    )
-    parser.add_argument("runs", type=pathlib.Path, metavar="RUN", nargs="+", help="runs' folders")
-    parser.add_argument("--csv", action="store_true", help="separated by commas, not by tabs")
-
-    parser = options.add_command(
-        commands,
-        compare,
-        "compare finished runs: two bit for bit, more by means over seeds",
-        "runs/a runs/b --html comparison.html",
-        program.EXIT_USAGE,  # as `diff`, whose code 1 means that inputs differ
-    )
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("others", type=pathlib.Path, metavar="RUN", nargs="+", help="more runs")
-    parser.add_argument("--html", type=pathlib.Path, metavar="FILE", help="also write a page")
-
-
+    ),
+    *options.MODEL,
+    options.SEED,
+    options.out("a JSON file for the numbers"),
+)
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Evaluates a run again; with --model, --step or --seed it only prints the evaluation.
+    """Evaluates the newest checkpoints of a run.
+
+    With --model, --step, --seed or --out, it evaluates one checkpoint and leaves the run as it is.
 
     Raises:
       UserError: if there is no such checkpoint, or no embedding.
     """
-    if arguments.model is None and arguments.step is None and arguments.seed is None:
-        if arguments.out is not None:
-            raise UserError("--out requires --model, --step or --seed.")
-        _run_stage("evaluate", arguments.run, arguments.set)
+    chosen = arguments.model, arguments.step, arguments.seed, arguments.out
+    if all(value is None for value in chosen):
+        _run_stage("evaluate", pathlib.Path(arguments.run), arguments.set)
     else:
         _print_evaluation(arguments)
 
 
+@options.command("runs/quickstart", options.RUN)
 def report(arguments: argparse.Namespace) -> None:
-    """Writes the report of a run again."""
+    """Writes the HTML report of a run again."""
     _run_stage("report", arguments.run, ())
 
 
+@options.command(
+    "runs/a runs/b > numbers.csv",
+    option("runs", type=pathlib.Path, metavar="RUN", nargs="+", help="runs' folders"),
+)
 def metrics(arguments: argparse.Namespace) -> None:
-    """Prints every number of runs, one per line: run, stage, step, name, value.
+    """Prints every number of runs as CSV: run, stage, step, name, value.
 
     Raises:
       UserError: if a folder has no run or a damaged one.
     """
+    runs = _read_runs(arguments.runs)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("run", "stage", "step", "name", "value"))
+    writer.writerows(record for run in runs for record in run.records)
+
+
+@options.command(
+    "runs/a runs/b --html comparison.html",
+    options.RUN,
+    option("others", type=pathlib.Path, metavar="RUN", nargs="+", help="more runs"),
+    option("--html", type=pathlib.Path, metavar="FILE", help="also write a page"),
+    exit_error=program.EXIT_USAGE,  # as `diff`, whose code 1 means that inputs differ
+)
+def compare(arguments: argparse.Namespace) -> int:
+    """Compares finished runs: two bit for bit, more by means over seeds.
+
+    The exit code is 1 for two runs that are not identical, otherwise 0.
+
+    Raises:
+      UserError: if a folder has no run or a damaged one, or there is nothing to compare.
+    """
+    from vaegan_jax.experiments.compare import page, summary
+
+    comparison = summary.compare(_read_runs([arguments.run, *arguments.others]))
+    if arguments.html is not None:
+        arguments.html.write_text(page.render(comparison), encoding="utf-8")
+    print(comparison, flush=True)
+    return int(comparison.is_different)
+
+
+def _read_runs(paths: Sequence[pathlib.Path]) -> list[Run]:
     import jax
 
     from vaegan_jax.experiments.compare import records
 
     jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use by another run
-    runs = [records.read(path) for path in arguments.runs]
-    delimiter = "," if arguments.csv else "\t"
-    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(records.Record._fields)
-    writer.writerows(record for run in runs for record in run.records)
+    return [records.read(path) for path in paths]
 
 
-def compare(arguments: argparse.Namespace) -> int:
-    """Compares runs; returns 1 for two runs that are not identical, otherwise 0.
+@options.command("")
+def losses(_: argparse.Namespace) -> None:
+    """Lists the losses that a config can name, with their options."""
+    for field, kind in registry.USER_FIELDS.items():
+        if kind in registry.INPUTS:
+            print(field)
+            for name in registry.BUILT_IN[kind]:
+                print(_loss(kind, name, registry.load(kind, name)))
+    print("Your own as package.module:name, see docs/extending.md.")
 
-    Raises:
-      UserError: if a folder has no run or a damaged one, or there is nothing to compare.
-    """
-    import jax
 
-    from vaegan_jax.experiments.compare import page, records, summary
-
-    jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use by another run
-    runs = [records.read(path) for path in (arguments.run, *arguments.others)]
-    comparison = summary.compare(runs)
-    if arguments.html is not None:
-        arguments.html.write_text(page.render(comparison), encoding="utf-8")
-    print(comparison, flush=True)
-    return int(comparison.is_different)
+def _loss(kind: str, name: str, function: Any) -> str:
+    taken = [f"{each.name}={each.default!r}" for each in registry.options(kind, function)]
+    taken += [f"{each}=1" for each in registry.TERM_OPTIONS.get(kind, ())]
+    documented = [function] if callable(function) else function  # an objective is a pair
+    lines = [(inspect.getdoc(each) or "").partition("\n")[0] for each in documented]
+    return f"  {name}({', '.join(taken)})\n      {' | '.join(lines)}"
 
 
 def _run_stage(stage: str, path: pathlib.Path, overrides: Sequence[str]) -> None:
@@ -149,10 +139,11 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
     from vaegan_jax.report import tables
     from vaegan_jax.runtime import signals
 
-    config, folder = _load_run(arguments.run, arguments.set)
+    config, folder = _load_run(pathlib.Path(arguments.run), arguments.set)
     if arguments.out is not None:
         common.require_new(arguments.out, arguments.force)
-    steps = _checkpoints(folder, arguments.model, arguments.step)
+    chosen = common.load(arguments)
+    steps = {"vae": None, "gan": None} | {chosen.model: chosen.step}
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
@@ -165,33 +156,6 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"numbers: {arguments.out}")
-
-
-def _checkpoints(
-    folder: Workdir, model: str | None, step: int | str | None
-) -> dict[str, int | None]:
-    """Returns the step of the checkpoint to evaluate for each stage."""
-    from vaegan_jax import checkpoints, trained
-
-    available = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in ("vae", "gan")}
-    newest = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in available}
-    if model is None and step is None:
-        if not any(newest.values()):
-            raise UserError(f"There is no checkpoint in {folder.path}: train the run first.")
-        return newest
-    if model is None:
-        model = "gan" if available["gan"] else "vae"
-    chosen = newest[model] if step is None else step
-    if step == "best" and model == "gan":
-        chosen = trained.best_step(folder.path)
-        return {"vae": None, "gan": chosen}
-    if chosen not in available[model]:
-        listed = ", ".join(map(str, available[model])) or "none"
-        raise UserError(
-            f"The run in {folder.path} has no such checkpoint of its {model}: available steps are "
-            f"{listed}."
-        )
-    return dict.fromkeys(available, None) | {model: chosen}
 
 
 def _load_run(path: pathlib.Path, overrides: Sequence[str]) -> tuple[ConfigDict, Workdir]:

@@ -3,8 +3,7 @@
 import copy
 import pathlib
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -18,13 +17,7 @@ from vaegan_jax.training import monitor
 
 
 class Member(NamedTuple):
-    """One run of a sweep.
-
-    Attributes:
-      name: of its subfolder.
-      config: its config, without `seeds` and `variants`.
-      variant: the variant's name, "" if there are none.
-    """
+    """One run of a sweep: its subfolder, its config, and the variant's name or ""."""
 
     name: str
     config: ConfigDict
@@ -43,8 +36,8 @@ def members(config: ConfigDict) -> list[Member]:
     ``"scratch: transfer.generator=scratch; gan.steps=2000"``.
 
     Raises:
-      UserError: for a variant that is not of this form, an unknown field or an invalid value, a
-        field that is set twice, two runs with one name, or two runs with one config.
+      UserError: for a variant that is not of this form, an unknown field or an invalid value, two
+        runs with one name, or two runs with one config.
     """
     result = []
     for variant in config.variants or ("",):
@@ -52,17 +45,18 @@ def members(config: ConfigDict) -> list[Member]:
         base = copy.deepcopy(config)
         base.seeds, base.variants = (), ()
         try:
-            fields = [set_field(base, each) for each in overrides.split(";") if each.strip()]
-            _require_settable(fields, bool(config.seeds))
+            for override in filter(None, map(str.strip, overrides.split(";"))):
+                field = set_field(base, override)
+                if field in ("seeds", "variants") or (field == "seed" and config.seeds):
+                    raise UserError(f"It sets {field}, as seeds and variants do: remove it.")
         except UserError as error:
             raise UserError(f"The variant {name!r} is invalid. {error}") from error
         for seed in config.seeds or (base.seed,):
             run = copy.deepcopy(base)
             run.seed = seed
             configuration.check(run)
-            parts = [name] if name else []
-            parts += [f"seed_{seed}"] if config.seeds else []
-            result.append(Member("_".join(parts), run, name))
+            parts = name, f"seed_{seed}" if config.seeds else ""
+            result.append(Member("_".join(filter(None, parts)), run, name))
     _require_distinct(result)
     return result
 
@@ -110,22 +104,13 @@ def run_all(
         )
 
 
-def _require_settable(fields: Sequence[str], has_seeds: bool) -> None:
-    """Checks the fields that a variant sets."""
-    for field in _repeated(fields):
-        raise UserError(f"It sets {field} twice: set it once.")
-    for field in {"seeds", "variants"} & {*fields}:
-        raise UserError(f"It sets {field}, which a variant cannot: set it in the config.")
-    if has_seeds and "seed" in fields:
-        raise UserError("It sets seed, but seeds gives the seeds of all variants: set one of them.")
-
-
 def _require_distinct(runs: Sequence[Member]) -> None:
     """Checks that names are valid and unique, and that no two configs are equal."""
-    for name in _repeated(run.name for run in runs):
-        raise UserError(f"seeds and variants give two runs the name {name}: make names unique.")
+    names = [run.name for run in runs]
     first: dict[str, str] = {}
     for name, config, _ in runs:
+        if names.count(name) > 1:
+            raise UserError(f"seeds and variants give two runs the name {name}: make names unique.")
         if not re.fullmatch(r"[\w.-]+", name):
             raise UserError(
                 f"variants contains the name {name!r}, which cannot name a folder: use letters, "
@@ -137,7 +122,3 @@ def _require_distinct(runs: Sequence[Member]) -> None:
                 f"The runs {other} and {name} have the same config: override a field in one of "
                 "the variants, such as transfer.generator=scratch."
             )
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def explore(arguments: argparse.Namespace) -> None:
-    """Serves the page until it is interrupted.
+    """Opens the latent explorer in a browser; Ctrl-C stops it.
 
     Raises:
       UserError: if there is no model, or the address cannot be used.

@@ -16,15 +16,9 @@ _NEAREST = (
     "show the samples nearest to a training image, relative to the distance between that image and "
     "its nearest neighbour."
 )
-_RECONSTRUCTIONS = (
-    "Rows of validation images alternate with rows of their reconstructions from the posterior "
-    "means"
-)
+_RECONSTRUCTIONS = "Rows of validation images alternate with rows of their reconstructions"
 _INTERPOLATIONS = "Spherical interpolations between two latents per row, through"
-_TRAVERSALS = (
-    "The most active latent dimensions, one per row, from -3 to 3 standard deviations around the "
-    "mean, through"
-)
+_TRAVERSALS = "The most active latent dimensions, one per row, from -3 to 3 deviations, through"
 
 
 class Picture(NamedTuple):
@@ -35,15 +29,12 @@ class Picture(NamedTuple):
 
 
 def make(folder: Workdir) -> str:
-    """Returns the report of a finished or unfinished run as HTML.
-
-    It depends only on the files in the run's folder.
+    """Returns the report of a finished or unfinished run as HTML, from the files in its folder.
 
     Raises:
       UserError: if a file is damaged.
     """
     config = folder.config()
-    defaults = {name: field.default for name, field in configuration.FIELDS.items()}
     metrics = folder.metrics()
     evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
     return render(
@@ -70,9 +61,9 @@ def make(folder: Workdir) -> str:
         distances=plots.distance_plots(folder.curve()),
         learning=[x for stage in ("vae", "gan") for x in plots.learning_plots(metrics, stage)],
         differences=[
-            (name, config[name], defaults[name])
-            for name in sorted(config)
-            if name in defaults and config[name] != defaults[name]
+            (name, config[name], field.default)
+            for name, field in sorted(configuration.FIELDS.items())
+            if name in config and config[name] != field.default
         ],
         config=sorted(config.items()),
         data=folder.read_json(DATA),
@@ -86,22 +77,19 @@ def best(folder: Workdir) -> str:
     facts = folder.read_json(BEST_FACTS)
     if not facts:
         return ""
-    smallest, last = facts["smallest_step"], facts["last_step"]
-    text = f"best checkpoint: {facts['metric']} to validation images was smallest at step"
+    metric, smallest, last = (facts[x] for x in ("metric", "smallest_step", "last_step"))
+    text = f"best checkpoint: {metric} to validation images was smallest at step {smallest}"
     if smallest == last:
-        return f"{text} {last}, the last"
+        return f"{text}, the last"
     if not facts["samples"]:
-        return f"{text} {smallest} of {last}, which was not kept"
+        return f"{text} of {last}, which was not kept"
     change = (
-        f"{facts['difference']:.3g} ± {facts['error']:.2g} larger at the last step, from "
-        f"{facts['samples']} other samples of each"
+        f"it is {facts['difference']:.3g} ± {facts['error']:.2g} larger at the last step, {last}, "
+        f"from {facts['samples']} other samples of each"
     )
     if facts["step"] == last:
-        return f"{text} {smallest} of {last}; it is {change}, which is no resolved difference"
-    return (
-        f"{text} {smallest} of {last}, and more training made it worse: it is {change}. "
-        "--step best uses that checkpoint"
-    )
+        return f"{text}; {change}, which is no resolved difference"
+    return f"{text}, and more training made it worse: {change}. --step best uses that checkpoint"
 
 
 def vae_source(folder: Workdir) -> str:
@@ -109,11 +97,9 @@ def vae_source(folder: Workdir) -> str:
     source = (folder.read_json(ENVIRONMENT) or {}).get("vae")
     if not source:
         return ""
-    seen = (
-        "the same images"
-        if source["same_images"]
-        else ("other images or another split, so it may have seen this run's test images")
-    )
+    seen = "the same images"
+    if not source["same_images"]:
+        seen = "other images or another split, so it may have seen this run's test images"
     return (
         f"VAE: not trained here, but taken from {source['source']}, step {source['step']}, trained "
         f"on {seen} (sha256 of its parameters {source['sha256'][:16]})"

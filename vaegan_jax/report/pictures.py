@@ -1,6 +1,6 @@
 """Grids of samples, reconstructions, interpolations and traversals."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data import preprocessing
 from vaegan_jax.data.feed import ImageArray
-from vaegan_jax.evaluation.latents import decode_images, slerp
+from vaegan_jax.evaluation.latents import slerp
 from vaegan_jax.runtime import compilation
 
 Convert = Callable[[jax.Array], jax.Array]
@@ -35,32 +35,29 @@ def same(latents: jax.Array) -> jax.Array:
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Arranges images in a grid with white gaps; the last row is padded with white.
 
-    uint8 [N, H, W, C] -> uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C].
+    uint8 [N, H, W, C] -> uint8 [rows * (H + 2) - 2, columns * (W + 2) - 2, C]. With several sets,
+    uint8 [S, N, H, W, C], their rows alternate.
     """
-    n, height, width, channels = images.shape
+    sets = images if images.ndim == 5 else images[None]
+    s, n, height, width, channels = sets.shape
     rows = -(-n // columns)
-    cells = np.full((rows * columns, height + GAP, width + GAP, channels), 255, np.uint8)
-    cells[:n, :height, :width] = images
-    cells = cells.reshape(rows, columns, height + GAP, width + GAP, channels)
-    picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + GAP), -1, channels)
+    cells = np.full((s, rows * columns, height + GAP, width + GAP, channels), 255, np.uint8)
+    cells[:, :n, :height, :width] = sets
+    cells = cells.reshape(s, rows, columns, height + GAP, width + GAP, channels)
+    picture = cells.transpose(1, 0, 3, 2, 4, 5).reshape(rows * s * (height + GAP), -1, channels)
     return picture[:-GAP, :-GAP]
-
-
-def alternate(sets: Iterable[np.ndarray], columns: int) -> np.ndarray:
-    """Splits sets of N images into rows, padded with white, and alternates the sets by row."""
-    rows = []
-    for images in sets:
-        padded = np.full((-(-len(images) // columns) * columns, *images.shape[1:]), 255, np.uint8)
-        padded[: len(images)] = images
-        rows.append(padded.reshape(-1, columns, *images.shape[1:]))
-    stacked = np.stack(rows, axis=1)
-    return stacked.reshape(-1, *stacked.shape[3:])
 
 
 def fixed_latents(config: ConfigDict, count: int, distribution: str) -> jax.Array:
     """Returns the latents of all pictures of a run: float32 [count, L]."""
     shape = (count, config.model.latent_size)
     return randomness.picture_latents(config.seed, shape, distribution)
+
+
+def between(a: jax.Array, b: jax.Array, count: int) -> jax.Array:
+    """Returns `count` latents on the great circle of each pair: [N, L] -> [N * count, L]."""
+    t = jnp.linspace(0, 1, count)
+    return jax.vmap(slerp, (0, 0, None))(a, b, t).reshape(-1, a.shape[-1])
 
 
 def make_decoder_pictures(
@@ -71,34 +68,27 @@ def make_decoder_pictures(
     The pictures are `samples` at the fixed latents and `interpolations` between the first of these
     latents, one pair per row; each is uint8 [H, W, C].
     """
-    compute = _make_decoder_images(config.model, image_shape, COLUMNS)
+    decode = _make_decode(config.model, image_shape)
 
     def pictures(params: optax.Params) -> dict[str, np.ndarray]:
         z = fixed_latents(config, COLUMNS**2, distribution)
-        samples, interpolations = jax.device_get(compute(params, z))
+        ends = z[: COLUMNS // 2 * 2]
+        shown = {"samples": z, "interpolations": between(ends[::2], ends[1::2], COLUMNS)}
         return {
-            "samples": grid(samples, COLUMNS),
-            "interpolations": grid(interpolations, COLUMNS),
+            name: grid(np.asarray(decode(params, latents)), COLUMNS)
+            for name, latents in shown.items()
         }
 
     return pictures
 
 
 @compilation.per_config
-def _make_decoder_images(
-    model: ConfigDict, image_shape: tuple[int, int, int], columns: int
-) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, ...]]:
+def _make_decode(
+    model: ConfigDict, image_shape: tuple[int, int, int]
+) -> Callable[[optax.Params, jax.Array], jax.Array]:
+    """Returns a function from parameters and latents [N, L] to images, uint8 [N, H, W, C]."""
     decode = networks.make_decode(model, image_shape)
-
-    @jax.jit
-    def compute(params: optax.Params, z: jax.Array) -> tuple[jax.Array, ...]:
-        pairs = z[: columns // 2 * 2].reshape(-1, 2, z.shape[-1])
-        t = jnp.linspace(0, 1, columns)
-        between = jax.vmap(lambda pair: slerp(pair[0], pair[1], t))(pairs)
-        between = between.reshape(-1, z.shape[-1])
-        return tuple(preprocessing.to_uint8(decode(params, latents)) for latents in (z, between))
-
-    return compute
+    return jax.jit(lambda params, z: preprocessing.to_uint8(decode(params, z)))
 
 
 def make_reconstruction_picture(
@@ -109,31 +99,25 @@ def make_reconstruction_picture(
     In the picture, uint8 [H, W, C], rows of the first `images`, uint8 [N, H, W, C], alternate with
     rows of their reconstructions from the posterior means.
     """
-    count = min(len(images), COLUMNS * (COLUMNS // 2))
-    originals = images[np.arange(count)]
+    originals = images[np.arange(min(len(images), COLUMNS * (COLUMNS // 2)))]
     image_shape = (originals.shape[1], originals.shape[2], originals.shape[3])
-    reconstruct = _make_reconstruct(config.model, image_shape)
+    encode = _make_encode(config.model, image_shape)
+    decode = _make_decode(config.model, image_shape)
 
     def picture(params: dict[str, optax.Params]) -> np.ndarray:
-        reconstructions = jax.device_get(reconstruct(params, originals))
-        return grid(alternate((originals, reconstructions), COLUMNS), COLUMNS)
+        reconstructions = decode(params["decoder"], encode(params["encoder"], originals))
+        return grid(np.stack((originals, np.asarray(reconstructions))), COLUMNS)
 
     return picture
 
 
 @compilation.per_config
-def _make_reconstruct(
+def _make_encode(
     model: ConfigDict, image_shape: tuple[int, int, int]
-) -> Callable[[dict[str, optax.Params], jax.typing.ArrayLike], jax.Array]:
+) -> Callable[[optax.Params, jax.typing.ArrayLike], jax.Array]:
+    """Returns a function from parameters and images, uint8 [N, H, W, C], to means [N, L]."""
     encode = networks.make_encode(model, image_shape)
-    decode = networks.make_decode(model, image_shape)
-
-    @jax.jit
-    def reconstruct(params: dict[str, optax.Params], originals: jax.Array) -> jax.Array:
-        mean, _ = encode(params["encoder"], preprocessing.to_network(originals))
-        return preprocessing.to_uint8(decode(params["decoder"], mean))
-
-    return reconstruct
+    return jax.jit(lambda params, images: encode(params, preprocessing.to_network(images))[0])
 
 
 def side_by_side(
@@ -143,16 +127,13 @@ def side_by_side(
 ) -> np.ndarray:
     """Shows samples of several networks for equivalent latents, one row each: uint8 [H, W, C].
 
-    The latents are the first of `fixed_latents`, with the GAN's distribution.
-
-    Args:
-      config: the run's config.
-      image_shape: (height, width, channels).
-      sources: parameters of decoders or generators, and the maps from these latents to theirs.
+    The latents are the first of `fixed_latents`, with the GAN's distribution; `sources` are
+    parameters of decoders or generators, and the maps from these latents to theirs.
     """
-    z = fixed_latents(config, COLUMNS**2, config.gan.noise)[: 2 * COLUMNS]
-    images = [_decode(config, image_shape, params, convert(z)) for params, convert in sources]
-    return grid(alternate(images, COLUMNS), COLUMNS)
+    decode = _make_decode(config.model, image_shape)
+    z = fixed_latents(config, 2 * COLUMNS, config.gan.noise)
+    images = [np.asarray(decode(params, convert(z))) for params, convert in sources]
+    return grid(np.stack(images), COLUMNS)
 
 
 def traversals(
@@ -176,17 +157,10 @@ def traversals(
     for row, unit in enumerate(units):
         z[row, :, unit] += offsets * np.sqrt(variance[unit])
     latents = to_network(jnp.asarray(z.reshape(-1, len(mean))))
-    return grid(_decode(config, image_shape, params, latents), columns)
+    images = _make_decode(config.model, image_shape)(params, latents)
+    return grid(np.asarray(images), columns)
 
 
 def pairs(samples: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Shows samples above the nearest training and test images, all uint8 [N, H, W, C]."""
-    columns = -(-len(samples) // 2)
-    return grid(alternate((samples, train, test), columns), columns)
-
-
-def _decode(
-    config: ConfigDict, image_shape: tuple[int, int, int], params: optax.Params, z: jax.Array
-) -> np.ndarray:
-    decode = jax.jit(networks.make_decode(config.model, image_shape))
-    return decode_images(decode, params, z)
+    return grid(np.stack((samples, train, test)), -(-len(samples) // 2))

@@ -17,15 +17,11 @@ _STYLE: Any = {
     "svg.hashsalt": "vaegan_jax",
     "font.family": "sans-serif",
     "font.size": 11,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), _INK),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _INK,
     "grid.alpha": 0.15,
     "legend.frameon": False,
     "axes.prop_cycle": cycler(color=COLOURS),
@@ -33,15 +29,10 @@ _STYLE: Any = {
 
 
 class Line(NamedTuple):
-    """One line of a plot.
+    """One line of a plot; lines may share a label.
 
-    Attributes:
-      label: legend label; lines may share one.
-      x: positions.
-      y: values, of the same length.
-      dashed: whether the line is dashed; used for floors.
-      colour: index into `COLOURS`, modulo their number; None for the next colour, without markers
-        on a dashed line.
+    `colour` is an index into `COLOURS`, modulo their number. Without it, the line has the next
+    colour, and is a floor without markers if it is dashed.
     """
 
     label: str

@@ -10,8 +10,7 @@ MEANINGS = {
     "fd_nN, fid_nN": "Frechet distance between Gaussians fitted to the features of N samples and "
     "of the test images; lower is better, and it depends on N. Only Inception's is called FID.",
     "precision": "Fraction of the samples within the manifold of test images.",
-    "recall": "Fraction of the test images within the manifold of samples; low if modes are "
-    "missing.",
+    "recall": "Fraction of the test images within the manifold of samples; low with missing modes.",
     "density": "Mean density of test images around the samples; may exceed 1.",
     "coverage": "Fraction of the test images with a sample nearby.",
     "vendi": "Effective number of different images.",
@@ -20,16 +19,14 @@ MEANINGS = {
     "data_copying": "C_T of the test for data copying: 0 if samples are as far from the training "
     "images as test images are, below -3 if they are nearer.",
     "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
-    "lattice": "Mean square of the pattern that repeats every 4 pixels; high with the checkerboard "
-    "of strided layers.",
-    "psnr, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in decibels "
-    "(higher is better), perceptual distance (lower is better).",
+    "lattice": "Mean square of the pattern that repeats every 4 pixels; high with a checkerboard.",
+    "psnr, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in dB (better "
+    "if higher), perceptual distance (better if lower).",
     "calibrated_elbo, calibrated_iwae_K": "Bounds on the negative log-likelihood of test images in "
     "bits per pixel and channel; lower is better, 8 is a uniform density. The variance of the "
     "decoder is calibrated to the reconstructions of training images.",
     "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
-    "active_units": "Latent dimensions whose posterior mean varies with the image; 0 after a "
-    "posterior collapse.",
+    "active_units": "Latent dimensions whose posterior mean varies with the image; 0 if collapsed.",
 }
 """Explanations of the metrics for the report."""
 
@@ -37,21 +34,8 @@ Row = dict[str, Any]
 """A `Number` as in `evaluation/numbers.json`."""
 
 
-_ERRORS = (
-    "± is one standard error over other samples of the same weights; another seed or machine "
-    "changes the numbers by more."
-)
-_SEEN = (
-    "There are too few images for a validation part, so the test images also served during "
-    "training, and the numbers are not of unseen images."
-)
-
-
 class Table(NamedTuple):
-    """A table of strings; the first column has the metric names.
-
-    `note` names the rows that are left out because they are not informative.
-    """
+    """A table of strings; the note names the rows that are left out."""
 
     title: str
     columns: list[str]
@@ -82,8 +66,7 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
 def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
     """Returns a table with one column per set and a floor column.
 
-    If the floors of a metric differ between sets, each cell shows its floor instead. A metric that
-    is informative for no set is named in the note.
+    If the floors of a metric differ between sets, each cell shows its floor instead.
     """
     subjects = [name for name in SUBJECTS if any(n["subject"] == name for n in numbers)]
     by_metric: dict[str, dict[str, Row]] = {}
@@ -96,20 +79,16 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
         if not any(n["informative"] for n in by_subject.values()):
             omitted.append(metric)
             continue
-        shared = len({n["floor"] for n in by_subject.values()}) == 1
-        floor = _floor(next(iter(by_subject.values()))) if shared else "see each"
-        cells = []
-        for subject in subjects:
-            cell = ""
-            if subject in by_subject:
-                number = by_subject[subject]
-                cell = with_error(number) + ("" if shared else f" (floor: {_floor(number)})")
-            cells.append(cell)
-        rows.append([metric, *cells, floor])
-    note = ""
-    if omitted:
-        note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
-    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows, note)
+        cells = {name: with_error(n) for name, n in by_subject.items()}
+        floors = {name: _floor(n) for name, n in by_subject.items()}
+        shared = {*floors.values()}
+        if len(shared) > 1:
+            cells = {name: f"{cell} (floor: {floors[name]})" for name, cell in cells.items()}
+            shared = {"see each"}
+        rows.append([metric, *(cells.get(name, "") for name in subjects), *shared])
+    note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
+    columns = ["", *(SUBJECTS[name] for name in subjects), "floor"]
+    return Table(title, columns, rows, note if omitted else "")
 
 
 def _floor(number: Row) -> str:
@@ -126,15 +105,16 @@ def with_error(number: Row) -> str:
     if not number.get("informative", True):
         return "≈ 0" if value < 0.5 else "≈ 1"
     if error is None:
-        return format_value(value)
-    if error == 0:
-        return f"{format_value(value)} ± 0"
-    exponent = int(f"{error:.1e}".partition("e")[2])
-    decimals = max(0, 1 - exponent)
-    if decimals > 5 and abs(value) < 1e-3:
-        digits = max(0, int(f"{value:e}".partition("e")[2]) - exponent + 1) if value else 0
-        return f"{value:.{digits}e} ± {error:.1e}"
-    return f"{value:z.{decimals}f} ± {error:.{decimals}f}"
+        return rounded(value)
+    return f"{rounded(value, error)} ± {rounded(error, error)}"
+
+
+def rounded(value: float, error: float = 0.0, sign: str = "") -> str:
+    """Rounds to two digits of the error, or to three digits if that is 0 or NaN."""
+    if error > 0:
+        decimals = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
+        return f"{value:{sign}z.{decimals}f}"
+    return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
 def embedding_names(evaluation: dict[str, Any]) -> str:
@@ -144,8 +124,16 @@ def embedding_names(evaluation: dict[str, Any]) -> str:
 
 def remarks(evaluation: dict[str, Any]) -> str:
     """Returns what the errors of an evaluation cover, and whether its test images are unseen."""
-    seen = "" if evaluation["data"]["is_test_unseen"] else f" {_SEEN}"
-    return f"{_ERRORS}{seen}"
+    text = (
+        "± is one standard error over other samples of the same weights; another seed or machine "
+        "changes the numbers by more."
+    )
+    if evaluation["data"]["is_test_unseen"]:
+        return text
+    return (
+        f"{text} There are too few images for a validation part, so the test images also served "
+        "during training, and the numbers are not of unseen images."
+    )
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

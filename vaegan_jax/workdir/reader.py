@@ -122,36 +122,20 @@ class Reader:
         return self.path / "evaluation"
 
 
-def read_lines(path: pathlib.Path, notes: list[str] | None = None) -> list[dict[str, Any]]:
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the JSON objects in a JSONL file, one per line; none if the file does not exist.
 
     Lines that are not valid JSON are skipped: a killed process leaves its last line incomplete.
-
-    Args:
-      path: the file.
-      notes: if given, only an incomplete last line is skipped, and a sentence about it is appended.
-
-    Raises:
-      UserError: if `notes` is given and any other line is not a JSON object.
     """
     lines = []
     content = path.read_bytes() if path.exists() else b""
-    for number, text in enumerate(content.splitlines(keepends=True), 1):
+    for text in content.splitlines():
         try:
-            line = json.loads(text.decode())
-            if not isinstance(line, dict):
-                raise ValueError("it is not a JSON object")
-        except ValueError as error:
-            is_complete = text.endswith(b"\n") or isinstance(error, UnicodeDecodeError)
-            if notes is not None and is_complete:
-                raise UserError(
-                    f"{path} is damaged (line {number}: {error}): restore it, or leave this run "
-                    "out."
-                ) from error
-            if notes is not None:
-                notes.append(f"{path}: its last line is incomplete and is left out.")
+            line = json.loads(text)
+        except ValueError:
             continue
-        lines.append(line)
+        if isinstance(line, dict):
+            lines.append(line)
     return lines
 
 

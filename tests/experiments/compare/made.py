@@ -64,6 +64,7 @@ def numbers(distance):
         number("gan_samples", "test", "fd_n100", distance),
         number("gan_samples", "test", "precision", 0.5),
         number("gan_samples", "", "vendi", None),
+        number("vae", "", "active_units", 4.0, embedding=""),
     ]
 
 
@@ -72,9 +73,11 @@ def run(path, seconds=1.0, distance=20.0, **config):
     path.mkdir(parents=True)
     fields = {"seed": 0, "vae.steps": 6, "gan.steps": 6, "evaluation.samples": 100} | config
     (path / "config.json").write_text(json.dumps(fields))
-    counts = {"train": 900, "validation": 50, "test": 100, "shape": [8, 8, 3]}
-    (path / "data.json").write_text(json.dumps({"digest": "d" * 64} | counts))
-    environment = {"python": "3.11", "packages": {"jax": "0.10"}, "cpu": "chip"}
+    data = {"digest": "d" * 64, "train": 900, "validation": 50, "test": 100, "shape": [8, 8, 3],
+            "is_test_unseen": True, "duplicates": 1, "skipped": 2}  # fmt: skip
+    (path / "data.json").write_text(json.dumps(data))
+    environment = {"python": "3.11", "packages": {"jax": "0.10"}, "cpu": "chip", "cores": 2,
+                   "platform": "Linux", "device": "cpu", "devices": 1}  # fmt: skip
     (path / "run.json").write_text(json.dumps(environment))
     write_lines(path / "metrics.jsonl", metrics(seconds))
     curve = [
@@ -88,6 +91,8 @@ def run(path, seconds=1.0, distance=20.0, **config):
     evaluation = {
         "format": workdir.EVALUATION_FORMAT,
         "checkpoints": {"vae": 6, "gan": 6},
+        "embeddings": [{"name": "pixels", "sha256": "f" * 64, "resize": "to 8x8"}],
+        "data": {"train": 900, "is_test_unseen": True},
         "settings": {"evaluation.samples": 100},
         "numbers": numbers(distance),
         "findings": [],

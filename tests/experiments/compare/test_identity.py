@@ -39,7 +39,7 @@ def test_runs_that_differ_in_times_are_identical(pair):
     made.save(pair[1], "vae", 9, made.state(5.0))  # only common checkpoints are compared
     found = compare(*pair)
     # Lines times scalars of the VAE, the GAN and the curve, and the evaluation.
-    numbers = 3 * 3 + 3 * 2 + 4 * 2 + 4
+    numbers = 3 * 3 + 3 * 2 + 4 * 2 + 5
     assert found == (identity.IDENTICAL, (numbers, numbers), (12, 12), [], [[], []])
 
 

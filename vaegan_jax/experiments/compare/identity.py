@@ -31,8 +31,7 @@ class Identity(NamedTuple):
     """The result of comparing two runs.
 
     Attributes:
-      verdict: `IDENTICAL`, `PARTLY_IDENTICAL` if one run has more numbers than the other,
-        `DIFFERENT` if config, images or values differ, or `NOTHING_SHARED`.
+      verdict: one of the constants above; `PARTLY_IDENTICAL` if one run has more numbers.
       numbers: how many numbers, without times, are bit-identical, and how many both runs have.
       leaves: the same of the leaves of checkpoints that both runs have.
       first: all differences at the first step with a difference.

@@ -30,14 +30,10 @@ _COPIES = {
 
 
 class Record(NamedTuple):
-    """One number of one run.
+    """One number of the run in a folder, at a step of training or of the evaluated checkpoint.
 
-    Attributes:
-      run: the run's folder.
-      stage: one of `STAGES`.
-      step: of training; for an evaluation, of the evaluated checkpoint.
-      name: such as "loss", "curve/fd_pixels" or "gan_samples/test/pixels fd_n100".
-      value: NaN for null in numbers.json, which stands for any value that is not finite.
+    Names are such as "loss", "curve/fd_pixels" and "gan_samples/test/pixels fd_n100". NaN stands
+    for any value of an evaluation that is not finite.
     """
 
     run: str
@@ -56,7 +52,6 @@ class Run:
       config: flat; fields that are newer than the run have their defaults.
       facts: config.json, data.json, run.json and the settings in numbers.json, by file and name.
       records: all numbers, in the order of their files.
-      uninformative: the numbers of the evaluation that show nothing about the model, by name.
       checkpoints: steps by stage.
       problems: what went wrong, by those of `PROBLEMS` that apply.
     """
@@ -65,14 +60,8 @@ class Run:
     config: dict[str, Any]
     facts: dict[tuple[str, str], Any]
     records: list[Record]
-    uninformative: set[str]
     checkpoints: dict[str, list[int]]
     problems: dict[str, str]
-
-    @property
-    def variant(self) -> str:
-        """Its name in a sweep, "" if it has none."""
-        return str(self.facts.get((workdir.ENVIRONMENT, "variant"), ""))
 
     @property
     def seconds(self) -> float:
@@ -143,7 +132,6 @@ def _read(folder: workdir.Reader) -> Run:
         for key, value in line.items()
         if key not in ("stage", "step")
     ]
-    uninformative = set()
     for number in evaluation["numbers"]:
         stage = "gan" if number["subject"].startswith("gan") else "vae"
         step = evaluation["checkpoints"][stage] or 0
@@ -151,12 +139,10 @@ def _read(folder: workdir.Reader) -> Run:
         key = f"{number['subject']}/{number['against'] or 'alone'}/{metric}"
         value = math.nan if number["value"] is None else float(number["value"])
         records.append(Record(name, EVALUATION, step, key, value))
-        if not number["informative"]:
-            uninformative.add(key)
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
     found = [finding["name"] for finding in evaluation["findings"]]
     problems = _problems(folder, config, steps, found)
-    return Run(name, config, facts, records, uninformative, steps, problems)
+    return Run(name, config, facts, records, steps, problems)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -44,16 +44,11 @@ class Estimate:
         return self.adjusted_p <= 1 - CONFIDENCE
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One number of all groups.
+class Row(NamedTuple):
+    """One number of all groups, such as "gan_samples/test/pixels fd_n100".
 
-    Attributes:
-      name: such as "gan_samples/test/pixels fd_n100", or "gan_samples/curve/fd_pixels" for the last
-        value of a curve.
-      means: one per group.
-      differences: for each group after the first: its values minus those of the first group, over
-        runs of the same key.
+    There is a mean per group, and for each group after the first the difference of its values and
+    those of the first group, over runs of the same key.
     """
 
     name: str
@@ -72,7 +67,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     half_width = float(scipy.stats.sem(values) * scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     # Coarse metrics may have equal differences but for rounding, which no t test describes.
     if half_width <= 1e-9 * abs(mean):
-        return Estimate(n, n, mean, half_width)
+        return Estimate(n, n, mean, 0.0)
     return Estimate(n, n, mean, half_width, float(scipy.stats.ttest_1samp(values, 0.0).pvalue))
 
 
@@ -82,8 +77,7 @@ def detectable(half_width: float, n: int, level: float) -> float:
     ``(t_{1 - level / 2} + t_POWER) * s / sqrt(n)`` with n - 1 degrees of freedom: Cohen 1988,
     Statistical Power Analysis for the Behavioral Sciences, chapter 2, with Student's t instead of
     the noncentral t distribution. This is optimistic for few pairs: for 3, the power is 0.77 at a
-    level of 0.05 and 0.65 at 0.0003; for 10, it is 0.80 and 0.74. The estimated s is taken as the
-    true one.
+    level of 0.05. The estimated s is taken as the true one.
 
     Args:
       half_width: of the interval of the mean difference, which gives s / sqrt(n).

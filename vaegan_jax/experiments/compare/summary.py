@@ -14,7 +14,7 @@ from vaegan_jax.experiments.compare.identity import Identity
 from vaegan_jax.experiments.compare.records import Run
 from vaegan_jax.experiments.compare.statistics import Estimate, Row
 from vaegan_jax.report.plots import is_distance
-from vaegan_jax.report.tables import SUBJECTS, Table, lay_out
+from vaegan_jax.report.tables import SUBJECTS, Table, lay_out, rounded
 
 _MAX_COST_RATIO = 1.05
 _MIN_SEEDS = 3
@@ -26,12 +26,6 @@ _EXPLANATION = (
     f"show, with a probability of about {statistics.POWER:.0%}, the one in parentheses."
 )
 _ONE_RUN_EACH = "One run each: differences may be no larger than those between two seeds."
-_AGAINST = {
-    "test": "against test images",
-    "train": "against training images",
-    "alone": "alone",
-    "curve": "at the end of the curve",
-}
 _MAX_NAMED = 5
 _MAX_CHARACTERS = 60
 
@@ -42,8 +36,8 @@ _FREE = ("seed", "evaluation.curve_every", "evaluation.weights")
 class Group(NamedTuple):
     """Runs that differ in the seed only: same config, evaluation settings and images.
 
-    `runs` has their keys: the seeds, or "" for each of two runs. The label is the variant's name if
-    all groups have different ones, otherwise a letter or a number.
+    The keys of `runs` are the seeds, or "" for each of two runs. The label is the variant's name if
+    all groups have different ones.
     """
 
     label: str
@@ -72,12 +66,9 @@ class Section(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The comparison of runs.
+    """The comparison of runs: of two, each is a group.
 
-    Attributes:
-      groups: each of two runs, or groups of more runs that differ in the seed only.
-      sections: the results.
-      is_different: whether they are two runs that are not identical.
+    `is_different` says whether they are two runs that are not identical.
     """
 
     groups: list[Group]
@@ -105,10 +96,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """Compares the final numbers of runs, and two runs bit for bit.
 
     Raises:
-      UserError: if a checkpoint is damaged, or there is nothing to compare.
+      UserError: if a checkpoint is damaged, more than two runs contain the same run twice, or
+        there is nothing to compare.
     """
     result = identity.compare_bits(*runs) if len(runs) == 2 else None
-    groups, repeats = ([{"": run} for run in runs], []) if result else _group(runs)
+    groups = [{"": run} for run in runs] if result else _group(runs)
     compared = Comparison(
         [Group(*each) for each in zip(_labels(groups), groups, strict=True)],
         [],
@@ -135,27 +127,30 @@ def compare(runs: Sequence[Run]) -> Comparison:
     elif is_caused:
         lines = ["No recorded fact differs: the cause is unknown."]
         compared.sections.append(Section("Facts", lines))
-    if notes := [*_notes(runs, repeats)]:
+    if notes := [*_notes(runs)]:
         compared.sections.append(Section("Notes", notes))
     if rows and (result is None or compared.is_different):
         compared.sections.append(_numbers_section(compared.groups, rows, result is not None))
     return compared
 
 
-def _group(runs: Sequence[Run]) -> tuple[list[dict[Any, Run]], list[Run]]:
-    """Returns groups of runs by seed, and further runs with the config and seed of another."""
+def _group(runs: Sequence[Run]) -> list[dict[Any, Run]]:
+    """Returns groups of runs by seed."""
     groups: dict[str, dict[Any, Run]] = {}
-    repeats = []
     for run in runs:
-        seeds = groups.setdefault(json.dumps(_fields(run), sort_keys=True), {})
-        if seeds.setdefault(run.config["seed"], run) is not run:
-            repeats.append(run)
-    return [*groups.values()], repeats
+        of_seed = groups.setdefault(json.dumps(_fields(run), sort_keys=True), {})
+        first = of_seed.setdefault(run.config["seed"], run)
+        if first is not run:
+            raise UserError(
+                f"{run.name} has the config and the seed of {first.name}: compare these two alone, "
+                "or omit one."
+            )
+    return [*groups.values()]
 
 
 def _labels(groups: Sequence[dict[Any, Run]]) -> list[str]:
-    variants = [sorted({run.variant for run in runs.values()}) for runs in groups]
-    names = [name for of_group in variants for name in of_group]
+    key = workdir.ENVIRONMENT, "variant"
+    names = [x for runs in groups for x in {run.facts.get(key, "") for run in runs.values()}]
     if all(names) and len({*names}) == len(names) == len(groups):
         return names
     return [chr(ord("A") + i) if i < 26 else f"G{i + 1}" for i in range(len(groups))]
@@ -183,8 +178,8 @@ def _final_values(run: Run) -> dict[str, float]:
     return values
 
 
-def _notes(runs: Sequence[Run], repeats: Sequence[Run]) -> Iterator[str]:
-    """Yields sentences on problems of runs, and on omitted and non-finite data."""
+def _notes(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields sentences on problems of runs and on numbers that are not finite."""
     for run in runs:
         for problem, why in run.problems.items():
             yield f"{run.name}: {problem} ({why})."
@@ -193,8 +188,6 @@ def _notes(runs: Sequence[Run], repeats: Sequence[Run]) -> Iterator[str]:
         bad = [name for name, x in _final_values(run).items() if not math.isfinite(x)]
         if bad:
             yield f"{run.name}: not finite: {_named(bad)}."
-    for run in repeats:
-        yield f"{run.name} repeats the config and the seed of another run, and is omitted."
 
 
 def _runs_section(runs: dict[str, Run]) -> Section:
@@ -230,8 +223,7 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool
     """Returns the final numbers and times of groups, with warnings and conclusions."""
     first, *others = groups
     ratios = [group.seconds / (first.seconds or math.nan) for group in groups]
-    is_unequal = [not 1 / _MAX_COST_RATIO <= ratio <= _MAX_COST_RATIO for ratio in ratios]
-    dubious = {x for group in groups for run in group.runs.values() for x in run.uninformative}
+    is_unequal = [abs(math.log(ratio)) > math.log(_MAX_COST_RATIO) for ratio in ratios]
     lines, times = [], []
     for group, ratio, unequal in zip(groups, ratios, is_unequal, strict=True):
         flag = " (unequal)" if unequal else ""
@@ -245,23 +237,23 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool
     if few and not is_pair:
         lines.append(f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}.")
     for group, test, unequal in zip(others, rows[0].differences, is_unequal[1:], strict=True):
-        result = _conclusion(first.label, group.label, test, rows[0].name, dubious)
+        result = _conclusion(first.label, group.label, test, rows[0].name)
         result += ", at unequal cost" if unequal else ""
         if not is_pair:
             lines.append(f"Primary comparison, {group.label} - {first.label}: {result}.")
     lines.append(_ONE_RUN_EACH if is_pair else _EXPLANATION)
     columns = ["", "seconds", f"relative to {first.label}"]
     tables = [Table("Training time, mean over runs", columns, times)]
-    return Section("Final numbers", lines, tables + _tables(groups, rows, dubious), True)
+    return Section("Final numbers", lines, tables + _tables(groups, rows), True)
 
 
-def _conclusion(first: str, other: str, test: Estimate, name: str, dubious: set[str]) -> str:
+def _conclusion(first: str, other: str, test: Estimate, name: str) -> str:
     """Returns the result of the primary comparison of two groups."""
     if math.isnan(test.adjusted_p):
         return "no test, which needs two or more pairs of finite values with some spread"
     if not test.is_resolved:
         result = "not resolved"
-    elif name in dubious or not statistics.DISTANCE.fullmatch(name):
+    elif not statistics.DISTANCE.fullmatch(name):
         result = "resolved, but this number does not say which is better"
     else:
         better, worse = (first, other) if test.mean > 0 else (other, first)
@@ -269,7 +261,7 @@ def _conclusion(first: str, other: str, test: Estimate, name: str, dubious: set[
     return f"{result} (p={test.adjusted_p:.2g})"
 
 
-def _tables(groups: Sequence[Group], rows: Sequence[Row], dubious: set[str]) -> list[Table]:
+def _tables(groups: Sequence[Group], rows: Sequence[Row]) -> list[Table]:
     """Returns the table of the primary comparison, and one per subject and reference."""
     first, *others = groups
     columns = ["", *(group.heading for group in groups)]
@@ -280,7 +272,6 @@ def _tables(groups: Sequence[Group], rows: Sequence[Row], dubious: set[str]) -> 
     for row in (rows[0], *sorted(rows[1:], key=_title)):
         title = f"Primary comparison: {_title(row)}" if row is rows[0] else _title(row)
         metric = row.name.split("/", 2)[2]
-        metric += " (not informative)" if row.name in dubious else ""
         cells = [*map(_cell, row.means), *map(_difference_cell, row.differences)]
         tables.setdefault(title, []).append([metric, *cells])
     return [Table(title, columns, cells) for title, cells in tables.items()]
@@ -288,7 +279,9 @@ def _tables(groups: Sequence[Group], rows: Sequence[Row], dubious: set[str]) -> 
 
 def _title(row: Row) -> str:
     subject, against, _ = row.name.split("/", 2)
-    return f"{SUBJECTS.get(subject, subject.upper())} {_AGAINST.get(against, against)}"
+    names = {"alone": "alone", "curve": "at the end of the curve"}
+    label = SUBJECTS.get(subject, subject.upper())
+    return f"{label} {names.get(against, f'against {against} images')}"
 
 
 def _cell(found: Estimate, sign: str = "") -> str:
@@ -296,10 +289,10 @@ def _cell(found: Estimate, sign: str = "") -> str:
     if math.isnan(found.mean):
         return f"{found.n} of {found.of} finite" if found.of else "-"
     half_width = found.half_width
-    cell = _number(found.mean, half_width, sign)
+    cell = rounded(found.mean, half_width, sign)
     if not math.isnan(half_width):
         ends = found.mean - half_width, found.mean + half_width
-        cell += " [{}, {}]".format(*(_number(end, half_width) for end in ends))
+        cell += " [{}, {}]".format(*(rounded(end, half_width) for end in ends))
     return cell
 
 
@@ -310,17 +303,9 @@ def _difference_cell(found: Estimate) -> str:
     cell = _cell(found, "+")
     if not math.isnan(found.adjusted_p):
         cell += f" p={found.adjusted_p:.2g}"
-        shown = _number(found.detectable, found.half_width)
+        shown = rounded(found.detectable, found.half_width)
         cell += "" if found.is_resolved else f" not resolved (could show {shown})"
     return cell
-
-
-def _number(value: float, half_width: float, sign: str = "") -> str:
-    """Rounds to two digits of the half width of the interval, or to three digits."""
-    decimals = 1 - math.floor(math.log10(half_width)) if half_width > 0 else 9
-    if decimals < 9:
-        return f"{value:{sign}z.{max(0, decimals)}f}"
-    return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
 def _spread(values: Sequence[Any], labels: Sequence[str]) -> str:
