@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 _BLOCK_ROWS = 512
-_HIGHEST = jax.lax.Precision.HIGHEST
 # Nearest neighbours for precision and recall, and for density and coverage.
 _K = 3
 _K_DENSITY = 5
@@ -68,9 +67,9 @@ def neighbours(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
 
     def nearest(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.min(distances, axis=1), jnp.argmin(distances, axis=1).astype(jnp.int32)
+        return jnp.min(distances), jnp.argmin(distances).astype(jnp.int32)
 
-    result: tuple[jax.Array, jax.Array] = _by_blocks(x, y, nearest)
+    result: tuple[jax.Array, jax.Array] = _by_rows(x, y, nearest)
     return result
 
 
@@ -78,11 +77,10 @@ def neighbours(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 def nearest_others(x: jax.Array, k: int) -> jax.Array:
     """Returns squared distances from each row to its k < n nearest others, ascending: [n, k]."""
 
-    def nearest(distances: jax.Array, rows: jax.Array) -> jax.Array:
-        same = rows[:, None] == jnp.arange(len(x))[None]
-        return -jax.lax.top_k(-jnp.where(same, jnp.inf, distances), k)[0]
+    def nearest(distances: jax.Array, row: jax.Array) -> jax.Array:
+        return -jax.lax.top_k(-distances.at[row].set(jnp.inf), k)[0]
 
-    result: jax.Array = _by_blocks(x, x, nearest)
+    result: jax.Array = _by_rows(x, x, nearest)
     return result
 
 
@@ -103,14 +101,13 @@ def manifold(real: jax.Array, nearest: jax.Array, fake: jax.Array) -> dict[str, 
     radii_fake = nearest_others(fake, _K)[:, -1]
 
     def of_fakes(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inside = jnp.any(distances <= radii_real[None], axis=1)
-        return inside, jnp.sum(distances < balls[None], axis=1)
+        return jnp.any(distances <= radii_real), jnp.sum(distances < balls)
 
     def of_reals(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.any(distances <= radii_fake[None], axis=1), jnp.min(distances, axis=1)
+        return jnp.any(distances <= radii_fake), jnp.min(distances)
 
-    precise, inside = _by_blocks(fake, real, of_fakes)
-    recalled, to_fake = _by_blocks(real, fake, of_reals)
+    precise, inside = _by_rows(fake, real, of_fakes)
+    recalled, to_fake = _by_rows(real, fake, of_reals)
     return {
         "precision": jnp.mean(precise),
         "recall": jnp.mean(recalled),
@@ -161,8 +158,8 @@ def compare(real: Reference, fake: np.ndarray) -> dict[str, float]:
     return {"frechet": distance} | {name: float(value) for name, value in others.items()}
 
 
-def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:
-    """Applies ``reduce(squared distances [block, m], rows [block])`` to blocks of rows of x.
+def _by_rows(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:
+    """Applies ``reduce(squared distances to all rows of y [m], row)`` to each row of x.
 
     Both sets are centred first to avoid catastrophic cancellation.
     """
@@ -170,18 +167,10 @@ def _by_blocks(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Arra
     x, y = x - centre, y - centre
     squares = jnp.sum(y**2, axis=1)
 
-    def block(rows: jax.Array) -> Any:
-        part = x[jnp.minimum(rows, len(x) - 1)]
-        products = jnp.matmul(part, y.T, precision=_HIGHEST)
-        distances = jnp.sum(part**2, axis=1)[:, None] + squares[None] - 2 * products
-        return reduce(jnp.maximum(distances, 0), rows)
+    def of_row(values: jax.Array, row: jax.Array) -> Any:
+        products = jnp.matmul(y, values, precision=jax.lax.Precision.HIGHEST)
+        distances = jnp.sum(values**2) + squares - 2 * products
+        return reduce(jnp.maximum(distances, 0), row)
 
-    return _by_rows(len(x), block)
-
-
-def _by_rows(n: int, block: Callable[[jax.Array], Any]) -> Any:
-    """Applies ``block(rows)`` to blocks of range(n); the last block may contain rows >= n."""
-    size = min(_BLOCK_ROWS, n)
-    blocks = -(-n // size)
-    results = jax.lax.map(block, jnp.arange(blocks * size).reshape(blocks, size))
-    return jax.tree.map(lambda leaf: leaf.reshape(blocks * size, *leaf.shape[2:])[:n], results)
+    rows = x, jnp.arange(len(x))
+    return jax.lax.map(lambda each: of_row(*each), rows, batch_size=_BLOCK_ROWS)

@@ -157,11 +157,10 @@ def make_bounds(
 ) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.typing.ArrayLike], Rows]:
     """Returns the jitted ``bounds(params, images, indices, key, variance) -> rows``.
 
-    `images` are uint8 [B, H, W, C]; `indices`, int32 [B],
-    are their positions in the data set, folded into `key`; `variance` is that of a Gaussian
-    decoder. For each dequantised image, `rows` has, float32 [B]: `squared_error`, the mean squared
-    distance to the decoded samples; `kl` in nats; `elbo` and `iwae` in bits/dim. `draws` is K in
-    IWAE-K.
+    `images` are uint8 [B, H, W, C]; `indices`, int32 [B], are their positions in the data set,
+    folded into `key`; `variance` is that of a Gaussian decoder. For each dequantised image, `rows`
+    has, float32 [B]: `squared_error`, the mean squared distance to the decoded samples; `kl` in
+    nats; `elbo` and `iwae` in bits/dim. `draws` is K in IWAE-K.
     """
     encode = networks.make_encode(config.model, image_shape)
     decode = networks.make_decode(config.model, image_shape)

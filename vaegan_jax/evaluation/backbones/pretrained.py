@@ -1,4 +1,4 @@
-"""Reads pretrained weights without PyTorch and without executing code from the files."""
+"""Pretrained networks: reads weights without PyTorch or code from the files, and applies layers."""
 
 import hashlib
 import importlib.util
@@ -7,6 +7,7 @@ import pathlib
 import pickle
 from typing import Any
 
+import jax
 import numpy as np
 
 from vaegan_jax.errors import UserError
@@ -69,6 +70,22 @@ def read_torch(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
         file.seek(8, io.SEEK_CUR)  # the number of elements
         storage[:] = np.frombuffer(file.read(storage.nbytes), storage.dtype)
     return arrays
+
+
+def convolve(
+    layer: dict[str, Any], x: jax.Array, stride: int = 1, padding: str | int = "SAME"
+) -> jax.Array:
+    """Applies a convolution with the parameters of `fold_norm`: float32 [B, H, W, C]."""
+    y = jax.lax.conv_general_dilated(
+        x,
+        layer["kernel"],
+        (stride, stride),
+        padding if isinstance(padding, str) else [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    result: jax.Array = y + layer["bias"][None, None, None]
+    return result
 
 
 def fold_norm(state: dict[str, np.ndarray], conv: str, norm: str) -> dict[str, np.ndarray]:

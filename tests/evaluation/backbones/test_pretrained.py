@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation.backbones import weight_files
+from vaegan_jax.evaluation.backbones import pretrained
 
 
 class FloatStorage:
@@ -84,7 +84,7 @@ def test_tensors_are_read_with_shape_strides_and_offset(tmp_path):
         transposed=Tensor(FloatStorage, "1", 24, 4, (4, 2), (1, 4)),
         scalar=Tensor(LongStorage, "2", 5, 3, (), ()),
     )
-    arrays = weight_files.read_torch(path, written(path, state))
+    arrays = pretrained.read_torch(path, written(path, state))
     np.testing.assert_array_equal(arrays["a"], A.reshape(2, 3, 4))
     np.testing.assert_array_equal(arrays["transposed"], A[4:12].reshape(2, 4).T)
     assert arrays["scalar"] == 3
@@ -96,11 +96,11 @@ class Evil:
         return os.mkdir, ("made",)
 
 
-@pytest.mark.parametrize("read", [weight_files.read_torch, weight_files.read_arrays])
+@pytest.mark.parametrize("read", [pretrained.read_torch, pretrained.read_arrays])
 def test_only_arrays_are_unpickled(tmp_path, monkeypatch, read):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.pth"
-    if read is weight_files.read_torch:
+    if read is pretrained.read_torch:
         digest = written(path, {"a": Evil()})
     else:
         path.write_bytes(dumps({"a": Evil()}))
@@ -113,7 +113,7 @@ def test_only_arrays_are_unpickled(tmp_path, monkeypatch, read):
 def test_missing_and_other_files_are_refused(tmp_path):
     path = tmp_path / "x.pth"
     with pytest.raises(UserError, match=r"x\.pth"):
-        weight_files.read_torch(path, "00")
+        pretrained.read_torch(path, "00")
     path.write_bytes(b"something")
     with pytest.raises(UserError, match=r"3fc9b68.* 00\."):
-        weight_files.read_torch(path, "00")
+        pretrained.read_torch(path, "00")
