@@ -225,10 +225,7 @@ def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[
     for name, part in parts.items():
         if part is not None or name in DECODING_PARTS[model]:
             checkpoints.require_equal_leaves(
-                checkpoints.leaves({} if part is None else part),
-                checkpoints.leaves(table[name].template),
-                f"{name} in {path}",
-                "the network that its config describes",
+                {} if part is None else part, table[name].template, f"{name} in {path}"
             )
     facts = {name: card.get(name) for name in (*_RECORDED, "dtype")}
     return saved[model], config, parts, facts | {"steps": saved, "card": card}

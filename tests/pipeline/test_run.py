@@ -49,8 +49,6 @@ def finished(tmp_path, monkeypatch, config):
     for stage, step in STEPS.items():
         saved = Checkpoints(run / "checkpoints" / stage, keep=9)
         saved.save(step, {"w": jnp.zeros(2)}, {})
-        saved.finish()
-        saved.close()
     yield config, run
     sources._digests.cache_clear()
 

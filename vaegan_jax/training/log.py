@@ -103,8 +103,7 @@ class Log:
 
     def progress(self) -> Progress:
         """Returns the running sums, to be saved with a checkpoint."""
-        # A copy, since it is written in the background.
-        return {"seconds": self._seconds(), "count": self._count, "sums": dict(self._sums)}
+        return {"seconds": self._seconds(), "count": self._count, "sums": self._sums}
 
     def close(self) -> None:
         """Closes the progress bar."""
