@@ -114,7 +114,7 @@ def run(tmp_path, config):
                 facts = {"digest": "d" * 64, "train": 900, "validation": 50, "test": 100,
                          "is_test_unseen": True, "duplicates": 1, "skipped": 2,
                          "shape": [16, 32, 3]}  # fmt: skip
-                folder.require_data(facts, True)
+                folder.require_data(facts)
             if progress >= 3:
                 written = {
                     "format": workdir.EVALUATION_FORMAT,

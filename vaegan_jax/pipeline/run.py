@@ -62,7 +62,7 @@ def train_and_evaluate(
     evaluators = evaluate.make_evaluators(config, data, required=force)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
-        folder.require_data(images.facts(data), trains)
+        folder.require_data(images.facts(data))
         identity = _identity(config, data, source) | {"variant": variant}
         folder.record_environment(environment.facts() | {"sources": sources}, identity)
         worked = False
