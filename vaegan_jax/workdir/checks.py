@@ -63,14 +63,9 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
 def require_same_sources(
     path: pathlib.Path, config: ConfigDict, sources: dict[str, dict[str, str]]
 ) -> None:
-    """Checks that the user's functions are those with which a run began.
+    """Compares the sources of the user's functions with those with which the run in a folder began.
 
-    Fields that do not affect training are ignored. A run whose sources were not recorded passes.
-
-    Args:
-      path: the workdir.
-      config: the run's config.
-      sources: from `registry.source_digests`.
+    Fields that do not affect training are ignored. See `registry.source_digests`.
 
     Raises:
       UserError: if the source of a function has changed.

@@ -38,10 +38,7 @@ class Workdir(reader.Reader):
         self._recorded: set[tuple[Any, ...]] = set()
 
     def require_data(self, facts: dict[str, Any]) -> None:
-        """Records the images that the run is trained on, or compares them with the recorded ones.
-
-        Args:
-          facts: `digest`, the count `train`, and anything else.
+        """Records the images of the run: `digest`, the count `train`, and anything else.
 
         Raises:
           UserError: if the run began with other images.
@@ -59,10 +56,7 @@ class Workdir(reader.Reader):
     def record_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:
         """Records the environment in which a run starts, and each change when it is resumed.
 
-        Args:
-          facts: the environment.
-          identity: anything else that results depend on; `require_usable` and `require_data` check
-            it.
+        `identity` is what else results depend on; other functions check that it is the same.
         """
         recorded = self.read_json(reader.ENVIRONMENT)
         if recorded is None:
