@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     config.evaluation.max_reference_images = 2_000
     config.evaluation.max_likelihood_images = 200
     config.evaluation.iwae_samples = 16
-    config.evaluation.curve_every = 2_000
+    config.evaluation.curve_every = 3_250
     config.evaluation.curve_samples = 200
     return config
