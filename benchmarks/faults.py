@@ -13,6 +13,7 @@ import collections
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -45,14 +46,20 @@ def last_event(workdir: pathlib.Path) -> str:
         return "start"
 
 
+def saved(workdir: pathlib.Path, stage: str) -> list[pathlib.Path]:
+    """Returns the checkpoints of a stage, the newest last."""
+    folder = workdir / "checkpoints" / stage
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return [folder / str(step) for step in sorted(steps)]
+
+
 def damage(workdir: pathlib.Path, rng: random.Random) -> str:
-    """Damages the newest checkpoint; returns the kind of damage, or "" without a checkpoint."""
-    checkpoints = [
-        path for path in workdir.glob("checkpoints/*/*") if path.name.isdigit() and path.is_dir()
-    ]
-    if not checkpoints:
+    """Damages the newest checkpoint; returns the kind of damage, or "" without two checkpoints."""
+    stages = [saved(workdir, stage) for stage in ("gan", "vae")]
+    # A run does not resume if all checkpoints of a stage are damaged.
+    newest = next((paths[-1] for paths in stages if len(paths) > 1), None)
+    if newest is None:
         return ""
-    newest = max(checkpoints, key=lambda path: (path.parent.name == "gan", int(path.name)))
     files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
     file = rng.choice(files)
     kind = rng.choice(["flipped bit", "truncated file", "missing file", "missing manifest"])
@@ -101,10 +108,9 @@ def main() -> int:
         if code:
             print(f"A resumed run exited with {code} after {sum(kills.values())} kills.")
             return 1
-        # The run finished before all kills: invalidate its last checkpoints, so that it resumes.
-        for path in sorted(killed.glob("checkpoints/gan/*")):
-            if path.name.isdigit() and int(path.name) > 5:
-                (path / "checksums.json").unlink(missing_ok=True)
+        # The run finished before all kills: remove its last checkpoints, so that it resumes.
+        for path in saved(killed, "gan")[1:]:
+            shutil.rmtree(path)
     subprocess.run(command(killed), check=True, **QUIET)
     print("\n| last event before the kill | count |\n|---|---|")
     for name, count in kills.items():

@@ -56,8 +56,6 @@ def write(path, config, vae_steps=(3, 7), gan_steps=(2, 5), scratch=False):
         saved = Checkpoints(path / "checkpoints" / stage, keep=9)
         for step in steps:
             saved.save(step, at(state, step), {})
-        saved.finish()
-        saved.close()
     return trained, grown
 
 

@@ -1,6 +1,5 @@
 """The runs of docs/troubles.md, which are broken on purpose, as they stand there."""
 
-import ast
 import re
 import shlex
 
@@ -10,25 +9,13 @@ from configs import smoke
 from tests.conftest import ROOT
 from vaegan_jax import workdir
 from vaegan_jax.errors import UserError
+from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import run
 
 PAGE = (ROOT / "docs" / "troubles.md").read_text()
 COMMON = re.search(r"```sh\n(.*)\n```", PAGE)[1]
 RUNS = re.findall(r"^\| ([^|`]+) \| `(--[^`]+)` \| (.*?) ?\|$", PAGE, re.MULTILINE)
 NAMES = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
-
-
-def flags(text):
-    """Fields of the config by name."""
-    pairs = (word.removeprefix("--config.").split("=", 1) for word in shlex.split(text))
-    return {pair[0]: literal(pair[1]) for pair in pairs if len(pair) == 2 and "--" not in pair[0]}
-
-
-def literal(text):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def test_every_trouble_has_a_broken_run():
@@ -44,9 +31,9 @@ def test_every_trouble_has_a_broken_run():
 def test_broken_run_raises_its_troubles(tmp_path, text, expected, capsys):
     config = smoke.get_config()
     config.training.picture_every = config.training.checkpoint_every = 1000
-    wanted = flags(COMMON) | flags(text)
+    flags = [word for word in shlex.split(f"{COMMON} {text}") if word.startswith("--config.")]
+    wanted = [set_field(config, flag.removeprefix("--config.")) for flag in flags]
     assert len(wanted) >= 5
-    config.update_from_flattened_dict(wanted)
     of_vae = expected.startswith("vae") and "gan" not in expected
     message = ""
     try:

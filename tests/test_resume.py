@@ -67,8 +67,3 @@ def test_fields_that_may_change_on_resume(fields, saved, why):
     ]
     assert len(objections) == len(fields)
     assert any(why in objection for objection in objections) if why else objections == [""]
-
-
-def test_table_aligns_columns():
-    text = resume.table([("a", 1), ("long", 22)], ("name", "value"))
-    assert text == "  name  value\n  a     1\n  long  22"

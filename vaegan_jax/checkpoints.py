@@ -1,7 +1,7 @@
-"""Orbax checkpoints: saved in the background, restored in full or in part.
+"""Orbax checkpoints: saved, restored in full or in part, and verified by checksums.
 
-A checkpoint is complete once it was read back and its checksum manifest, the SHA-256 of each of its
-files, was written into it; only then are older checkpoints deleted. Orbax restores most flipped
+A checkpoint is written under a hidden name, read back, given its checksum manifest (the SHA-256 of
+each of its files) and then renamed; only then are older ones deleted. Orbax restores most flipped
 bits without an error, so every checkpoint is compared with its manifest before it is used. A
 damaged one is moved aside, and the latest undamaged one is used.
 """
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.runtime import manifest, parallel
@@ -26,13 +27,12 @@ from vaegan_jax.runtime.files import without_wildcards, write_atomic
 
 State = TypeVar("State")
 Progress = dict[str, Any]
-Leaves = dict[str, tuple[tuple[int, ...], str]]
 
 FORMAT = 3
 """The version of the checkpoints' layout: 3 has a manifest, and states without `attempt`."""
 
 _STATE, _PROGRESS = "state", "progress"
-_FORMAT, _DELETING = "format.json", ".deleting-"
+_FORMAT, _DAMAGED, _PARTIAL = "format.json", "damaged", ".partial-"
 
 
 class Checkpoints:
@@ -59,110 +59,78 @@ class Checkpoints:
                 _require_format(self._directory)
                 if not (self._directory / _FORMAT).exists():
                     write_atomic(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
-                for half_deleted in self._directory.glob(f"{_DELETING}*"):
-                    shutil.rmtree(half_deleted)
+                for partial in self._directory.glob(f"{_PARTIAL}*"):
+                    shutil.rmtree(partial)
         parallel.barrier("checkpoints opened")
-        # Orbax deletes nothing: old checkpoints are kept until the new one has its manifest.
-        self._manager = ocp.CheckpointManager(
-            without_wildcards(self._directory),
-            item_names=(_STATE, _PROGRESS),
-            options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True),
-        )
-        self._pending: tuple[int, Leaves] | None = None
 
     def latest(self) -> int | None:
         """Returns the latest step with an undamaged checkpoint, or None if none was ever saved.
 
-        Damaged checkpoints and interrupted saves are moved to the folder `damaged`.
+        Later checkpoints, which are damaged, are moved to the folder `damaged`.
 
         Raises:
           UserError: if all checkpoints are damaged, or one cannot be accessed; nothing is moved
             then.
         """
         newest = self._move_damaged() if parallel.is_primary() else None
-        (step,) = parallel.broadcast_from_primary([-1 if newest is None else newest])
-        self._manager.reload()
+        step = parallel.broadcast_from_primary(-1 if newest is None else newest)
         return None if step < 0 else step
 
     def _move_damaged(self) -> int | None:
         with _access(self._directory):
             newest, damaged = _newest(self._directory)
-            for step in manifest.folders(self._directory) - set(steps(self._directory)):
-                damaged[step] = f"{manifest.NAME} is missing: saving it was interrupted"
-        used = "no checkpoint" if newest is None else f"that of step {newest}"
-        for step, why in sorted(damaged.items(), reverse=True):
-            aside = manifest.move_aside(self._directory, step)
-            self.warnings.append(
-                f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
-                f"using {used}."
-            )
+            for step, why in damaged.items():
+                aside = self._directory / _DAMAGED / str(step)
+                aside.parent.mkdir(exist_ok=True)
+                while aside.exists():
+                    aside = aside.with_name(f"{aside.name}.1")
+                (self._directory / str(step)).rename(aside)
+                self.warnings.append(
+                    f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
+                    f"using that of step {newest}."
+                )
         return newest
 
     def save(self, step: int, state: Any, progress: Progress) -> None:
-        """Saves a tree of `jax.Array` in the background, after finishing a pending save.
-
-        Raises:
-          UserError: if this or the pending save fails; earlier checkpoints are untouched.
-        """
-        self.finish()
-        # A copy, since the next step donates the state's buffers while they are written. `jnp.copy`
-        # would compile a program for every shape.
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        state = jax.device_put(state, shardings, may_alias=False)
-        items = ocp.args.Composite(
-            **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
-        )
-        with self._saving():
-            self._manager.save(step, args=items)
-        self._pending = step, leaves(state)
-
-    def finish(self) -> None:
-        """Waits for a pending save, reads it back, completes it, and deletes the oldest ones.
+        """Saves a tree of `jax.Array`, and deletes the oldest checkpoints.
 
         Raises:
           UserError: if that fails; earlier checkpoints are untouched.
         """
-        pending, self._pending = self._pending, None
-        with self._saving():
-            self._manager.wait_until_finished()
-            if pending is None:
-                return
-            step, saved = pending
-            if leaves(_read_tree(self._directory, step)) != saved:
+        partial = self._directory / f"{_PARTIAL}{step}"
+        items = ocp.args.Composite(
+            **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(progress)}
+        )
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                path = without_wildcards(self._directory) / partial.name
+                checkpointer.save(path, args=items, force=True)
+            if _leaves(_read_tree(partial)) != _leaves(state):
                 raise ValueError("the arrays read back differ from the saved ones")
             parallel.barrier("checkpoint read back")
             if parallel.is_primary():
-                manifest.write(self._directory / str(step))
+                manifest.write(partial)
+                partial.rename(self._directory / str(step))
                 for old in steps(self._directory)[: -self._keep]:
-                    deleting = self._directory / f"{_DELETING}{old}"
+                    deleting = self._directory / f"{_PARTIAL}{old}"
                     (self._directory / str(old)).rename(deleting)
                     shutil.rmtree(deleting)
             parallel.barrier("checkpoint complete")
-
-    def close(self) -> None:
-        """Releases the folder; call `finish` first."""
-        self._manager.close()
-
-    def restore(
-        self, step: int, template: State, sharding: jax.sharding.Sharding | None = None
-    ) -> tuple[State, Progress]:
-        """Returns the state and the progress of a saved step; see `read`."""
-        state: State = read(self._directory, step, {(): template}, sharding)[()]
-        with _reading(self._directory, step):
-            items = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
-            progress: Progress = self._manager.restore(step, args=items)[_PROGRESS]
-        return state, progress
-
-    @contextlib.contextmanager
-    def _saving(self) -> Iterator[None]:
-        try:
-            yield
         except (OSError, ValueError) as error:
             raise UserError(
                 f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): "
                 "free space or give write access there, then run the same command again; earlier "
                 "checkpoints are kept."
             ) from error
+
+    def restore(
+        self, step: int, template: State, sharding: jax.sharding.Sharding | None = None
+    ) -> tuple[State, Progress]:
+        """Returns the state and the progress of a saved step; see `read`."""
+        state: State = read(self._directory, step, {(): template}, sharding)[()]
+        with _reading(self._directory, step) as folder:
+            progress: Progress = json.loads((folder / _PROGRESS / "metadata").read_bytes())
+        return state, progress
 
 
 def latest(directory: pathlib.Path) -> int | None:
@@ -189,7 +157,8 @@ def latest(directory: pathlib.Path) -> int | None:
 def steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps saved in a stage's folder in ascending order, damaged ones included."""
     with _access(directory):
-        return manifest.complete(directory)
+        paths = directory.iterdir() if directory.is_dir() else ()
+        return sorted(int(path.name) for path in paths if path.name.isdecimal())
 
 
 def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -205,9 +174,8 @@ def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     Raises:
       UserError: if the checkpoint is damaged or cannot be accessed.
     """
-    with _reading(directory, step):
-        tree = _read_tree(directory, step)
-    return {name: np.asarray(leaf) for name, leaf in _named(tree)}
+    with _reading(directory, step) as folder:
+        return {name: np.asarray(leaf) for name, leaf in _named(_read_tree(folder))}
 
 
 def read(
@@ -234,54 +202,49 @@ def read(
     """
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    with _reading(directory, step):
-        saved = _saved_tree(directory, step)
-        expected: Any = {}
+    with _reading(directory, step) as folder:
+        saved = _saved_tree(folder)
         for path, template in templates.items():
-            part = functools.reduce(lambda tree, name: tree.get(name, {}), path, saved)
-            where = f"the checkpoint {directory / str(step)}"
-            where = f"{'.'.join(path)} in {where}" if path else where
-            require_equal_leaves(
-                leaves(part), leaves(template), where, "the networks of this config"
-            )
-            placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template)
-            expected = _insert(expected, path, placed)
-        restored = _read_tree(directory, step, expected)
-    return {path: functools.reduce(lambda tree, name: tree[name], path, restored)
-            for path in templates}  # fmt: skip
+            where = f"{'.'.join(path) or 'the state'} in the checkpoint {folder}"
+            require_equal_leaves(_part(saved, path), template, where)
+        placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), dict(templates))
+        expected = placed[()] if () in placed else traverse_util.unflatten_dict(placed)
+        restored = _read_tree(folder, expected)
+    return {path: _part(restored, path) for path in templates}
 
 
-def leaves(tree: Any) -> Leaves:
-    """Returns ``{"a.b": (shape, dtype)}`` for a tree of arrays or of their descriptions."""
-    return {name: (tuple(leaf.shape), str(jnp.dtype(leaf.dtype))) for name, leaf in _named(tree)}
+def require_equal_leaves(saved: Any, expected: Any, where: str) -> None:
+    """Compares saved arrays with those of a config's networks: names, shapes and dtypes.
 
-
-def require_equal_leaves(
-    saved: Leaves, expected: Leaves, saved_name: str, expected_name: str
-) -> None:
-    """Compares two trees leaf by leaf: names, shapes and dtypes.
+    Args:
+      saved: a tree of arrays or of their descriptions.
+      expected: another one.
+      where: names the place of the saved arrays.
 
     Raises:
       UserError: listing the leaves that differ, or that only one side has.
     """
-
-    def shown(leaf: tuple[tuple[int, ...], str]) -> str:
-        return f"{leaf[1]}[{','.join(map(str, leaf[0]))}]"
-
-    differences = []
-    for name in sorted(saved.keys() | expected.keys()):
-        if name not in expected:
-            differences.append(f"only saved: {name} {shown(saved[name])}")
-        elif name not in saved:
-            differences.append(f"only expected: {name} {shown(expected[name])}")
-        elif saved[name] != expected[name]:
-            sides = f"is saved as {shown(saved[name])} and expected as {shown(expected[name])}"
-            differences.append(f"{name} {sides}")
+    found, wanted = _leaves(saved), _leaves(expected)
+    names = sorted(found.keys() | wanted.keys())
+    pairs = [(name, found.get(name, "nothing"), wanted.get(name, "nothing")) for name in names]
+    differences = [
+        f"{name} is saved as {one} and expected as {other}"
+        for name, one, other in pairs
+        if one != other
+    ]
     if differences:
         raise UserError(
-            f"{saved_name} does not fit {expected_name} ({'; '.join(differences)}): use "
-            "the config with which it was saved, or another --workdir."
+            f"{where} does not fit the networks of the config ({'; '.join(differences)}): use the "
+            "config with which it was saved, or another --workdir."
         )
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Returns ``{"a.b": "float32[3,4]"}`` for a tree of arrays or of their descriptions."""
+    return {
+        name: f"{jnp.dtype(leaf.dtype)}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in _named(tree)
+    }
 
 
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -290,11 +253,9 @@ def _named(tree: Any) -> Iterator[tuple[str, Any]]:
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
-def _insert(tree: dict[str, Any], path: tuple[str, ...], part: Any) -> Any:
-    """Returns a tree of dicts with a part at a path."""
-    if not path:
-        return part
-    return tree | {path[0]: _insert(tree.get(path[0], {}), path[1:], part)}
+def _part(tree: Any, path: tuple[str, ...]) -> Any:
+    """Returns the part of a tree of dicts at a path; {} if there is none."""
+    return functools.reduce(lambda part, name: part.get(name, {}), path, tree)
 
 
 def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
@@ -303,17 +264,23 @@ def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
     Raises:
       UserError: if all checkpoints are damaged, or were and have been moved aside.
     """
-    newest, damaged = manifest.newest_intact(directory)
-    aside = directory / manifest.DAMAGED
-    # Interrupted saves are moved there too, but have no manifest.
-    moved = aside.is_dir() and any(manifest.exists(path) for path in aside.iterdir())
-    if newest is None and (damaged or moved):
+    damaged: dict[int, str] = {}
+    for step in reversed(steps(directory)):
+        why = manifest.damage(directory / str(step))
+        if not why:
+            return step, damaged
+        damaged[step] = why
+    if not damaged.keys() <= set(steps(directory)):
+        return _newest(directory)  # a running training has deleted some of those listed
+    aside = directory / _DAMAGED
+    # Earlier versions moved interrupted saves there too, without a manifest.
+    if damaged or any(aside.glob(f"*/{manifest.NAME}")):
         details = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
         raise UserError(
             f"All checkpoints in {directory} are damaged ({details or aside}): restore one from a "
             "backup, or name another --workdir to train from the start."
         )
-    return newest, damaged
+    return None, {}
 
 
 def _require_format(directory: pathlib.Path) -> None:
@@ -322,12 +289,9 @@ def _require_format(directory: pathlib.Path) -> None:
     try:
         version = json.loads(path.read_bytes())["format"]
     except FileNotFoundError:
-        version = 1 if manifest.folders(directory) else FORMAT
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path} cannot be read ({_first_line(error)}): write {{"format": {FORMAT}}} to it if '
-            "these checkpoints were saved by this version."
-        ) from error
+        return
+    except (ValueError, KeyError, TypeError):
+        version = f"an unreadable {_FORMAT}"
     if version != FORMAT:
         raise UserError(
             f"The checkpoints in {directory} have format {version}, and this version of vaegan_jax "
@@ -348,19 +312,19 @@ def _access(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reading(directory: pathlib.Path, step: int) -> Iterator[None]:
-    """Turns the errors of a damaged or inaccessible checkpoint into a `UserError`."""
+def _reading(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
+    """Yields a checkpoint's folder; an error of a damaged or inaccessible one is a `UserError`."""
+    folder = directory / str(step)
     try:
-        with _access(directory / str(step)):
-            if damage := manifest.damage(directory / str(step)):
+        with _access(folder):
+            if damage := manifest.damage(folder):
                 raise ValueError(damage)
-            yield
+            yield folder
     except (ValueError, KeyError, TypeError) as error:
         others = [str(other) for other in steps(directory) if other != step]
         advice = f"use another step ({', '.join(others)})" if others else "restore it from a backup"
         raise UserError(
-            f"The checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): "
-            f"{advice}."
+            f"The checkpoint {folder} cannot be read ({_first_line(error)}): {advice}."
         ) from error
 
 
@@ -368,23 +332,21 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _saved_tree(directory: pathlib.Path, step: int) -> Any:
+def _saved_tree(folder: pathlib.Path) -> Any:
     """Returns the tree of a saved state, with descriptions instead of arrays."""
-    # A `Checkpointer` would warn about metadata that the manager does not write.
-    path = without_wildcards(directory.absolute()) / str(step) / _STATE
-    metadata = ocp.PyTreeCheckpointHandler().metadata(path)
+    # A `Checkpointer` would warn about metadata that an item's folder does not have.
+    metadata = ocp.PyTreeCheckpointHandler().metadata(without_wildcards(folder.absolute()) / _STATE)
     if metadata is None:
         raise ValueError("it has no readable metadata")
     return metadata.tree
 
 
-def _read_tree(directory: pathlib.Path, step: int, template: Any = None) -> Any:
+def _read_tree(folder: pathlib.Path, template: Any = None) -> Any:
     """Reads the leaves of a tree of `jax.ShapeDtypeStruct`; without one, all of them as NumPy."""
     if template is None:
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
         arguments = ocp.args.PyTreeRestore(
-            restore_args=jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _saved_tree(directory, step)
-            )
+            restore_args=jax.tree.map(lambda _: as_numpy, _saved_tree(folder))
         )
     else:
         arguments = ocp.args.PyTreeRestore(
@@ -392,5 +354,6 @@ def _read_tree(directory: pathlib.Path, step: int, template: Any = None) -> Any:
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
             partial_restore=True,
         )
-    path = without_wildcards(directory.absolute()) / str(step) / _STATE
-    return ocp.PyTreeCheckpointHandler().restore(path, args=arguments)
+    return ocp.PyTreeCheckpointHandler().restore(
+        without_wildcards(folder.absolute()) / _STATE, args=arguments
+    )

@@ -1,6 +1,7 @@
 """The parser of FIELD=VALUE, as sweeps and ``vaegan evaluate --set`` take it."""
 
 import ast
+import contextlib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,7 +28,9 @@ def set_field(config: ConfigDict, override: str) -> str:
     if field not in configuration.FIELDS:
         raise configuration.unknown_field(field)
     default = configuration.FIELDS[field].default
-    value = _literal(text)
+    value: Any = text
+    with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(text)
     if isinstance(default, str) and not isinstance(value, str):
         value = text
     try:
@@ -37,10 +40,3 @@ def set_field(config: ConfigDict, override: str) -> str:
             f"{field} cannot be {text!r}: set a value of the same type as the default, {default!r}."
         ) from error
     return field
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

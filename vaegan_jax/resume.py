@@ -1,6 +1,5 @@
 """Which config fields may change when a run resumes."""
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -11,13 +10,7 @@ from vaegan_jax.rules import Resume
 
 
 class Change(NamedTuple):
-    """A field that differs between two configs.
-
-    Attributes:
-      name: of the field.
-      before: its earlier value.
-      now: its new value.
-    """
+    """A field that differs between two configs, and its values in them."""
 
     name: str
     before: Any
@@ -25,8 +18,10 @@ class Change(NamedTuple):
 
 
 def affects_training(name: str) -> bool:
-    """Returns whether anything that is trained depends on a field; True for unknown fields."""
-    return name not in FIELDS or FIELDS[name].resume is not Resume.ALWAYS
+    """Returns whether anything that is trained depends on a field of this or another version."""
+    if name not in FIELDS:
+        return not name.startswith("evaluation.")
+    return FIELDS[name].resume is not Resume.ALWAYS
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
@@ -35,16 +30,14 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     Fields that no training result depends on are ignored, and so are those that `now` leaves
     automatic. A field that a config lacks has its default.
     """
-    missing = "absent"
     defaults = {name: field.default for name, field in FIELDS.items()}
     before, now = defaults | before, defaults | now
-    return [
-        Change(name, before.get(name, missing), now.get(name, missing))
+    changes = [
+        Change(name, before.get(name, "absent"), now.get(name, "absent"))
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, missing) != now.get(name, missing)
-        and affects_training(name)
-        and not is_automatic(name, now.get(name))
+        if affects_training(name) and not is_automatic(name, now.get(name))
     ]
+    return [change for change in changes if change.before != change.now]
 
 
 def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
@@ -58,7 +51,9 @@ def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
     stage, _, field = change.name.partition(".")
     if stage in ("gan", "transfer") and "gan" not in saved:
         return ""
-    if change.name not in FIELDS or FIELDS[change.name].resume is not Resume.AHEAD:
+    if change.name not in FIELDS:
+        return "it was removed: resume with the version that run.json names"
+    if FIELDS[change.name].resume is not Resume.AHEAD:
         return "the steps already taken depend on it"
     if field != "steps":
         return ""
@@ -69,10 +64,3 @@ def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
     if stage == "vae" and config.vae.kl_schedule == "cyclical":
         return "the cycles of vae.kl_schedule depend on it"
     return ""
-
-
-def table(rows: Iterable[tuple[Any, ...]], heading: tuple[str, ...]) -> str:
-    """Returns rows as indented, aligned columns of text."""
-    cells = [heading, *(tuple(map(str, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)

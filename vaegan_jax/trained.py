@@ -95,7 +95,9 @@ def load(
 
 def best_step(path: pathlib.Path, model: str = "gan") -> int:
     """Returns the best step of a run's finished GAN; see `load`."""
-    best = workdir.Reader(path).best_step() if path.is_dir() and model == "gan" else None
+    has_best = path.is_dir() and model == "gan"
+    facts = workdir.Reader(path).read_json(workdir.BEST_FACTS) if has_best else None
+    best: int | None = (facts or {}).get("step")
     if best is None:
         raise UserError(
             f"{path} has no best checkpoint of its {model}: that needs a finished GAN with a curve "
@@ -163,15 +165,14 @@ def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
     """
     config = configuration.default_config()
     try:
-        migrated = migrations.migrate(flat)
-        if migrations.has_earlier_networks(migrated):
+        if migrations.has_earlier_networks(flat):
             raise UserError(
                 f"The networks in {source} are those of an earlier version, with 4x4 kernels: read "
                 "it with the version that made it, or train again."
             )
         known = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in migrated.items()
+            for name, value in flat.items()
             if name in configuration.FIELDS
         }
         config.update_from_flattened_dict(known)
@@ -223,10 +224,7 @@ def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[
     for name, part in parts.items():
         if part is not None or name in DECODING_PARTS[model]:
             checkpoints.require_equal_leaves(
-                checkpoints.leaves({} if part is None else part),
-                checkpoints.leaves(table[name].template),
-                f"{name} in {path}",
-                "the network that its config describes",
+                {} if part is None else part, table[name].template, f"{name} in {path}"
             )
     facts = {name: card.get(name) for name in (*_RECORDED, "dtype")}
     return saved[model], config, parts, facts | {"steps": saved, "card": card}

@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.end_to_end.launched import (
-    assert_trees_equal,
-    command,
-    launch,
-    metrics,
-    state,
-)
+from tests.end_to_end.launched import assert_trees_equal, command, launch, metrics, state
+from vaegan_jax import checkpoints
 
 FLAGS = ("--config.evaluation.curve_every=0", "--stages=vae,gan")
 
@@ -31,26 +26,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
-
-
-def processes(workdir, count, *flags, slurm=False):
-    """Starts the processes of one run; their output goes to files."""
-    port = free_port()
-    started = []
-    for index in range(count):
-        make = slurm_task if slurm else explicit_process
-        joined, variables = make(port, index, count)
-        with (workdir.parent / f"process_{index}.txt").open("w") as log:
-            started.append(
-                subprocess.Popen(
-                    command(workdir, *FLAGS, *flags, *joined),
-                    cwd=ROOT,
-                    env=os.environ | devices(1) | variables,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    return started
 
 
 def explicit_process(port, index, count):
@@ -71,8 +46,35 @@ def slurm_task(port, index, count):
     return ("--distributed",), variables
 
 
+def processes(workdir, count, *flags, join=explicit_process):
+    """Starts the processes of one run; their output goes to files."""
+    port = free_port()
+    started = []
+    for index in range(count):
+        joined, variables = join(port, index, count)
+        with (workdir.parent / f"process_{index}.txt").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    command(workdir, *FLAGS, *flags, *joined),
+                    cwd=ROOT,
+                    env=os.environ | devices(1) | variables,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return started
+
+
 def output(workdir, index):
     return (workdir.parent / f"process_{index}.txt").read_text()
+
+
+def await_checkpoint(workdir, stage, started):
+    deadline = time.monotonic() + 240
+    while not (workdir / "checkpoints" / stage / "6").exists():
+        assert time.monotonic() < deadline, output(workdir, 0) + output(workdir, 1)
+        assert all(process.poll() is None for process in started), output(workdir, 0)
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +89,13 @@ def runs(tmp_path_factory):
     return base
 
 
-def assert_same_bits(a, b):
+def test_two_processes_are_bit_identical_to_two_devices(runs):
+    a, b = runs / "processes", runs / "devices"
     for stage in ("vae", "gan"):
         assert_trees_equal(state(a, stage, 12), state(b, stage, 12))
     assert metrics(a) == metrics(b)
-
-
-def test_two_processes_are_bit_identical_to_two_devices(runs):
-    assert_same_bits(runs / "processes", runs / "devices")
     facts = json.loads((runs / "processes" / "run.json").read_text())
     assert (facts["devices"], facts["processes"]) == (2, 2)
-
-
-def test_only_the_primary_process_prints(runs):
     assert "vae 12/12" in output(runs / "processes", 0)
     assert "12/12" not in output(runs / "processes", 1)
 
@@ -135,19 +131,14 @@ def test_a_killed_process_ends_the_others_and_one_process_resumes(tmp_path):
     )
     more = ("--config.gan.steps=4000", "--config.training.seconds_per_call=0.05")
     started = processes(workdir, 3, *alone, *more)
-    deadline = time.monotonic() + 240
-    while not (workdir / "checkpoints" / "gan" / "6" / "checksums.json").exists():
-        assert time.monotonic() < deadline, output(workdir, 0) + output(workdir, 1)
-        assert all(process.poll() is None for process in started), output(workdir, 0)
-        time.sleep(0.2)
+    await_checkpoint(workdir, "gan", started)
     started[1].send_signal(signal.SIGKILL)
     assert started[1].wait(timeout=10) == -signal.SIGKILL
     deadline = time.monotonic() + 60
     for process in (started[0], started[2]):
         assert process.wait(timeout=max(1, deadline - time.monotonic())) != 0
 
-    saved = [int(p.parent.name) for p in workdir.glob("checkpoints/gan/*/checksums.json")]
-    steps = max(saved) + 6
+    steps = max(checkpoints.steps(workdir / "checkpoints" / "gan")) + 6
     result = launch(workdir, *FLAGS, *alone, f"--config.gan.steps={steps}")
     assert result.returncode == 0, result.stderr
     assert metrics(workdir)[-1]["step"] == steps
@@ -155,11 +146,8 @@ def test_a_killed_process_ends_the_others_and_one_process_resumes(tmp_path):
 
 def test_sigterm_to_one_process_stops_all(tmp_path):
     workdir = tmp_path / "run"
-    started = processes(workdir, 2, "--config.vae.steps=4000", slurm=True)
-    deadline = time.monotonic() + 240
-    while not (workdir / "checkpoints" / "vae" / "6" / "checksums.json").exists():
-        assert time.monotonic() < deadline, output(workdir, 0) + output(workdir, 1)
-        time.sleep(0.2)
+    started = processes(workdir, 2, "--config.vae.steps=4000", join=slurm_task)
+    await_checkpoint(workdir, "vae", started)
     started[1].send_signal(signal.SIGTERM)
     codes = [process.wait(timeout=120) for process in started]
     assert codes == [128 + signal.SIGTERM] * 2, output(workdir, 0) + output(workdir, 1)

@@ -49,15 +49,13 @@ def finished(tmp_path, monkeypatch, config):
     for stage, step in STEPS.items():
         saved = Checkpoints(run / "checkpoints" / stage, keep=9)
         saved.save(step, {"w": jnp.zeros(2)}, {})
-        saved.finish()
-        saved.close()
     yield config, run
-    sources._digests.cache_clear()
+    sources.digests.cache_clear()
 
 
 def edit(run):
     (run.parent / "loss_of_run.py").write_text(f"{LOSS}# changed\n")
-    sources._digests.cache_clear()
+    sources.digests.cache_clear()
 
 
 def test_training_with_a_changed_loss_is_refused_and_nothing_is_written(finished):

@@ -13,7 +13,6 @@ PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
 from vaegan_jax.runtime import compilation
-compilation.MAX_BYTES = int(sys.argv[2])
 seen = {"cache_hits": 0, "cache_misses": 0}
 def count(event, **_):
     name = event.rpartition("/")[2]
@@ -28,24 +27,13 @@ print(y.tobytes().hex()[:4000], seen["cache_hits"], seen["cache_misses"])
 """
 
 
-def start(choice, max_bytes=2**28):
-    command = [sys.executable, "-c", PROGRAM, str(choice), str(max_bytes)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process):
+def run(choice):
     """Returns the bits of the result, the counts of hits and misses, and stderr."""
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    bits, hits, misses = output.split()
-    return bits, int(hits), int(misses), errors
-
-
-def run(choice, max_bytes=2**28):
-    return finish(start(choice, max_bytes))
+    command = [sys.executable, "-c", PROGRAM, str(choice)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Traceback" not in result.stderr
+    bits, hits, misses = result.stdout.split()
+    return bits, int(hits), int(misses), result.stderr
 
 
 def programs(root):

@@ -25,10 +25,3 @@ def test_traced_calls_return_the_same_result(tmp_path):
     (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert any(event.get("name", "") == "PjitFunction(call)" for event in events)
-
-
-def test_peak_memory():
-    held = np.ones(300_000_000, np.uint8)
-    peak = profiling.peak_memory()
-    assert peak["host"] > held.nbytes / 1e6
-    assert peak["host"] < 1e5

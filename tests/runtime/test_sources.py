@@ -29,7 +29,7 @@ def files(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     before = set(sys.modules)
     yield tmp_path
-    sources._digests.cache_clear()
+    sources.digests.cache_clear()
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in ("mine", "late", "late_too", "helper_outside"):
             del sys.modules[name]
@@ -54,7 +54,7 @@ def test_edit_of_an_imported_file_counts_in_the_next_process_only(files):
     before = sources.digests("mine.losses")
     (files / "mine" / "helper.py").write_text("one = 1.5\n")
     assert sources.digests("mine.losses") == before
-    sources._digests.cache_clear()  # as in another process
+    sources.digests.cache_clear()  # as in another process
     assert sources.digests("mine.losses") == before | {"mine.helper": digest("one = 1.5\n")}
 
 

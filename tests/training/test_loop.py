@@ -48,7 +48,6 @@ def train(stage, config, path, stop=None):
 def final_state(stage, config, path):
     checkpoints = Checkpoints(path / "checkpoints" / "vae", config.training.max_checkpoints)
     state, _ = checkpoints.restore(checkpoints.latest(), stage.template)
-    checkpoints.close()
     return state
 
 

@@ -17,7 +17,7 @@ from vaegan_jax.losses import signatures
 from vaegan_jax.pipeline import STAGES, best, evaluate, starts, vae_source
 from vaegan_jax.pipeline.stages import check_terms, make_gan_stage, make_vae_stage
 from vaegan_jax.report import page, tables
-from vaegan_jax.runtime import environment, parallel, profiling
+from vaegan_jax.runtime import environment, parallel
 from vaegan_jax.runtime.signals import StopRequest
 from vaegan_jax.training import loop
 
@@ -62,7 +62,7 @@ def train_and_evaluate(
     evaluators = evaluate.make_evaluators(config, data, required=force)
     print(f"{images.describe(data)}\nThe run's folder is {path}", flush=True)
     with workdir.open_workdir(path, config) as folder, StopRequest() as stop:
-        folder.require_data(images.facts(data), trains)
+        folder.require_data(images.facts(data))
         identity = _identity(config, data, source) | {"variant": variant}
         folder.record_environment(environment.facts() | {"sources": sources}, identity)
         worked = False
@@ -109,14 +109,11 @@ def _rewrite_report(config: ConfigDict, path: pathlib.Path) -> None:
 
 def _report(config: ConfigDict, folder: workdir.Workdir, worked: bool) -> None:
     """Writes the report if necessary, and prints a summary."""
-    peak = ", ".join(f"{mb:.0f} MB ({name})" for name, mb in profiling.peak_memory().items())
-    if worked:
-        folder.write_event(f"peak memory: {peak}")
-    else:
+    if not worked:
         print("This run is already finished.")
     if worked or not (folder.path / workdir.REPORT).exists():
         folder.write_report(page.make(folder))
-    print(f"{summary(config, folder)}\npeak memory: {peak}")
+    print(summary(config, folder))
 
 
 def _training_stages(config: ConfigDict, stages: Sequence[str]) -> list[str]:

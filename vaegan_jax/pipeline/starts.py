@@ -55,12 +55,8 @@ def require_fit(field: str, model: trained.Trained, config: ConfigDict) -> None:
     table = trained.parts_table(config, shape)
     names = [name for name, part in table.items() if part.stage == model.model]
     expected = {name: table[name].template for name in names if name != "raw_generator"}
-    checkpoints.require_equal_leaves(
-        checkpoints.leaves({name: model.parts.get(name, {}) for name in expected}),
-        checkpoints.leaves(expected),
-        f"The model of {field}",
-        "the networks of this config",
-    )
+    found = {name: model.parts.get(name, {}) for name in expected}
+    checkpoints.require_equal_leaves(found, expected, f"The model of {field}")
 
 
 def digests(models: dict[str, trained.Trained], path: pathlib.Path) -> dict[str, dict[str, str]]:

@@ -4,7 +4,6 @@ Its parameters and the fields of its section `vae` are copied into the run, whic
 without the source from then on.
 """
 
-import contextlib
 import copy
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -93,14 +92,13 @@ def require_same(path: pathlib.Path, model: trained.Trained | None) -> None:
 
 def copy_to(folder: workdir.Workdir, model: trained.Trained) -> None:
     """Saves the VAE as that of the run in a folder, unless it is already there."""
-    with contextlib.closing(checkpoints.Checkpoints(folder.checkpoints("vae"), keep=1)) as saved:
-        if saved.latest() is None:
-            sharding = parallel.replicated(parallel.make_mesh())
-            params = jax.tree.map(jnp.asarray, dict(model.parts))
-            saved.save(model.step, parallel.put_state({"params": params}, sharding), {})
-            saved.finish()
-            source = model.facts["source"]
-            folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
+    saved = checkpoints.Checkpoints(folder.checkpoints("vae"), keep=1)
+    if saved.latest() is None:
+        sharding = parallel.replicated(parallel.make_mesh())
+        params = jax.tree.map(jnp.asarray, dict(model.parts))
+        saved.save(model.step, parallel.put_state({"params": params}, sharding), {})
+        source = model.facts["source"]
+        folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
 
 
 def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path]) -> None:

@@ -147,7 +147,7 @@ def newest(path: pathlib.Path, stage: str, name: str, caption: str) -> list[Pict
 
 def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:
     """Returns a picture of the evaluation, if there is one."""
-    path = folder.evaluation_folder / f"{name}.png"
+    path = folder.path / "evaluation" / f"{name}.png"
     return [Picture(as_uri(path), caption)] if path.exists() else []
 
 

@@ -19,8 +19,6 @@ from vaegan_jax.runtime import environment
 P = ParamSpec("P")
 R = TypeVar("R")
 
-AUTO, OFF = "auto", "off"
-
 MAX_BYTES = 64 * 2**20
 """Size limit of one environment's cache; JAX evicts the least recently used programs beyond it."""
 
@@ -46,9 +44,7 @@ def per_config(make: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(make)
     def cached(*args: Any, **kwargs: Any) -> R:
         config, *rest = args
-        fields = config.to_dict()
-        for name in ("seed", "seeds", "variants"):
-            fields.pop(name, None)
+        fields = config.to_dict() | dict.fromkeys(("seed", "seeds", "variants"))
         key = (json.dumps(fields, sort_keys=True), *rest, *sorted(kwargs.items()))
         if key not in results:
             results[key] = make(config.copy_and_resolve_references(), *rest, **kwargs)
@@ -63,11 +59,15 @@ def enable_cache(choice: str) -> None:
     If the directory cannot be used, it prints a warning and leaves the cache disabled.
 
     Args:
-      choice: `AUTO` for `default_root`, `OFF`, or a directory.
+      choice: a directory, "off", or "auto": one in the user's cache on a CPU under Linux, and
+        none elsewhere, where loading compiled programs was not tested.
     """
-    root = default_root() if choice == AUTO else None if choice == OFF else pathlib.Path(choice)
-    if root is None:
+    is_tested = platform.system() == "Linux" and jax.default_backend() == "cpu"
+    if choice == "off" or (choice == "auto" and not is_tested):
         return
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    default = pathlib.Path(cache, "vaegan_jax", "compiled")
+    root = default if choice == "auto" else pathlib.Path(choice)
     try:
         directory = root.expanduser().absolute() / _environment()
         _prepare(directory)
@@ -83,17 +83,6 @@ def enable_cache(choice: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # The size limit does not cover XLA's own caches.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-
-
-def default_root() -> pathlib.Path | None:
-    """Returns the directory that `AUTO` stands for: one on a CPU under Linux, None elsewhere.
-
-    Loading compiled programs was not tested on other platforms.
-    """
-    if platform.system() != "Linux" or jax.default_backend() != "cpu":
-        return None
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base, "vaegan_jax", "compiled")
 
 
 def _environment() -> str:

@@ -1,6 +1,5 @@
 """What results depend on besides the config: versions, settings, device, machine."""
 
-import enum
 import importlib.metadata
 import os
 import pathlib
@@ -17,7 +16,6 @@ _PACKAGES = (
     "pillow", "grain", "array-record", "tensorflow-datasets",
 )  # fmt: skip
 
-
 _PINNED = {
     "jax_enable_x64": False,
     "jax_disable_jit": False,
@@ -31,17 +29,23 @@ _PINNED = {
 """Options of JAX that change the meaning of the program, and the values that it is written for."""
 
 _VARIABLE = re.compile(
-    r"(JAX|FLAX|XLA|TF_(XLA|CU|GPU|ENABLE|DISABLE|USE|FORCE)|TPU|LIBTPU|PJRT|NVIDIA|CUDA|CUBLAS|CUDNN|NCCL|HIP|HSA|ROCM|ROCBLAS|MIOPEN"
-    r"|OMP|KMP|MKL|OPENBLAS|GOTO|BLIS|DNNL|ONEDNN|NPY)_?.+|NPROC|GLIBC_TUNABLES"
+    r"(FLAX|XLA|TF|TPU|LIBTPU|PJRT|NVIDIA|CUDA|CUBLAS|CUDNN|NCCL|HIP|HSA|ROCM|ROCBLAS|MIOPEN|OMP"
+    r"|KMP|MKL|OPENBLAS|GOTO|BLIS|DNNL|ONEDNN|NPY)_.+|NPROC|GLIBC_TUNABLES"
 )
-"""Environment variables that JAX, XLA, NumPy or a library below them reads."""
+"""Environment variables that XLA, NumPy or a library below them reads; JAX's are settings."""
 
 _NO_EFFECT = re.compile(
     r"cache|log|traceback|dump|debug|timeout|guard|address|coordinator|distributed|profil|pprint"
-    r"|visible_devices|jax_platform|key|token|secret|password|credential",
+    r"|visible_devices|jax_platform|fix_rng|key|token|secret|password|credential",
     re.IGNORECASE,
 )
 """Options and variables that cannot affect results, and those that may hold a secret."""
+
+_PROCESSOR = (
+    "vendor_id", "cpu family", "model", "model name", "stepping",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
+)  # fmt: skip
+"""Fields of /proc/cpuinfo that identify a processor, of x86 and of Arm."""
 
 
 def pin() -> None:
@@ -53,32 +57,39 @@ def pin() -> None:
     for name, value in _PINNED.items():
         if hasattr(jax.config, name):  # another version of JAX may lack an option
             jax.config.update(name, value)
-    if hasattr(flax.config, "flax_fix_rng_separator"):
-        flax.config.update("flax_fix_rng_separator", False)
+    flax.config.update("flax_fix_rng_separator", False)
 
 
 def facts() -> dict[str, Any]:
     """Returns versions, settings, device and machine, as values that JSON can represent.
 
-    `settings` holds the options of JAX, `variables` the environment variables of JAX, XLA and the
-    libraries below them. On a CPU, results also depend on the number of threads.
+    `settings` holds the options of JAX, `variables` the environment variables of XLA and the
+    libraries below it. On a CPU, results also depend on the number of threads.
     """
     devices = jax.devices()
     processor = _processor()
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": processor.get("name") or platform.processor() or platform.machine(),
+        "cpu": processor.get("model name") or platform.processor() or platform.machine(),
         "processor": processor,
         "cores": os.cpu_count(),
-        "threads": _threads(),
+        "threads": len(affinity) or os.cpu_count(),
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "settings": _settings(),
-        "variables": _variables(),
+        "settings": {
+            name: value if isinstance(value, bool | int | float | str | None) else str(value)
+            for name, value in sorted(jax.config.values.items())
+            if not _NO_EFFECT.search(name)
+        },
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLE.fullmatch(name) and not _NO_EFFECT.search(name)
+        },
         "git": _git(),
     }
 
@@ -99,28 +110,16 @@ def make_deterministic() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
-def _threads() -> int | None:
-    """Returns the number of cores that this process may use, which is XLA's number of threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def _git() -> dict[str, Any] | None:
-    """Returns the commit that this package runs from, and whether there are local changes.
-
-    None if the package is not in a repository, or git is not installed.
-    """
-    folder = pathlib.Path(__file__).resolve().parent
+    """Returns the commit that this package runs from, and whether files are modified; or None."""
 
     def ask(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        folder = pathlib.Path(__file__).resolve().parent
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if not ask("ls-files", "--", "environment.py"):
-            return None  # another project's repository
+        ask("ls-files", "--error-unmatch", "environment.py")  # fails in another repository
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -133,66 +132,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _settings() -> dict[str, Any]:
-    """Returns the options of JAX that may affect results, including those at their defaults."""
-    return {
-        name: _plain(value)
-        for name, value in sorted(jax.config.values.items())
-        if not _NO_EFFECT.search(name)
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, enum.Enum):
-        return value.name
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def _variables() -> dict[str, str]:
-    """Returns the environment variables that may affect results and are not recorded elsewhere."""
-    elsewhere = {
-        "XLA_FLAGS",
-        "FLAX_FIX_RNG_SEPARATOR",
-        *(name.upper() for name in jax.config.values),
-    }
-    return {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if _VARIABLE.fullmatch(name) and not _NO_EFFECT.search(name) and name not in elsewhere
-    }
-
-
-_PROCESSOR = {
-    "model name": "name",
-    "vendor_id": "vendor",
-    "cpu family": "family",
-    "model": "model",
-    "stepping": "stepping",
-    "CPU implementer": "implementer",
-    "CPU architecture": "architecture",
-    "CPU variant": "variant",
-    "CPU part": "part",
-    "CPU revision": "revision",
-}
-"""Fields of /proc/cpuinfo that identify a processor, of x86 and of Arm, and their names here."""
-
-
 def _processor() -> dict[str, Any]:
-    """Returns fields that identify the first processor; on Linux with `flags`, a dict of True.
+    """Returns fields of /proc/cpuinfo that identify the first processor, if there are any.
 
-    The name is not enough: models with other instructions may share it.
+    `flags` is a dict of True: processors of one name may have other instructions.
     """
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        first = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return {"machine": platform.machine()}
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    flags = fields.get("flags", fields.get("Features", "")).split()
-    return {
-        "machine": platform.machine(),
-        **{name: fields[old] for old, name in _PROCESSOR.items() if old in fields},
-        "flags": dict.fromkeys(sorted(flags), True),
-    }
+        return {}
+    parts = [line.partition(":") for line in first.splitlines()]
+    fields = {name.strip(): value.strip() for name, _, value in parts}
+    flags = fields.get("flags", fields.get("Features", ""))
+    known = {name: fields[name] for name in _PROCESSOR if name in fields}
+    return known | {"flags": dict.fromkeys(sorted(flags.split()), True)}

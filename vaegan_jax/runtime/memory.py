@@ -22,29 +22,23 @@ def checked(call: Any, stage: str) -> Any:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal fits
         if not fits:
-            analysis = call.lower(*args, **kwargs).compile().memory_analysis()
-            if analysis is not None:
-                needed = (
-                    analysis.temp_size_in_bytes
-                    + analysis.output_size_in_bytes
-                    - analysis.alias_size_in_bytes
+            counted = call.lower(*args, **kwargs).compile().memory_analysis()
+            needed = 0
+            if counted is not None:
+                needed = counted.temp_size_in_bytes + counted.output_size_in_bytes
+                needed -= counted.alias_size_in_bytes
+            free = _free()
+            if needed > free:
+                raise UserError(
+                    f"The {stage} stage needs {needed / 1e9:.1f} GB of memory on each device in "
+                    f"addition to what it has allocated, and {free / 1e9:.1f} GB are free: use "
+                    f"more devices, or lower {stage}.batch_size or model.base_width or set "
+                    "model.dtype=bfloat16 in another --workdir."
                 )
-                _require_free(needed, stage)
             fits = True
         return call(*args, **kwargs)
 
     return wrapped
-
-
-def _require_free(needed: int, stage: str) -> None:
-    free = _free()
-    if needed > free:
-        raise UserError(
-            f"The {stage} stage needs {needed / 1e9:.1f} GB of memory on each device in addition "
-            f"to what it has allocated, and {free / 1e9:.1f} GB are free: use more devices, or "
-            f"lower {stage}.batch_size or model.base_width or set model.dtype=bfloat16 in another "
-            "--workdir."
-        )
 
 
 def _free() -> float:

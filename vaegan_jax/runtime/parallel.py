@@ -5,7 +5,6 @@ compiler inserts the reductions over a batch. Every process runs the same progra
 primary process writes files. Without `join` there is one process, and nothing here waits.
 """
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -35,15 +34,12 @@ def join(
     Raises:
       UserError: if the processes do not connect.
     """
-    is_set = [value is not None for value in (coordinator, process_id, processes)]
-    if any(is_set) and not all(is_set):
+    given = [value for value in (coordinator, process_id, processes) if value is not None]
+    is_valid = len(given) == 3 and 0 <= (process_id or 0) < (processes or 0)
+    if given and not is_valid:
         raise UserError(
-            "--coordinator, --process_id and --num_processes belong together: give all three, or "
-            "--distributed alone where JAX detects the cluster, as under SLURM."
-        )
-    if processes is not None and not 0 <= (process_id or 0) < processes:
-        raise UserError(
-            f"--process_id ({process_id}) must be from 0 to --num_processes - 1 ({processes - 1})."
+            "--coordinator, --process_id (from 0) and --num_processes belong together: give all "
+            "three, or --distributed alone where JAX detects the cluster, as under SLURM."
         )
     try:
         jax.distributed.initialize(
@@ -71,12 +67,11 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def broadcast_from_primary(numbers: Sequence[int]) -> list[int]:
-    """Returns the primary process's numbers in every process; all must call it."""
+def broadcast_from_primary(number: int) -> int:
+    """Returns the primary process's number in every process; all must call it."""
     if jax.process_count() == 1:
-        return list(numbers)
-    broadcast = multihost_utils.broadcast_one_to_all(np.asarray(numbers, np.int32))
-    return [int(number) for number in broadcast]
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
 def any_process(number: int) -> int:

@@ -1,6 +1,7 @@
 """SHA-256 digests of the source files that a user's functions depend on."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -10,8 +11,9 @@ import sys
 from importlib.machinery import ModuleSpec
 
 
+@functools.cache  # a file may be edited while this process still runs what it imported
 def digests(module: str) -> dict[str, str]:
-    """Returns the SHA-256 of the source of a user's module and of the modules that it imports.
+    """Imports a user's module; returns the SHA-256 of its source and of the modules it imports.
 
     Import statements are followed recursively. The standard library, installed packages and this
     package are left out, since `run.json` records their versions; so are modules without a file.
@@ -23,11 +25,6 @@ def digests(module: str) -> dict[str, str]:
         importlib.import_module(module)
     except (Exception, SystemExit):  # a user's module may raise anything
         return {}
-    return _digests(module)
-
-
-@functools.cache  # a file may be edited while this process still runs what it imported
-def _digests(module: str) -> dict[str, str]:
     package = module.partition(".")[0]
     result: dict[str, str] = {}
     pending = [module]
@@ -55,28 +52,22 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _is_installed(package: str) -> bool:
-    if package in sys.stdlib_module_names:
-        return True
     spec = _spec(package)
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
     parts = {part for place in places for part in pathlib.Path(place).parts}
-    return not parts.isdisjoint({"site-packages", "dist-packages"})
+    installed = bool(parts & {"site-packages", "dist-packages"})
+    return installed or package in sys.stdlib_module_names
 
 
 def _imports(source: bytes, package: str) -> list[str]:
     """Returns the absolute names that a file imports: modules, and attributes of modules."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
-        return []
     names: list[str] = []
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                outer = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join(filter(None, [*outer, base]))
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    with contextlib.suppress(SyntaxError, ValueError, ImportError):  # importing it fails as well
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                relative = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(relative, package)
+                names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return names

@@ -89,8 +89,7 @@ class Log:
 
     def progress(self) -> Progress:
         """Returns the running sums, to be saved with a checkpoint."""
-        # A copy, since it is written in the background.
-        return {"seconds": self._seconds(), "count": self._count, "sums": dict(self._sums)}
+        return {"seconds": self._seconds(), "count": self._count, "sums": self._sums}
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began

@@ -87,36 +87,34 @@ def train(
       UserError: if a checkpoint does not fit or cannot be written, or if a value is not finite.
     """
     every = config.training
-    folder = workdir.checkpoints(stage.name)
-    with contextlib.closing(Checkpoints(folder, every.max_checkpoints)) as checkpoints:
-        step = _latest_step(stage, checkpoints, workdir)
-        if step == stage.steps:
-            return False
-        state, progress = _restore_or_init(stage, checkpoints, workdir, step)
-        trace = workdir.path / "profile" / stage.name if profile else None
-        take_steps = _make_take_steps(stage, images, config, step, trace)
-        log = Log(stage, config, workdir, step, progress)
-        signal = 0
-        if step == 0 and stage.measures_start:
+    checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.max_checkpoints)
+    step = _latest_step(stage, checkpoints, workdir)
+    if step == stage.steps:
+        return False
+    state, progress = _restore_or_init(stage, checkpoints, workdir, step)
+    trace = workdir.path / "profile" / stage.name if profile else None
+    take_steps = _make_take_steps(stage, images, config, step, trace)
+    log = Log(stage, config, workdir, step, progress)
+    signal = 0
+    if step == 0 and stage.measures_start:
+        _measure(stage, state, workdir, log, step)
+    while step < stage.steps and not signal:
+        state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
+        if bad := first_not_finite(scalars):
+            raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
+        step += len(next(iter(scalars.values())))
+        signal = parallel.any_process(stop.signal or 0)
+        log.add(scalars)
+        if _is_due(stage, step, every.log_every):
+            log.write(step)
+        if _is_due(stage, step, every.picture_every):
+            _draw(stage, state, workdir, step)
+        if _is_due(stage, step, config.evaluation.curve_every):
             _measure(stage, state, workdir, log, step)
-        while step < stage.steps and not signal:
-            state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
-            if bad := first_not_finite(scalars):
-                raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
-            step += len(next(iter(scalars.values())))
-            signal = parallel.any_process(stop.signal or 0)
-            log.add(scalars)
-            if _is_due(stage, step, every.log_every):
-                log.write(step)
-            if _is_due(stage, step, every.picture_every):
-                _draw(stage, state, workdir, step)
-            if _is_due(stage, step, config.evaluation.curve_every):
-                _measure(stage, state, workdir, log, step)
-            if _is_due(stage, step, every.checkpoint_every) or signal:
-                if not is_finite:
-                    raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
-                checkpoints.save(step, state, log.progress())
-        checkpoints.finish()
+        if _is_due(stage, step, every.checkpoint_every) or signal:
+            if not is_finite:
+                raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
+            checkpoints.save(step, state, log.progress())
     if step < stage.steps:
         raise _stopped(stage, workdir, signal, step)
     workdir.write_event(f"{stage.name}: finished at step {step}")
@@ -180,7 +178,7 @@ def _make_take_steps(
         state: State, step: int, limit: int
     ) -> tuple[State, dict[str, np.ndarray], bool]:
         nonlocal allowed
-        allowed = parallel.broadcast_from_primary([allowed])[0]
+        allowed = parallel.broadcast_from_primary(allowed)
         served = feed.serve(step, min(allowed, limit))
         began = time.perf_counter()
         steps = len(served.places)
@@ -284,7 +282,6 @@ def _not_finite(
     stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter, name: str, step: int
 ) -> UserError:
     """Records that a value was not finite at a step, and returns the error that says so."""
-    checkpoints.finish()
     workdir.write_trouble(stage.name, step, monitor.not_finite(name, step, stage.name))
     saved = checkpoints.latest()
     kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was saved"
@@ -321,10 +318,9 @@ def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, st
 
 def _keep(tree: Any, workdir: RunWriter, step: int) -> None:
     """Saves a part of the state with the smallest distance, unless it was before resuming."""
-    with contextlib.closing(Checkpoints(workdir.checkpoints("best"), keep=1)) as best:
-        if step > (best.latest() or 0):
-            best.save(step, tree, {})
-            best.finish()
+    best = Checkpoints(workdir.checkpoints("best"), keep=1)
+    if step > (best.latest() or 0):
+        best.save(step, tree, {})
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:

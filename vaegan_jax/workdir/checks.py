@@ -1,11 +1,10 @@
 """Checks of a run's folder before a run; they only read."""
 
-import json
 import pathlib
 
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, resume
+from vaegan_jax import checkpoints, resume
 from vaegan_jax import config as configuration
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import parallel
@@ -44,63 +43,36 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
         raise UserError(
             f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
         )
-    try:
-        saved = migrations.migrate(json.loads((path / CONFIG).read_bytes()))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path / CONFIG} cannot be read ({error}): restore it, or name another --workdir."
-        ) from error
-    removed = [name for name in saved if name in migrations.REMOVED]
-    if removed:
-        raise UserError(
-            f"The run in {path} cannot be resumed, because its {CONFIG} has fields that were "
-            f"removed ({', '.join(removed)}): resume it with the version that {ENVIRONMENT} names, "
-            "or name another --workdir."
-        )
-    _require_same_config(path, saved, config)
-
-
-def _require_same_config(path: pathlib.Path, saved: dict[str, object], config: ConfigDict) -> None:
     steps = {
         stage: saved_steps[-1]
         for stage in ("vae", "gan")
         if (saved_steps := checkpoints.steps(path / CHECKPOINTS / stage))
     }
     refused = [
-        (change.name, repr(change.before), repr(change.now), objection)
-        for change in resume.differences(saved, configuration.flatten(config))
+        f"\n  {change.name}: was {change.before!r}, is {change.now!r}; {objection}"
+        for change in resume.differences(Reader(path).config(), configuration.flatten(config))
         if (objection := resume.objection(change, config, steps))
     ]
     if refused:
-        table = resume.table(refused, ("field", "was", "is", "reason"))
         raise UserError(
             f"The workdir {path} holds a run with another config: name another --workdir, or set "
-            f"these fields back to resume that run.\n{table}"
+            f"these fields back to resume that run.{''.join(refused)}"
         )
 
 
 def require_same_sources(
     path: pathlib.Path, config: ConfigDict, sources: dict[str, dict[str, str]]
 ) -> None:
-    """Checks that the user's functions are those with which a run began.
+    """Compares the sources of the user's functions with those with which the run in a folder began.
 
-    Fields that do not affect training are ignored. A run whose sources were not recorded passes.
-
-    Args:
-      path: the workdir.
-      config: the run's config.
-      sources: from `registry.source_digests`.
+    Fields that do not affect training are ignored. See `registry.source_digests`.
 
     Raises:
       UserError: if the source of a function has changed.
     """
-    recorded = Reader(path).read_json(ENVIRONMENT) or {}
-    records = [recorded, *recorded.get("resumed_with", [])]
-    first: dict[str, dict[str, str]]
-    first = next((record["sources"] for record in records if "sources" in record), {})
+    recorded = (Reader(path).read_json(ENVIRONMENT) or {}).get("sources", {})
     values = configuration.flatten(config)
-    for recorded_field, before in first.items():
-        field = "gan.penalties" if recorded_field in migrations.PENALTIES else recorded_field
+    for field, before in recorded.items():
         now = sources.get(field, before)
         if now != before and resume.affects_training(field):
             changed = sorted({name for name, _ in before.items() ^ now.items()})

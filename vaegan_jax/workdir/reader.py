@@ -1,12 +1,10 @@
 """Reads a run's folder, without its lock."""
 
+import contextlib
 import json
 import pathlib
-import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from vaegan_jax import migrations
 from vaegan_jax.errors import UserError
 
 BEST = "best"
@@ -28,14 +26,6 @@ EVALUATION_FORMAT = 2
 """Of numbers.json."""
 
 
-class Picture(NamedTuple):
-    """A picture that a stage has written, images/STAGE/NAME_STEP.png."""
-
-    name: str
-    step: int
-    path: pathlib.Path
-
-
 class Reader:
     """The contents of a run's folder."""
 
@@ -47,11 +37,8 @@ class Reader:
         return self.path / CHECKPOINTS / stage
 
     def config(self) -> dict[str, Any]:
-        """Returns the run's config, flattened, with the fields' current names.
-
-        It is empty if the run has not begun.
-        """
-        return migrations.migrate(self.read_json(CONFIG) or {})
+        """Returns the run's config, flattened; empty if the run has not begun."""
+        return self.read_json(CONFIG) or {}
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Returns the content of a JSON file in the folder, or None if it does not exist.
@@ -61,7 +48,9 @@ class Reader:
         """
         path = self.path / name
         try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it is not a JSON object")
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -93,11 +82,6 @@ class Reader:
             return "", None
         return names[0], min(lines, key=lambda line: (line[names[0]], -line["step"]))["step"]
 
-    def best_step(self) -> int | None:
-        """Returns the best step of the finished GAN, or None if it is not known."""
-        step: int | None = (self.read_json(BEST_FACTS) or {}).get("step")
-        return step
-
     def events(self) -> list[dict[str, Any]]:
         """Returns the lines of events.jsonl: `time` and `event`."""
         return read_lines(self.path / EVENTS)
@@ -116,36 +100,22 @@ class Reader:
         is_current = evaluation is not None and evaluation.get("format") == EVALUATION_FORMAT
         return evaluation if is_current else None
 
-    @property
-    def evaluation_folder(self) -> pathlib.Path:
-        """The folder of the latest evaluation."""
-        return self.path / "evaluation"
-
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the JSON objects in a JSONL file, one per line; none if the file does not exist.
 
-    Lines that are not valid JSON are skipped: a killed process leaves its last line incomplete.
+    Other lines are skipped: a killed process leaves its last line incomplete.
     """
     lines = []
-    content = path.read_bytes() if path.exists() else b""
-    for text in content.splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
-
-
-def pictures(path: pathlib.Path, stage: str) -> Iterator[Picture]:
-    """Yields the pictures that a stage of the run in a folder has written."""
-    for file in (path / "images" / stage).glob("*.png"):
-        if match := re.fullmatch(r"(.+)_(\d+)", file.stem):
-            yield Picture(match[1], int(match[2]), file)
+    for text in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def pictures_by_step(path: pathlib.Path, stage: str, name: str) -> dict[int, pathlib.Path]:
     """Returns the pictures of one name that a stage of the run in a folder has written."""
-    return {found.step: found.path for found in pictures(path, stage) if found.name == name}
+    prefix = f"{name}_"
+    files = (path / "images" / stage).glob(f"{prefix}*.png")
+    steps = {file.stem.removeprefix(prefix): file for file in files}
+    return {int(step): file for step, file in steps.items() if step.isdecimal()}

@@ -3,11 +3,14 @@
 import contextlib
 import datetime
 import json
+import os
 import pathlib
 import shutil
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -20,7 +23,6 @@ from vaegan_jax.runtime import parallel
 from vaegan_jax.runtime.files import write_atomic
 from vaegan_jax.training import monitor
 from vaegan_jax.workdir import checks, reader
-from vaegan_jax.workdir.lock import locked
 
 
 class Workdir(reader.Reader):
@@ -35,52 +37,36 @@ class Workdir(reader.Reader):
         self._tensorboards: dict[str, SummaryWriter] = {}
         self._recorded: set[tuple[Any, ...]] = set()
 
-    def require_data(self, facts: dict[str, Any], trains: bool) -> None:
-        """Records the images that the run is trained on, or compares them with the recorded ones.
-
-        Args:
-          facts: `digest`, the counts `train`, `validation` and `test`, and anything else.
-          trains: whether the run will be trained further, for which it must have the same split.
+    def require_data(self, facts: dict[str, Any]) -> None:
+        """Records the images of the run: `digest`, the count `train`, and anything else.
 
         Raises:
-          UserError: if the run began with other images, or would be trained on others.
+          UserError: if the run began with other images.
         """
         recorded = self.read_json(reader.DATA)
         if recorded is None:
-            self._write_atomic(reader.DATA, json.dumps(facts, indent=2) + "\n")
-            return
-        counts = f"{recorded['train']} training images then, {facts['train']} now"
-        if recorded["digest"] != facts["digest"]:
+            self.write_json(reader.DATA, facts)
+        elif recorded["digest"] != facts["digest"]:
             raise UserError(
-                f"The images have changed since the run in {self.path} began ({counts}): restore "
-                "them to resume it, or name another --workdir to start a new run."
-            )
-        if trains and recorded["train"] != facts["train"]:
-            raise UserError(
-                f"The run in {self.path} began with another split of the images ({counts}): resume "
-                f"it with the version that {reader.ENVIRONMENT} names, or name another --workdir "
-                "to start a new run."
+                f"The images have changed since the run in {self.path} began ({recorded['train']} "
+                f"training images then, {facts['train']} now): restore them to resume it, or name "
+                "another --workdir to start a new run."
             )
 
     def record_environment(self, facts: dict[str, Any], identity: dict[str, Any]) -> None:
         """Records the environment in which a run starts, and each change when it is resumed.
 
-        Args:
-          facts: the environment.
-          identity: anything else that results depend on; `require_usable` and `require_data` check
-            it.
+        `identity` is what else results depend on; other functions check that it is the same.
         """
         recorded = self.read_json(reader.ENVIRONMENT)
         if recorded is None:
             self.write_json(reader.ENVIRONMENT, identity | facts)
             return
-        last: dict[str, Any] = recorded
-        for change in recorded.get("resumed_with", []):
-            last = last | change
+        changes = recorded.get("resumed_with", [])
+        last = recorded | {name: value for change in changes for name, value in change.items()}
         changed = {name: value for name, value in facts.items() if last.get(name) != value}
         if changed:
-            recorded["resumed_with"] = [*recorded.get("resumed_with", []), changed]
-            self.write_json(reader.ENVIRONMENT, recorded)
+            self.write_json(reader.ENVIRONMENT, recorded | {"resumed_with": [*changes, changed]})
             self.write_event(f"resumed in another environment: {', '.join(changed)}")
 
     def rewind(self, stage: str, step: int) -> None:
@@ -91,6 +77,15 @@ class Workdir(reader.Reader):
         """
         if not self._writes:
             return
+        self._drop_records(stage, step)
+        if stage == "gan" and step == 0:
+            shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
+        self._recorded = {_identity(line) for line in self.troubles()}
+        self._tensorboards[stage] = SummaryWriter(
+            str(self.path / "tensorboard" / stage), purge_step=step + 1
+        )
+
+    def _drop_records(self, stage: str, step: int) -> None:
         for name in (reader.METRICS, reader.CURVE, reader.EVENTS):  # events have no stage
             path = self.path / name
             if path.exists():
@@ -102,32 +97,21 @@ class Workdir(reader.Reader):
                     or line.get("trouble") == monitor.NOT_FINITE
                 ]
                 write_atomic(path, "".join(f"{line}\n" for line in kept))
-        if stage == "gan" and step == 0:
-            shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
-        for picture in reader.pictures(self.path, stage):
-            if picture.step > step:
-                picture.path.unlink()
-        self._recorded = {_identity(line) for line in self.troubles()}
-        self._tensorboards[stage] = SummaryWriter(
-            str(self.path / "tensorboard" / stage), purge_step=step + 1
-        )
+        for picture in (self.path / "images" / stage).glob("*.png"):
+            written = picture.stem.rpartition("_")[2]
+            if written.isdecimal() and int(written) > step:
+                picture.unlink()
 
     def copy_stage(self, stage: str, source: reader.Reader, step: int) -> None:
         """Copies a finished stage of another run: records, pictures, and last its checkpoints."""
-        self.rewind(stage, 0)
-        for name, prefix in ((reader.METRICS, ""), (reader.CURVE, "curve/")):
+        self._drop_records(stage, 0)
+        for name in (reader.METRICS, reader.CURVE):
             for line in reader.read_lines(source.path / name):
                 if line["stage"] == stage:
                     self._write_line(name, line)
-                    numbers = {
-                        f"{prefix}{key}": value
-                        for key, value in line.items()
-                        if key not in ("stage", "step") and isinstance(value, int | float)
-                    }
-                    self._write_scalars(stage, line["step"], {} if "trouble" in line else numbers)
-        for name, at, path in reader.pictures(source.path, stage):
-            picture = np.asarray(Image.open(path))
-            self.write_picture(stage, name, at, np.atleast_3d(picture))
+        for folder in ("images", "tensorboard"):
+            copy = self.path / folder / stage
+            shutil.copytree(source.path / folder / stage, copy, dirs_exist_ok=True)
         partial = self.path / reader.CHECKPOINTS / f".{stage}"
         shutil.copytree(source.checkpoints(stage), partial, dirs_exist_ok=True)
         partial.rename(self.checkpoints(stage))
@@ -186,12 +170,13 @@ class Workdir(reader.Reader):
         """Replaces the previous evaluation; the numbers are written last."""
         if not self._writes:
             return
-        self.evaluation_folder.mkdir(exist_ok=True)
+        folder = self.path / "evaluation"
+        folder.mkdir(exist_ok=True)
         (self.path / reader.NUMBERS).unlink(missing_ok=True)
-        for old in self.evaluation_folder.glob("*.png"):
+        for old in folder.glob("*.png"):
             old.unlink()
         for name, picture in pictures.items():
-            _save_picture(self.evaluation_folder / f"{name}.png", picture)
+            _save_picture(folder / f"{name}.png", picture)
         self.write_json(reader.NUMBERS, numbers)
 
     def write_report(self, page: str) -> pathlib.Path:
@@ -235,8 +220,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     with contextlib.ExitStack() as stack:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(path))
-            checks.require_usable(path, config)
+            stack.enter_context(_locked(path))
             workdir = stack.enter_context(contextlib.closing(Workdir(path)))
             before = workdir.config()
             changed = resume.differences(before, configuration.flatten(config))
@@ -248,6 +232,25 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
             raise checks.not_writable(path, error) from error
         parallel.barrier("workdir opened")
         yield workdir
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds a folder's lock, which the kernel releases when the process ends in any way."""
+    lock, owner = filelock.FileLock(path / ".lock"), path / ".lock-owner"
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        name = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise UserError(
+            f"The workdir {path} is in use by {name}: wait for it, or name another --workdir."
+        ) from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:

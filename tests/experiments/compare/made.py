@@ -116,8 +116,6 @@ def save(path, stage, step, tree):
     checkpoints = Checkpoints(path / "checkpoints" / stage, keep=9)
     tree = jax.tree.map(jnp.asarray, tree)
     checkpoints.save(step, tree, {"seconds": np.random.default_rng().random()})
-    checkpoints.finish()
-    checkpoints.close()
 
 
 def picture(path, colour):
