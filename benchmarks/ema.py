@@ -84,7 +84,7 @@ class Evaluator:
     """The Frechet distance of samples to the validation images."""
 
     def __init__(self, config: ConfigDict, data: images.Images, size: int) -> None:
-        self.embedding = embeddings.make("efflite0", size)
+        self.embedding = embeddings.make(f"efflite0_{size}")
         validation = data.validation.take(np.arange(len(data.validation)))
         self.real = distances.gaussian(embeddings.extract(self.embedding, validation))
         self.decode = jax.jit(networks.make_decode(config.model, data.shape))
