@@ -1,4 +1,4 @@
-"""The parser of FIELD=VALUE, as sweeps and ``vaegan evaluate --set`` take it."""
+"""The parser of FIELD=VALUE, as ``--config.``, sweeps and ``vaegan evaluate --set`` take it."""
 
 import ast
 from typing import Any
@@ -41,6 +41,6 @@ def set_field(config: ConfigDict, override: str) -> str:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError):
         return text
