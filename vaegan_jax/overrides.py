@@ -1,4 +1,4 @@
-"""The parser of FIELD=VALUE, as sweeps and ``vaegan evaluate --set`` take it."""
+"""The parser of FIELD=VALUE, as ``--config.``, sweeps and ``vaegan evaluate --set`` take it."""
 
 import ast
 import contextlib
@@ -30,7 +30,7 @@ def set_field(config: ConfigDict, override: str) -> str:
     default = configuration.FIELDS[field].default
     value: Any = text
     with contextlib.suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(text)
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     if isinstance(default, str) and not isinstance(value, str):
         value = text
     try:

@@ -96,13 +96,6 @@ def test_svg_has_texts_title_colours_and_size_of_the_page():
     assert (root.get("width"), root.get("height")) == (None, None)
 
 
-def test_svg_is_deterministic():
-    first = draw()
-    draw(title="another")
-    assert draw() == first
-    assert draw([LINES[0]._replace(y=[5.0, 3.0, 2.6]), LINES[1]]) != first
-
-
 def test_lines_have_their_values_colours_and_styles():
     lines = drawn(draw())
     for line, (x, y, _, dashed) in zip(LINES, lines, strict=True):

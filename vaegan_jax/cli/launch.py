@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax.cli import program
 from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import STAGES
 
 _text, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
 _FLAGS: tuple[tuple[Any, str, Any, str], ...] = (
+    (_text, "config", None, "config file, such as configs/quickstart.py"),
     (_text, "workdir", None, "the run's folder (default: runs/CONFIG); a stopped run resumes"),
     (flags.DEFINE_list, "stages", list(STAGES), "comma-separated stages to run"),
     (_switch, "deterministic", True, "bit-identical results on GPUs, at some cost in speed"),
@@ -40,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> None:
-    values = _define_flags(argv)
+    values = flags.FlagValues()
+    for define, name, default, meaning in _FLAGS:
+        define(name, default, meaning, flag_values=values)
     if any(re.fullmatch(r"--?help(short|full)?", argument) for argument in argv):
         print(f"usage: {argv[0]} --config FILE [--workdir FOLDER] [--config.FIELD=VALUE ...]")
         print(values.get_help(include_special_flags=False))
         return
-    _parse_flags(values, argv)
+    config = _parse(values, argv)
     program.set_up()
 
     from vaegan_jax.experiments import sweep
@@ -61,62 +65,45 @@ def _main(argv: list[str]) -> None:
         if not parallel.is_primary():
             sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
     compilation.enable_cache(values.compilation_cache)
-    train = sweep.run_all if sweep.is_sweep(values.config) else run.train_and_evaluate
-    train(values.config, pathlib.Path(values.workdir), values.stages, values.profile)
+    train = sweep.run_all if sweep.is_sweep(config) else run.train_and_evaluate
+    workdir = values.workdir or f"runs/{pathlib.Path(values.config).stem}"
+    train(config, pathlib.Path(workdir), values.stages, values.profile)
 
 
-def _define_flags(argv: list[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "config file, such as configs/quickstart.py", values, sys_argv=argv
-    )
-    for define, name, default, meaning in _FLAGS:
-        define(name, default, meaning, flag_values=values)
-    return values
-
-
-def _parse_flags(values: flags.FlagValues, argv: list[str]) -> None:
-    """Parses the command line.
+def _parse(values: flags.FlagValues, argv: list[str]) -> ConfigDict:
+    """Parses the command line and returns the config.
 
     Raises:
       UserError: for an invalid flag, value or config file.
     """
-    config_path = _require_config(argv)
-    for argument in argv:
-        field = re.match(r"--config\.([\w.]+)", argument)
-        if field and field[1] not in configuration.FIELDS:
-            raise configuration.unknown_field(field[1])
+    prefix = "--config."
     try:
-        rest = values(argv)
-    except (flags.Error, AttributeError, KeyError) as error:
+        rest = values([argument for argument in argv if not argument.startswith(prefix)])
+    except flags.Error as error:
         raise UserError(f"{one_line(error)} (--help lists the flags.)") from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag: flags begin with --.")
     if not values.stages or not {*values.stages} <= {*STAGES}:
         given = ",".join(values.stages)
         raise UserError(f"--stages={given} is invalid: give one or more of {','.join(STAGES)}.")
-    if not values.workdir:
-        values["workdir"].value = f"runs/{config_path.stem}"
-
-
-def _require_config(argv: Sequence[str]) -> pathlib.Path:
-    """Loads the config file once, since errors in it are hard to recognise among flag errors.
-
-    Returns:
-      Its path.
-    """
-    match = re.search(r"(?:^|\0)--?config(?:=|\0)([^\0]+)", "\0".join(argv))
-    if not match:
+    if not values.config:
         raise UserError("--config is missing: name a file, such as --config configs/quickstart.py.")
-    path = match[1].partition(":")[0]
+    config = _load_config(pathlib.Path(values.config))
+    for argument in argv:
+        if argument.startswith(prefix):
+            set_field(config, argument.removeprefix(prefix))
+    return config
+
+
+def _load_config(path: pathlib.Path) -> ConfigDict:
     # Configs import each other as `configs.NAME`.
-    sys.path.append(str(pathlib.Path(path).resolve().parent.parent))
+    sys.path.append(str(path.resolve().parent.parent))
     try:
-        config = runpy.run_path(path)["get_config"]()
+        config = runpy.run_path(str(path))["get_config"]()
     except Exception as error:
         unknown = re.search(r'Key \\?"(\w+)\\?" does not exist', str(error))
         reason = configuration.unknown_field(unknown[1]) if unknown else one_line(repr(error))
         raise UserError(f"The config {path} cannot be loaded: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"The config {path} must define get_config(), returning a ConfigDict.")
-    return pathlib.Path(path)
+    return config
