@@ -39,7 +39,7 @@ def expected(run_path, latent):
     """Returns the newest models' pictures at a latent of the generator, by the formula."""
     gan, vae = trained.load(run_path, "gan"), trained.load(run_path, "vae")
     z = np.asarray([latent], np.float32)
-    mapped = gan.parts["latent_mean"] + z @ gan.parts["latent_factor"].T
+    mapped = np.asarray(gan.parts["latent_mean"]) + z @ np.asarray(gan.parts["latent_factor"]).T
     return {
         name: np.asarray(preprocessing.to_uint8(images))[0].astype(int)
         for name, images in (("gan", gan.decode(z)), ("vae", vae.decode(mapped)))

@@ -1,11 +1,11 @@
 """HTTP server of the explorer: three static files, and the methods of one session as JSON."""
 
-import contextlib
 import http.server
 import json
 import pathlib
 import secrets
 import socket
+import sys
 import traceback
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -46,6 +46,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints the error of a request, unless the browser has left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
@@ -84,13 +89,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             body = self.rfile.read(int(length))
             try:
-                result = actions[self.path](body)
-                self._send(200, "application/json", json.dumps(result).encode())
+                content = json.dumps(actions[self.path](body)).encode()
             except UserError as error:
                 self._refuse(400, str(error))
             except Exception:
                 traceback.print_exc()
                 self._refuse(500, "Internal error: see the terminal of the explorer.")
+            else:
+                self._send(200, "application/json", content)
 
     def _is_refused(self) -> bool:
         """Checks host, origin and token; responds to a request that is not allowed."""
@@ -146,9 +152,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             **(headers or {}),
         }.items():
             self.send_header(name, value)
-        with contextlib.suppress(ConnectionError):  # the browser may have left
-            self.end_headers()
-            self.wfile.write(content)
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *args: Any) -> None:
         """Prints nothing for a request."""
