@@ -39,8 +39,10 @@ def make_vae_stage(
 
     def initial_state() -> vae.VAEState:
         state: vae.VAEState = memory.checked(init, "vae")(seed=seed)
-        # Copies, since the state will be donated.
-        return state if start is None else state.replace(params=jax.tree.map(jnp.copy, start.parts))
+        if start is None:
+            return state
+        params = {name: start.parts[name] for name in state.params}
+        return state.replace(params=jax.tree.map(jnp.copy, params))  # the state will be donated
 
     return loop.Stage(
         number=randomness.Stage.VAE,
