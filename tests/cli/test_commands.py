@@ -251,7 +251,7 @@ def test_metrics_are_one_flat_table(vaegan, tmp_path):
     paths = [made.run(tmp_path / name) for name in ("first", "second")]
     line = {"stage": "gan", "step": 9, "loss": 0.1, "r1": float("nan")}
     made.write_lines(paths[1] / "metrics.jsonl", [*made.metrics(), line])
-    code, out, _ = vaegan("metrics", *paths)
+    code, out, _ = vaegan("metrics", *paths, "--csv")
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert list(rows[0]) == ["run", "stage", "step", "name", "value"]

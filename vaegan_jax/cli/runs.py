@@ -58,17 +58,19 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 @options.command(
-    "runs/a runs/b > numbers.csv",
+    "runs/a runs/b --csv > numbers.csv",
     option("runs", type=pathlib.Path, metavar="RUN", nargs="+", help="runs' folders"),
+    option("--csv", action="store_true", help="separated by commas, not by tabs"),
 )
 def metrics(arguments: argparse.Namespace) -> None:
-    """Prints every number of runs as CSV: run, stage, step, name, value.
+    """Prints every number of runs as one table: run, stage, step, name, value.
 
     Raises:
       UserError: if a folder has no run or a damaged one.
     """
     runs = _read_runs(arguments.runs)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    delimiter = "," if arguments.csv else "\t"
+    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
     writer.writerow(("run", "stage", "step", "name", "value"))
     writer.writerows(record for run in runs for record in run.records)
 

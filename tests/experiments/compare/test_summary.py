@@ -114,6 +114,21 @@ def test_groups_have_intervals_and_paired_differences(tmp_path, compare):
 
 
 @pytest.mark.parametrize(
+    ("second", "result"),
+    [((15.0, 16.5, 17.0), "B is better than A"), ((25.0, 26.5, 27.0), "neither is called better"),
+     ((20.5, 20.5, 22.0), "not resolved")],
+)  # fmt: skip
+def test_better_needs_all_embeddings(tmp_path, compare, second, result):
+    paths = runs(tmp_path / "a", (20.0, 21.0, 22.0))
+    paths += runs(tmp_path / "b", (15.0, 16.5, 17.0), **{"gan.old": "x"})
+    first = 20.0, 21.0, 22.0, 15.0, 16.5, 17.0
+    for path, distance, value in zip(paths, first, (*first[:3], *second), strict=True):
+        added = made.number("gan_samples", "test", "fd_n100", value, embedding="dino")
+        made.edit(path / "evaluation/numbers.json", numbers=[*made.numbers(distance), added])
+    assert f"B - A: {result}" in compare(*paths)
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"config.json": {"gan.old": "x"}}, "gan.old=x"),

@@ -48,10 +48,11 @@ class Row(NamedTuple):
     """One number of all groups, such as "gan_samples/test/pixels fd_n100".
 
     There is a mean per group, and for each group after the first the difference of its values and
-    those of the first group, over runs of the same key.
+    those of the first group, over runs of the same key. Rows of the primary comparison are marked.
     """
 
     name: str
+    is_primary: bool
     means: list[Estimate]
     differences: list[Estimate]
 
@@ -101,26 +102,29 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def table(groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> list[Row]:
-    """Compares the final numbers of groups of runs; the first row is the primary comparison.
+    """Compares the final numbers of groups of runs; the rows of the primary comparison are first.
 
-    The primary comparison is fixed: the Frechet distance of the GAN's samples to the test images in
-    the first embedding, or else the last value of the GAN's curve, or else the first number. With
-    several groups, its p values are adjusted for the differences from the first group; those of
-    all other rows for all rows and differences (`holm`).
+    The primary comparison is fixed: the Frechet distances of the GAN's samples to the test images
+    in all embeddings, or else the last ones of its curve, or else the first number. It is one test,
+    which rejects only if that of every embedding does: its p value is their largest (Berger 1982,
+    Technometrics 24, 295-300). With several groups, it is adjusted for the differences from the
+    first group; the p values of all other rows for all rows and differences (`holm`).
 
     Args:
       groups: for each group, the numbers of its runs by a key; runs with the same key are paired.
     """
     runs = [numbers for of in groups for numbers in of.values()]
     names = [*dict.fromkeys(name for numbers in runs for name in numbers)]
-    distances = sorted(filter(DISTANCE.fullmatch, names), key=lambda name: "/curve/" in name)
-    rows = [_row(name, groups) for name in dict.fromkeys([*distances[:1], *names])]
-    for family in (rows[:1], rows[1:]):
-        _adjust([x for row in family for x in row.differences if not math.isnan(x.p)])
+    distances = [*filter(DISTANCE.fullmatch, names)]
+    primary = [x for x in distances if "/curve/" not in x] or distances or names[:1]
+    rows = [_row(name, groups, name in primary) for name in dict.fromkeys([*primary, *names])]
+    first, others = rows[: len(primary)], rows[len(primary) :]
+    _adjust([[row.differences[i] for row in first] for i in range(len(groups) - 1)])
+    _adjust([[test] for row in others for test in row.differences])
     return rows
 
 
-def _row(name: str, groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> Row:
+def _row(name: str, groups: Sequence[Mapping[Any, Mapping[str, float]]], is_primary: bool) -> Row:
     values: list[dict[Any, float]] = []
     for of in groups:
         has_number = any(name in numbers for numbers in of.values())
@@ -128,13 +132,18 @@ def _row(name: str, groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> Row:
     first, *others = values
     differences = [[of[key] - first[key] for key in of if key in first] for of in others]
     means = [estimate([*of.values()]) for of in values]
-    return Row(name, means, [estimate(of) for of in differences])
+    return Row(name, is_primary, means, [estimate(of) for of in differences])
 
 
-def _adjust(tests: Sequence[Estimate]) -> None:
-    """Sets the adjusted p values of one family of tests, and the detectable differences."""
-    adjusted = holm([test.p for test in tests])
+def _adjust(family: Sequence[Sequence[Estimate]]) -> None:
+    """Sets the adjusted p values of a family of tests, and the detectable differences.
+
+    A test consists of estimates that must all be significant.
+    """
+    tests = [test for test in family if test and all(part.p >= 0 for part in test)]  # not NaN
+    adjusted = holm([max(part.p for part in test) for test in tests])
     missed = sum(p > 1 - CONFIDENCE for p in adjusted)
     level = (1 - CONFIDENCE) / max(1, missed)  # that the smallest p value had to reach
     for test, p in zip(tests, adjusted, strict=True):
-        test.adjusted_p, test.detectable = p, detectable(test.half_width, test.n, level)
+        for part in test:
+            part.adjusted_p, part.detectable = p, detectable(part.half_width, part.n, level)

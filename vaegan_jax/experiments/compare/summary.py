@@ -236,8 +236,9 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool
     few = [f"{of.label} ({len(of.runs)})" for of in groups if len(of.runs) < _MIN_SEEDS]
     if few and not is_pair:
         lines.append(f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}.")
-    for group, test, unequal in zip(others, rows[0].differences, is_unequal[1:], strict=True):
-        result = _conclusion(first.label, group.label, test, rows[0].name)
+    primary = [row.differences for row in rows if row.is_primary]
+    for group, unequal, *tests in zip(others, is_unequal[1:], *primary, strict=True):
+        result = _conclusion(first.label, group.label, tests, rows[0].name)
         result += ", at unequal cost" if unequal else ""
         if not is_pair:
             lines.append(f"Primary comparison, {group.label} - {first.label}: {result}.")
@@ -247,17 +248,20 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool
     return Section("Final numbers", lines, tables + _tables(groups, rows), True)
 
 
-def _conclusion(first: str, other: str, test: Estimate, name: str) -> str:
-    """Returns the result of the primary comparison of two groups."""
+def _conclusion(first: str, other: str, tests: Sequence[Estimate], name: str) -> str:
+    """Returns the result of the primary comparison of two groups: one test per embedding."""
+    test = tests[0]
     if math.isnan(test.adjusted_p):
         return "no test, which needs two or more pairs of finite values with some spread"
     if not test.is_resolved:
         result = "not resolved"
     elif not statistics.DISTANCE.fullmatch(name):
         result = "resolved, but this number does not say which is better"
+    elif len({each.mean > 0 for each in tests}) > 1:
+        result = "neither is called better, since the embeddings disagree"
     else:
         better, worse = (first, other) if test.mean > 0 else (other, first)
-        result = f"{better} is better than {worse}"
+        result = f"{better} is better than {worse}" + ", in all embeddings" * (len(tests) > 1)
     return f"{result} (p={test.adjusted_p:.2g})"
 
 
@@ -269,8 +273,8 @@ def _tables(groups: Sequence[Group], rows: Sequence[Row]) -> list[Table]:
         pairs = max(row.differences[index].of for row in rows)
         columns.append(f"{group.label} - {first.label}, n={pairs}")
     tables: dict[str, list[list[str]]] = {}
-    for row in (rows[0], *sorted(rows[1:], key=_title)):
-        title = f"Primary comparison: {_title(row)}" if row is rows[0] else _title(row)
+    for row in sorted(rows, key=lambda row: (not row.is_primary, _title(row))):
+        title = f"Primary comparison: {_title(row)}" if row.is_primary else _title(row)
         metric = row.name.split("/", 2)[2]
         cells = [*map(_cell, row.means), *map(_difference_cell, row.differences)]
         tables.setdefault(title, []).append([metric, *cells])
