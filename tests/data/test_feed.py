@@ -1,8 +1,13 @@
 """Resident and streamed feeds serve the same bits."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from vaegan_jax import randomness
 from vaegan_jax.data import feed
 
@@ -39,6 +44,37 @@ def test_feeds_follow_epoch_permutations(max_steps, start):
         images, indices = served_batches(source, 17, max_steps, start)
         np.testing.assert_array_equal(indices, expected)
         np.testing.assert_array_equal(images, IMAGES[expected])
+
+
+ON_FOUR_DEVICES = """
+import numpy as np
+from tests.data.test_feed import IMAGES, STAGE
+from vaegan_jax.data import feed
+
+batches = feed.Batches(3, STAGE, 8, len(IMAGES))  # two batches an epoch
+stream = feed.Stream(IMAGES, batches, 1, 3, 2)
+step = 1
+while step < 9:
+    served = stream.serve(step, 2)
+    parts = [np.asarray(shard.data) for shard in served.images.addressable_shards]
+    assert [len(part) for part in parts] == [6] * 4, parts
+    for places, indices in zip(served.places, served.indices, strict=True):
+        np.testing.assert_array_equal(indices, batches.indices(step))
+        np.testing.assert_array_equal(np.concatenate(parts)[places], IMAGES[indices])
+        # Each device holds its shard of the batch.
+        np.testing.assert_array_equal(places // 6, np.repeat(np.arange(4), 2))
+        step += 1
+print("served")
+"""
+
+
+def test_streamed_batches_are_sharded_over_devices():
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    result = subprocess.run(
+        [sys.executable, "-c", ON_FOUR_DEVICES], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.stdout == "served\n", result.stderr
 
 
 def test_memory_limit_selects_the_feed():

@@ -82,18 +82,27 @@ class Resident:
 class Stream:
     """Serves blocks of steps, read by Grain's threads while the devices compute.
 
-    Every device holds two blocks, while about one more is being read.
+    Each device holds its shard of every batch of a block, and each process reads only the shards of
+    its local devices. The devices hold two blocks, while about one more is being read.
     """
 
     def __init__(
         self, images: ImageArray, batches: Batches, start: int, block_steps: int, workers: int
     ) -> None:
         """Begins at step `start` with blocks of `block_steps` steps."""
-        self._batches, self._block_steps, self._first = batches, block_steps, start - block_steps
+        mesh = parallel.make_mesh()
+        self._batches, self._block_steps, self._mesh = batches, block_steps, mesh
+        shards = parallel.local_shards(mesh)
+
+        def read(step: int) -> np.ndarray:
+            per_device = np.split(batches.indices(step), mesh.size)
+            return images[np.concatenate([per_device[shard] for shard in shards])]
+
         options = grain.ReadOptions(workers, prefetch_buffer_size=max(block_steps, workers))
-        steps = grain.MapDataset.range(start, _LAST_STEP)
-        read = steps.map(lambda step: images[batches.indices(step)]).to_iter_dataset(options)
-        self._blocks: Iterator[np.ndarray] = iter(read.batch(block_steps))
+        steps = grain.MapDataset.range(start, _LAST_STEP).map(read)
+        self._blocks: Iterator[np.ndarray] = iter(steps.to_iter_dataset(options).batch(block_steps))
+        self._local_shards = len(shards)
+        self._first = start - block_steps
         self._images: jax.Array
         self._next: jax.Array | None = None
 
@@ -105,15 +114,18 @@ class Stream:
         first = step - self._first
         end = min(first + max_steps, self._block_steps)
         indices = np.stack([self._batches.indices(self._first + i) for i in range(first, end)])
-        places = np.arange(len(self._images), dtype=np.int32).reshape(self._block_steps, -1)
-        return Served(self._images, places[first:end], indices)
+        places = np.arange(len(self._images), dtype=np.int32)
+        places = places.reshape(self._mesh.size, self._block_steps, -1)[:, first:end]
+        return Served(self._images, places.swapaxes(0, 1).reshape(indices.shape), indices)
 
     def prefetch(self) -> jax.Array:
         """Transfers the next block to the devices, best while they are busy, and returns it."""
         if self._next is None:
-            steps = next(self._blocks)
-            block = steps.reshape(-1, *steps.shape[2:])
-            self._next = parallel.put(block, parallel.replicated(parallel.make_mesh()))
+            block = next(self._blocks)
+            steps, count, *shape = block.shape
+            shards = block.reshape(steps, self._local_shards, count // self._local_shards, *shape)
+            shards = shards.swapaxes(0, 1).reshape(self._local_shards, -1, *shape)
+            self._next = parallel.put_shards(shards, self._mesh)
         return self._next
 
 

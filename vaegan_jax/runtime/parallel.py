@@ -91,11 +91,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays that are split along their first axis."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Puts an array that every process has onto the devices."""
     places = sharding.addressable_devices_indices_map(value.shape)
     parts = [jax.device_put(value[index], device) for device, index in places.items()]
     return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
+
+
+def local_shards(mesh: Mesh) -> list[int]:
+    """Returns the indices of the shards on this process's devices."""
+    process = jax.process_index()
+    return [i for i, device in enumerate(mesh.devices.flat) if device.process_index == process]
+
+
+def put_shards(parts: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts this process's shards, [shards, N, ...] in the order of `local_shards`, on its devices.
+
+    Returns:
+      [all shards * N, ...], split along its first axis.
+    """
+    devices = [mesh.devices.flat[part] for part in local_shards(mesh)]
+    placed = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
+    shape = (mesh.size * parts.shape[1], *parts.shape[2:])
+    return jax.make_array_from_single_device_arrays(shape, sharded(mesh), placed)
 
 
 def put_state(state: Tree, sharding: NamedSharding) -> Tree:
