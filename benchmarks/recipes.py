@@ -20,7 +20,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vaegan_jax import networks, overrides, randomness, recipe, trained, workdir
+from vaegan_jax import networks, randomness, recipe, trained, workdir
+from vaegan_jax.config import set_field
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
 from vaegan_jax.pipeline import run
@@ -79,7 +80,7 @@ def main() -> None:
     for seed in args.seeds if args.name else []:
         config = base_config(seed)
         for text in args.set:
-            overrides.set_field(config, text)
+            set_field(config, text)
         data = images.load(config.data)
         config = recipe.resolve(config, len(data.train), data.shape)
         folder = args.workdir / f"{args.name}_{seed}"

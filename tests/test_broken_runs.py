@@ -8,8 +8,8 @@ import pytest
 from configs import smoke
 from tests.conftest import ROOT
 from vaegan_jax import workdir
+from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError
-from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import run
 
 PAGE = (ROOT / "docs" / "troubles.md").read_text()

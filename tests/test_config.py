@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from tests.conftest import ROOT
 from vaegan_jax import config as configuration
 from vaegan_jax import migrations, networks, randomness
+from vaegan_jax.config import set_field
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
-from vaegan_jax.overrides import set_field
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

@@ -26,7 +26,7 @@ ORDER = (
     ("layers_cpu",),
     ("checkpoints", "weights"),
     ("data",),
-    ("resume", "overrides"),
+    ("resume",),
     ("recipe",),
     ("config",),
     ("rules",),

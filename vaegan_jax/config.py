@@ -4,6 +4,8 @@ Files in configs/ override `default_config`, the command line overrides those, a
 before anything is computed. No JAX is imported here.
 """
 
+import ast
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -296,6 +298,38 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def to_json(config: ConfigDict) -> str:
     """Returns the flattened config as JSON, one field per line."""
     return json.dumps(flatten(config), indent=2) + "\n"
+
+
+def set_field(config: ConfigDict, override: str) -> str:
+    """Sets one field of a config in place.
+
+    The value is a Python literal or plain text: ``gan.steps=900``, ``data.image_size=(32, 48)``,
+    ``transfer.generator=scratch``. `config.check` checks its range.
+
+    Returns:
+      The field's name.
+
+    Raises:
+      UserError: if there is no such field, or the value has another type than the field.
+    """
+    field, equals, text = (part.strip() for part in override.partition("="))
+    if not equals:
+        raise UserError(f"{override.strip()!r} does not set a field: write FIELD=VALUE.")
+    if field not in FIELDS:
+        raise unknown_field(field)
+    default = FIELDS[field].default
+    value: Any = text
+    with contextlib.suppress(ValueError, SyntaxError):
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    if isinstance(default, str) and not isinstance(value, str):
+        value = text
+    try:
+        config.update_from_flattened_dict({field: value})
+    except TypeError as error:
+        raise UserError(
+            f"{field} cannot be {text!r}: set a value of the same type as the default, {default!r}."
+        ) from error
+    return field
 
 
 def unknown_field(name: str) -> UserError:

@@ -4,10 +4,10 @@ import pytest
 
 from configs import unbalanced
 from vaegan_jax import config as configuration
+from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
 from vaegan_jax.experiments.compare import identity, records
-from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import run
 
 

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax.cli import program
+from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import STAGES
 
 _text, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer

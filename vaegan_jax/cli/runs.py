@@ -164,7 +164,7 @@ def _load_run(path: pathlib.Path, overrides: Sequence[str]) -> tuple[ConfigDict,
     """Returns the config of a run, with overrides of evaluation fields, and its folder."""
     from vaegan_jax import config as configuration
     from vaegan_jax import trained, workdir
-    from vaegan_jax.overrides import set_field
+    from vaegan_jax.config import set_field
     from vaegan_jax.runtime import environment
 
     workdir.require_run(path)

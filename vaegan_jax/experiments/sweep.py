@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax import workdir
+from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError
-from vaegan_jax.overrides import set_field
 from vaegan_jax.pipeline import STAGES
 from vaegan_jax.training import monitor
 
