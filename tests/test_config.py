@@ -1,6 +1,8 @@
 import json
 import runpy
 
+import jax
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,4 +286,5 @@ def test_enumerated_values_are_those_implemented():
 
     assert allowed("model.norm") == allowed("model.discriminator_norm") == set(networks.NORMS)
     assert allowed("data.fit") == preprocessing.FITS.keys()
-    assert allowed("gan.noise") == randomness.DISTRIBUTIONS.keys()
+    draws = [randomness.latents(jax.random.key(0), (9,), name) for name in allowed("gan.noise")]
+    assert len({draw.tobytes() for draw in map(np.asarray, draws)}) == 3

@@ -89,7 +89,8 @@ def load(
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
     shape = images.settings(config.data).image_shape
-    size, placed = config.model.latent_size, jax.device_put(parts)
+    placed = jax.device_put({name: part for name, part in parts.items() if part is not None})
+    size = config.model.latent_size
     return Trained(model, chosen, config, shape, size, facts, placed)
 
 

@@ -37,7 +37,7 @@ class Trained:
       facts: JSON-compatible metadata: `source`; `sha256` of the `DECODING_PARTS`; `dtype` of the
         stored parameters; `steps` by stage; and `data`, `latent`, `environment`, `evaluation` and
         `card` (of an export), None if they are not recorded.
-      parts: float32 parameters on the device by name in `trained.parts_table`; None if missing.
+      parts: float32 parameters on the device by name in `trained.parts_table`.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Trained:
     @property
     def has_encoder(self) -> bool:
         """Whether `encode` can be called."""
-        return self.parts.get("encoder") is not None
+        return "encoder" in self.parts
 
     @property
     def params(self) -> Any:

@@ -103,11 +103,10 @@ def to_safetensors(
     Raises:
       UserError: if the results differ.
     """
-    parts = {name: part for name, part in model.parts.items() if part is not None}
-    rounded = dataclasses.replace(model, parts=weights.rounded(parts, dtype))
+    rounded = dataclasses.replace(model, parts=weights.rounded(model.parts, dtype))
     names = trained.DECODING_PARTS[model.model]
     sha256 = weights.digest({name: rounded.parts[name] for name in names})
-    data = weights.pack(parts, card | {"dtype": dtype, "sha256": sha256}, dtype)
+    data = weights.pack(model.parts, card | {"dtype": dtype, "sha256": sha256}, dtype)
     try:
         scratch.write_bytes(data)
         loaded = trained.load(scratch, model.model)
