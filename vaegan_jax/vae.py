@@ -147,10 +147,9 @@ def loss(
       key: for the terms, required if there are any.
 
     Returns:
-      The loss, a scalar, and scalars: each term by its name, `loss`, `reconstruction` and `kl` in
-      nats per image (up to the reconstruction's constant), `largest_kl` (nats of the dimension with
-      the largest KL), `active_units`, the `sharpness` of the decoded images relative to the images,
-      and the decoder's `variance` if it is learned.
+      The loss and scalars: each term by its name, `loss`, `reconstruction` and `kl` in nats per
+      image (up to the reconstruction's constant), `largest_kl` (of one dimension), `active_units`,
+      the `sharpness` relative to the images, and the decoder's `variance` if it is learned.
     """
     mean, log_variance = vae.encode(params["encoder"], images)
     latents = reparameterize(mean, log_variance, eps)
