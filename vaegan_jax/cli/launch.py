@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax.cli import program
-from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.pipeline import STAGES
 
@@ -91,7 +90,7 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> ConfigDict:
     config = _load_config(pathlib.Path(values.config))
     for argument in argv:
         if argument.startswith(prefix):
-            set_field(config, argument.removeprefix(prefix))
+            configuration.set_field(config, argument.removeprefix(prefix))
     return config
 
 

@@ -164,14 +164,13 @@ def _load_run(path: pathlib.Path, overrides: Sequence[str]) -> tuple[ConfigDict,
     """Returns the config of a run, with overrides of evaluation fields, and its folder."""
     from vaegan_jax import config as configuration
     from vaegan_jax import trained, workdir
-    from vaegan_jax.config import set_field
     from vaegan_jax.runtime import environment
 
     workdir.require_run(path)
     folder = workdir.Workdir(path)
     config = trained.config_from(folder.config(), str(path / workdir.CONFIG))
     for override in overrides:
-        field = set_field(config, override)
+        field = configuration.set_field(config, override)
         if not field.startswith("evaluation.") or field.startswith("evaluation.curve_"):
             raise UserError(
                 f"--set cannot change {field}: it takes fields of evaluation, without "

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 from vaegan_jax import workdir
-from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import STAGES
 from vaegan_jax.training import monitor
@@ -46,7 +45,7 @@ def members(config: ConfigDict) -> list[Member]:
         base.seeds, base.variants = (), ()
         try:
             for override in filter(None, map(str.strip, overrides.split(";"))):
-                field = set_field(base, override)
+                field = configuration.set_field(base, override)
                 if field in ("seeds", "variants") or (field == "seed" and config.seeds):
                     raise UserError(f"It sets {field}, as seeds and variants do: remove it.")
         except UserError as error:
