@@ -29,8 +29,6 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 @jax.custom_vjp
 def down(x: jax.Array, k: jax.Array) -> jax.Array:
     """A 4x4 convolution of stride 2 and padding 1: [B, H, W, C] -> [B, H/2, W/2, O]."""
-    if layers_cpu.use_tiles(x, k.shape[2], x.shape[1] // 2, x.shape[2] // 2):
-        return _select(layers_cpu.down_by_tiles, _down_by_convolution, x, k)
     if k.shape[2] <= layers_cpu.MAX_PATCH_CHANNELS:
         return _select(layers_cpu.down_by_patches, _down_by_convolution, x, k)
     return _down_by_convolution(x, k)
@@ -43,8 +41,6 @@ def _down_by_convolution(x: jax.Array, k: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def up(g: jax.Array, k: jax.Array) -> jax.Array:
     """The transpose of `down` in its image: [B, h, w, O] -> [B, 2h, 2w, C]."""
-    if layers_cpu.use_tiles(g, k.shape[2], g.shape[1], g.shape[2]):
-        return _select(layers_cpu.up_by_tiles, _up_by_convolution, g, k)
     if k.shape[2] <= layers_cpu.MAX_PATCH_CHANNELS:
         return _select(layers_cpu.up_by_patches, _up_by_convolution, g, k)
     return _up_by_convolution(g, k)
@@ -57,20 +53,14 @@ def _up_by_convolution(g: jax.Array, k: jax.Array) -> jax.Array:
     # k[2 s + p] reaches the pixel of phase p from the input s blocks before it, hence the flips.
     k = k.reshape(2, 2, 2, 2, c, o)[::-1, :, ::-1]
     k = k.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, o, 4 * c)
-    return layers_cpu.join_blocks(_convolve(g, k))
-
-
-def _convolve(x: jax.Array, k: jax.Array) -> jax.Array:
-    """A convolution of stride 1 and padding 1."""
-    return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    blocks = lax.conv_general_dilated(g, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    return layers_cpu.join_blocks(blocks)
 
 
 @jax.custom_vjp
 def correlate(x: jax.Array, g: jax.Array) -> jax.Array:
     """The derivative of ``<g, down(x, k)>`` in k: [B, H, W, C], [B, h, w, O] -> [4, 4, C, O]."""
     _, h, w, _ = g.shape
-    if layers_cpu.use_tiles(x, x.shape[3], h, w):
-        return _select(layers_cpu.correlate_by_tiles, _correlate_by_convolution, x, g)
     if h * w > layers_cpu.MAX_WINDOW:
         return _select(layers_cpu.correlate_by_patches, _correlate_by_convolution, x, g)
     return _correlate_by_convolution(x, g)
@@ -100,96 +90,78 @@ def _select(cpu: _Form, elsewhere: _Form, a: jax.Array, b: jax.Array) -> jax.Arr
     return result
 
 
-_Pair = tuple[jax.Array, jax.Array]
-
-
-def _down_forward(x: jax.Array, k: jax.Array) -> tuple[jax.Array, _Pair]:
-    return down(x, k), (x, k)
-
-
-def _down_backward(saved: _Pair, g: jax.Array) -> _Pair:
-    x, k = saved
-    return up(g, k), correlate(x, g)
-
-
-def _up_forward(g: jax.Array, k: jax.Array) -> tuple[jax.Array, _Pair]:
-    return up(g, k), (g, k)
-
-
-def _up_backward(saved: _Pair, x: jax.Array) -> _Pair:
-    g, k = saved
-    return down(x, k), correlate(x, g)
-
-
-def _correlate_forward(x: jax.Array, g: jax.Array) -> tuple[jax.Array, _Pair]:
-    return correlate(x, g), (x, g)
-
-
-def _correlate_backward(saved: _Pair, k: jax.Array) -> _Pair:
-    x, g = saved
-    return up(g, k), down(x, k)
-
-
-down.defvjp(_down_forward, _down_backward)
-up.defvjp(_up_forward, _up_backward)
-correlate.defvjp(_correlate_forward, _correlate_backward)
-
-
-@jax.custom_vjp
-def conv(x: jax.Array, k: jax.Array) -> jax.Array:
-    """A 3x3 convolution of stride 1 and padding 1: [B, H, W, C], [3, 3, C, O] -> [B, H, W, O].
-
-    Its backward pass is `conv` and `correlate_conv`, so it is closed like `down`.
-    """
-    return _convolve(x, k)
-
-
-@jax.custom_vjp
-def correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
-    """The derivative of ``<g, conv(x, k)>`` in k: [B, H, W, C], [B, H, W, O] -> [3, 3, C, O]."""
-    return _select(_correlate_conv_on_cpu, _correlate_conv, x, g)
-
-
-def _correlate_conv_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-    # As `_correlate_by_convolution`.
-    return _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)).transpose(1, 2, 0, 3)
-
-
-def _correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
-    zero = jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype)
-    _, pull_back = jax.vjp(lambda k: _convolve(x, k), zero)
-    k: jax.Array = pull_back(g)[0]
-    return k
-
-
-def _turned(k: jax.Array) -> jax.Array:
-    """Returns the kernel of the transpose of `conv` in its image."""
-    return k[::-1, ::-1].transpose(0, 1, 3, 2)
-
-
-def _conv_backward(saved: _Pair, g: jax.Array) -> _Pair:
-    x, k = saved
-    return conv(g, _turned(k)), correlate_conv(x, g)
-
-
-def _correlate_conv_backward(saved: _Pair, k: jax.Array) -> _Pair:
-    x, g = saved
-    return conv(g, _turned(k)), conv(x, k)
-
-
-conv.defvjp(lambda x, k: (conv(x, k), (x, k)), _conv_backward)
-correlate_conv.defvjp(lambda x, g: (correlate_conv(x, g), (x, g)), _correlate_conv_backward)
-
-
 def low_pass(k: jax.Array) -> jax.Array:
-    """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O].
+    """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O]."""
+    return jnp.sum(jnp.stack(_shifts(k)), axis=0)
 
-    ``up(g, low_pass(k))`` is nearest-neighbour upsampling followed by a 3x3 convolution, and
-    ``down(x, low_pass(k) / 4)`` is a 3x3 convolution followed by the mean over 2x2 pixels (Karras
-    et al. 2017, arXiv 1710.10196, appendix A, fuse both alike). Such layers leave no checkerboard.
-    """
+
+def _shifts(k: jax.Array) -> list[jax.Array]:
+    """Returns a 3x3 kernel at its four positions in a 4x4 one, [4, 4, C, O] each."""
     shifts = [((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for i in (0, 1) for j in (0, 1)]
-    return jnp.sum(jnp.stack([jnp.pad(k, shift) for shift in shifts]), axis=0)
+    return [jnp.pad(k, shift) for shift in shifts]
+
+
+@jax.custom_vjp
+def smooth_down(x: jax.Array, k: jax.Array) -> jax.Array:
+    """`down` by a low-passed kernel [3, 3, C, O]: a 3x3 convolution, then the sum of 2x2 pixels."""
+
+    def by_low_pass(x: jax.Array, k: jax.Array) -> jax.Array:
+        return down(x, low_pass(k))
+
+    if layers_cpu.use_tiles(x, k.shape[2], x.shape[1] // 2, x.shape[2] // 2):
+        return _select(layers_cpu.down_by_tiles, by_low_pass, x, k)
+    return by_low_pass(x, k)
+
+
+@jax.custom_vjp
+def smooth_up(g: jax.Array, k: jax.Array) -> jax.Array:
+    """`up` by a low-passed kernel [3, 3, C, O]: nearest neighbours, then a 3x3 convolution."""
+
+    def by_low_pass(g: jax.Array, k: jax.Array) -> jax.Array:
+        return up(g, low_pass(k))
+
+    if layers_cpu.use_tiles(g, k.shape[2], g.shape[1], g.shape[2]):
+        return _select(layers_cpu.up_by_tiles, by_low_pass, g, k)
+    return by_low_pass(g, k)
+
+
+@jax.custom_vjp
+def smooth_correlate(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The derivative of ``<g, smooth_down(x, k)>`` in k: -> [3, 3, C, O]."""
+
+    def by_low_pass(x: jax.Array, g: jax.Array) -> jax.Array:
+        k = correlate(x, g)
+        return sum(k[i : i + 3, j : j + 3] for i in (0, 1) for j in (0, 1))
+
+    if layers_cpu.use_tiles(x, x.shape[3], g.shape[1], g.shape[2]):
+        return _select(layers_cpu.correlate_by_tiles, by_low_pass, x, g)
+    return by_low_pass(x, g)
+
+
+def _close(down: Any, up: Any, correlate: Any) -> None:
+    """Makes the derivatives of a trilinear form one another's backward passes."""
+
+    def set_backward(function: Any, backward: Callable[..., tuple[jax.Array, jax.Array]]) -> None:
+        function.defvjp(
+            lambda a, b: (function(a, b), (a, b)), lambda saved, given: backward(*saved, given)
+        )
+
+    set_backward(down, lambda x, k, g: (up(g, k), correlate(x, g)))
+    set_backward(up, lambda g, k, x: (down(x, k), correlate(x, g)))
+    set_backward(correlate, lambda x, g, k: (up(g, k), down(x, k)))
+
+
+_close(down, up, correlate)
+_close(smooth_down, smooth_up, smooth_correlate)
+
+
+def conv(x: jax.Array, k: jax.Array) -> jax.Array:
+    """A 3x3 convolution of padding 1: [B, H, W, C], [3, 3, C, O] -> [B, H, W, O], H and W even.
+
+    It is `down` with one channel for each output of a block of 2x2 pixels.
+    """
+    kernels = jnp.stack(_shifts(k), axis=3)
+    return layers_cpu.depth_to_space(down(x, kernels.reshape(4, 4, k.shape[2], -1)))
 
 
 # He initialisation of the 3x3 convolutions, for leaky ReLUs of slope 0.2.
@@ -243,7 +215,7 @@ class Down(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
         kernel = self.param("kernel", conv_init, (3, 3, x.shape[-1], self.features), jnp.float32)
-        return down(x.astype(self.dtype), (low_pass(kernel) / 4).astype(self.dtype))
+        return smooth_down(x.astype(self.dtype), (kernel / 4).astype(self.dtype))
 
 
 class Up(nn.Module):
@@ -261,7 +233,7 @@ class Up(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer."""
         kernel = self.param("kernel", up_init, (3, 3, self.features, x.shape[-1]), jnp.float32)
-        return up(x.astype(self.dtype), low_pass(kernel).astype(self.dtype))
+        return smooth_up(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class Conv(nn.Module):

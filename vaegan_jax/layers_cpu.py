@@ -1,23 +1,25 @@
 """Forms of the strided layers that are fast on a CPU; `layers` selects them.
 
-Two kinds: products of patches (im2col), for images of few channels, and products of tiles
-(Winograd's minimal filtering), which need 9/16 of the multiplications. Shapes are those of
-`layers`: x [B, H, W, C], k [4, 4, C, O], g [B, H/2, W/2, O] with h = H/2 and w = W/2.
+Two kinds: products of patches (im2col) for the 4x4 kernels of images of few channels, and products
+of tiles (Winograd's minimal filtering) for low-passed 3x3 kernels, which need 25/64 of the
+multiplications. Shapes are those of `layers`: x [B, H, W, C], g [B, H/2, W/2, O] with h = H/2 and
+w = W/2, k [4, 4, C, O] for patches and [3, 3, C, O] for tiles.
 
-Over blocks of 2x2 pixels, `down` is a 2x2 convolution of stride 1. The minimal algorithm
-F(2x2, 2x2) computes 2x2 of its outputs with 9 products instead of 16 (Lavin and Gray 2015, arXiv
-1509.09308, section 4, who give F(2x2, 3x3)). In one dimension, with blocks d, kernel k, outputs y:
+Over blocks d of 2 pixels, a 4-tap kernel of stride 2 is a kernel (k_0, k_1) of stride 1. The
+minimal algorithm F(2, 2) computes two of its outputs with three products instead of four (Lavin and
+Gray 2015, arXiv 1509.09308, section 4, who give F(2, 3)):
 
   y_0 = d_0 k_0 + d_1 k_1 = m_0 + m_1,    m_0 = (d_0 - d_1) k_0,    m_1 = d_1 (k_0 + k_1),
   y_1 = d_1 k_0 + d_2 k_1 = m_1 + m_2,    m_2 = (d_2 - d_1) k_1.
 
-So <g, down(x, k)> is the sum over nine terms of <G_n, X_n K_n>, where X, K and G are linear in x, k
-and g; `up` and `correlate` are its derivatives.
+The low-passed kernel of (a, b, c) is (a, a + b, b + c, c), so k_0 = (a, a + b), k_1 = (b + c, c),
+and both entries of k_0 + k_1 are a + b + c: m_1 needs only the sum of the two pixels of d_1. In two
+dimensions, <g, down(x, k)> is the sum over nine terms of <G_n, X_n K_n>, where X, K and G are
+linear in x, k and g; `up` and `correlate` are its derivatives.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,13 +108,18 @@ def _blocks(x: jax.Array) -> jax.Array:
 
 def join_blocks(blocks: jax.Array) -> jax.Array:
     """The transpose of `_blocks`, which drops the padding."""
+    return depth_to_space(blocks)[:, 1:-1, 1:-1]
+
+
+def depth_to_space(blocks: jax.Array) -> jax.Array:
+    """Returns blocks of 2x2 pixels as an image: [B, h, w, 4 C] -> [B, 2h, 2w, C]."""
     b, h, w, c = *blocks.shape[:3], blocks.shape[3] // 4
     y = blocks.reshape(b, h, w, 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(b, 2 * h, 2 * w, c)[:, 1:-1, 1:-1]
+    return y.reshape(b, 2 * h, 2 * w, c)
 
 
 def down_by_tiles(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Returns `layers.down` as products of tiles."""
+    """Returns `layers.smooth_down` as products of tiles."""
     b, height, width, _ = x.shape
     products = [d @ k for d, k in zip(_image_tiles(x), _kernel_tiles(k), strict=True)]
     tiles = [m.reshape(b, height // 4, width // 4, -1) for m in products]
@@ -120,26 +127,32 @@ def down_by_tiles(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def up_by_tiles(g: jax.Array, k: jax.Array) -> jax.Array:
-    """Returns `layers.up` as products of tiles."""
+    """Returns `layers.smooth_up` as products of tiles."""
     b, h, w, _ = g.shape
     products = [g @ k.T for g, k in zip(_output_tiles(g), _kernel_tiles(k), strict=True)]
-    tiles = [m.reshape(b, h // 2, w // 2, -1) for m in products]
-    return join_blocks(_from_nine(_merge_overlaps, tiles))
+    sizes = [(b, h // 2, w // 2, i, j, k.shape[2]) for i, j in _TILE_PIXELS]
+    tiles = [m.reshape(size) for m, size in zip(products, sizes, strict=True)]
+    return join_blocks(_from_nine(_merge_overlaps, tiles).reshape(b, h + 1, w + 1, -1))
 
 
 def correlate_by_tiles(x: jax.Array, g: jax.Array) -> jax.Array:
-    """Returns `layers.correlate` as products of tiles."""
-    c, o = x.shape[3], g.shape[3]
+    """Returns `layers.smooth_correlate` as products of tiles."""
     # The whole batch at once, so that the compiler shares the tiles with `down` and `up`.
-    pairs = zip(_image_tiles(x), _output_tiles(g), strict=True)
-    products = [(d.T @ g)[None, None] for d, g in pairs]
-    k = _from_nine(_merge_pairs, products, axis=0)
-    return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
+    products = [d.T @ g for d, g in zip(_image_tiles(x), _output_tiles(g), strict=True)]
+    sizes = [(i, j, x.shape[3], g.shape[3]) for i, j in _TILE_PIXELS]
+    tiles = [m.reshape(size) for m, size in zip(products, sizes, strict=True)]
+    return _from_nine(_merge_kernel, tiles, axis=0)
+
+
+_TILE_PIXELS = [(i, j) for i in (2, 1, 2) for j in (2, 1, 2)]
+"""The pixels of each X and K: where m_1 needs a sum, there is one in place of two."""
 
 
 def _image_tiles(x: jax.Array) -> list[jax.Array]:
-    """Returns the nine X: [B, H, W, C] -> [B h/2 w/2, 4 C] each."""
-    return [tile.reshape(-1, tile.shape[-1]) for tile in _to_nine(_split_overlaps, _blocks(x))]
+    """Returns the nine X: [B, H, W, C] -> [B h/2 w/2, pixels C] each."""
+    blocks = _blocks(x)
+    tiles = _to_nine(_split_overlaps, blocks.reshape(*blocks.shape[:3], 2, 2, -1))
+    return [tile.reshape(math.prod(tile.shape[:3]), -1) for tile in tiles]
 
 
 def _output_tiles(g: jax.Array) -> list[jax.Array]:
@@ -148,13 +161,13 @@ def _output_tiles(g: jax.Array) -> list[jax.Array]:
 
 
 def _kernel_tiles(k: jax.Array) -> list[jax.Array]:
-    """Returns the nine K: [4, 4, C, O] -> [4 C, O] each."""
-    _, _, c, o = k.shape
-    k = _as_matrix(k).reshape(2, 2, 4 * c, o)
-    return [tile[0, 0] for tile in _to_nine(_split_pairs, k, axis=0)]
+    """Returns the nine K: [3, 3, C, O] -> [pixels C, O] each."""
+    return [tile.reshape(-1, tile.shape[-1]) for tile in _to_nine(_split_kernel, k, axis=0)]
 
 
-def _to_nine(split: Callable[[jax.Array, int], _Triple], a: jax.Array, axis: int = 1) -> list[Any]:
+def _to_nine(
+    split: Callable[[jax.Array, int], _Triple], a: jax.Array, axis: int = 1
+) -> list[jax.Array]:
     return [piece for row in split(a, axis) for piece in split(row, axis + 1)]
 
 
@@ -180,14 +193,30 @@ def _merge_pairs(triple: _Triple, axis: int) -> jax.Array:
     return _interleave(m + n, n + o, axis)
 
 
+def _split_kernel(k: jax.Array, axis: int) -> _Triple:
+    """Returns ((a, a + b), a + b + c, (b + c, c)) of the three entries along an axis."""
+    a, b, c = (lax.slice_in_dim(k, i, i + 1, 1, axis) for i in range(3))
+    return jnp.concatenate([a, a + b], axis), a + b + c, jnp.concatenate([b + c, c], axis)
+
+
+def _merge_kernel(triple: _Triple, axis: int) -> jax.Array:
+    """The transpose of `_split_kernel`."""
+    m, n, o = triple
+    (m0, m1), (o0, o1) = jnp.split(m, 2, axis), jnp.split(o, 2, axis)
+    return jnp.concatenate([m0 + m1 + n, m1 + n + o0, n + o0 + o1], axis)
+
+
 def _split_overlaps(a: jax.Array, axis: int) -> _Triple:
-    """Returns (a_0 - a_1, a_1, a_2 - a_1) of every second triple; the axis has odd length."""
+    """Returns (a_0 - a_1, sum of a_1, a_2 - a_1) of every second triple of blocks along an axis.
+
+    The axis has odd length; the sum is over the pixels of a block, two axes further.
+    """
     even = lax.slice_in_dim(a, 0, None, 2, axis)
     odd = lax.slice_in_dim(a, 1, None, 2, axis)
     n = odd.shape[axis]
     before = lax.slice_in_dim(even, 0, n, 1, axis)
     after = lax.slice_in_dim(even, 1, n + 1, 1, axis)
-    return before - odd, odd, after - odd
+    return before - odd, jnp.sum(odd, axis + 2, keepdims=True), after - odd
 
 
 def _merge_overlaps(triple: _Triple, axis: int) -> jax.Array:
