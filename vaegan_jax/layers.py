@@ -12,6 +12,7 @@ Shapes: x float [B, H, W, C] with H and W even; k float [4, 4, C, O];
 g float [B, H/2, W/2, O]. All three functions keep the dtype of their arguments.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,6 @@ from jax import lax
 
 from vaegan_jax import layers_cpu
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
-
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 @jax.custom_vjp
@@ -37,7 +36,7 @@ def down(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _down_by_convolution(x: jax.Array, k: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, k, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    return _convolve(x, k, stride=2)
 
 
 @jax.custom_vjp
@@ -60,9 +59,16 @@ def _up_by_convolution(g: jax.Array, k: jax.Array) -> jax.Array:
     return layers_cpu.join_blocks(_convolve(g, k))
 
 
-def _convolve(x: jax.Array, k: jax.Array) -> jax.Array:
-    """A convolution of stride 1 and padding 1."""
-    return lax.conv_general_dilated(x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+def _convolve(x: jax.Array, k: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """A convolution of padding 1; `dilation` is the kernel's."""
+    return lax.conv_general_dilated(
+        x,
+        k,
+        (stride, stride),
+        ((1, 1), (1, 1)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @jax.custom_vjp
@@ -76,23 +82,17 @@ def correlate(x: jax.Array, g: jax.Array) -> jax.Array:
     return _correlate_by_convolution(x, g)
 
 
-def _correlate_by_convolution(x: jax.Array, g: jax.Array) -> jax.Array:
+def _correlate_by_convolution(x: jax.Array, g: jax.Array, stride: int = 2) -> jax.Array:
     # GPUs and TPUs sum products of bfloat16 in float32. To ask for a float32 result, which is
     # rounded to bfloat16 anyway, makes XLA convert the arrays before the convolution on a GPU.
     # Explicit transposes and plain dimension numbers: the same convolution with permuted numbers,
     # as autodiff writes it, loses two orders of magnitude inside `lax.scan` on CPU.
-    k = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        g.transpose(1, 2, 0, 3),
-        (1, 1),
-        ((1, 1), (1, 1)),
-        rhs_dilation=(2, 2),
-        dimension_numbers=_NUMBERS,
-    )
+    k = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), dilation=stride)
     return k.transpose(1, 2, 0, 3)
 
 
 _Form = Callable[[jax.Array, jax.Array], jax.Array]
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def _select(cpu: _Form, elsewhere: _Form, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -100,46 +100,11 @@ def _select(cpu: _Form, elsewhere: _Form, a: jax.Array, b: jax.Array) -> jax.Arr
     return result
 
 
-_Pair = tuple[jax.Array, jax.Array]
-
-
-def _down_forward(x: jax.Array, k: jax.Array) -> tuple[jax.Array, _Pair]:
-    return down(x, k), (x, k)
-
-
-def _down_backward(saved: _Pair, g: jax.Array) -> _Pair:
-    x, k = saved
-    return up(g, k), correlate(x, g)
-
-
-def _up_forward(g: jax.Array, k: jax.Array) -> tuple[jax.Array, _Pair]:
-    return up(g, k), (g, k)
-
-
-def _up_backward(saved: _Pair, x: jax.Array) -> _Pair:
-    g, k = saved
-    return down(x, k), correlate(x, g)
-
-
-def _correlate_forward(x: jax.Array, g: jax.Array) -> tuple[jax.Array, _Pair]:
-    return correlate(x, g), (x, g)
-
-
-def _correlate_backward(saved: _Pair, k: jax.Array) -> _Pair:
-    x, g = saved
-    return up(g, k), down(x, k)
-
-
-down.defvjp(_down_forward, _down_backward)
-up.defvjp(_up_forward, _up_backward)
-correlate.defvjp(_correlate_forward, _correlate_backward)
-
-
 @jax.custom_vjp
 def conv(x: jax.Array, k: jax.Array) -> jax.Array:
     """A 3x3 convolution of stride 1 and padding 1: [B, H, W, C], [3, 3, C, O] -> [B, H, W, O].
 
-    Its backward pass is `conv` and `correlate_conv`, so it is closed like `down`.
+    Its backward pass is `conv` and `correlate_conv`, so they are closed like the family above.
     """
     return _convolve(x, k)
 
@@ -147,15 +112,11 @@ def conv(x: jax.Array, k: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
     """The derivative of ``<g, conv(x, k)>`` in k: [B, H, W, C], [B, H, W, O] -> [3, 3, C, O]."""
-    return _select(_correlate_conv_on_cpu, _correlate_conv, x, g)
+    on_cpu = functools.partial(_correlate_by_convolution, stride=1)
+    return _select(on_cpu, _correlate_conv_by_autodiff, x, g)
 
 
-def _correlate_conv_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-    # As `_correlate_by_convolution`.
-    return _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)).transpose(1, 2, 0, 3)
-
-
-def _correlate_conv(x: jax.Array, g: jax.Array) -> jax.Array:
+def _correlate_conv_by_autodiff(x: jax.Array, g: jax.Array) -> jax.Array:
     zero = jnp.zeros((3, 3, x.shape[3], g.shape[3]), x.dtype)
     _, pull_back = jax.vjp(lambda k: _convolve(x, k), zero)
     k: jax.Array = pull_back(g)[0]
@@ -167,18 +128,18 @@ def _turned(k: jax.Array) -> jax.Array:
     return k[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
-def _conv_backward(saved: _Pair, g: jax.Array) -> _Pair:
-    x, k = saved
-    return conv(g, _turned(k)), correlate_conv(x, g)
+def _set_backward(function: jax.custom_vjp[jax.Array], backward: Callable[..., _Pair]) -> None:
+    """Defines the backward pass of f(a, b): ``backward(a, b, cotangent)`` -> those of a and b."""
+    function.defvjp(
+        lambda a, b: (function(a, b), (a, b)), lambda saved, given: backward(*saved, given)
+    )
 
 
-def _correlate_conv_backward(saved: _Pair, k: jax.Array) -> _Pair:
-    x, g = saved
-    return conv(g, _turned(k)), conv(x, k)
-
-
-conv.defvjp(lambda x, k: (conv(x, k), (x, k)), _conv_backward)
-correlate_conv.defvjp(lambda x, g: (correlate_conv(x, g), (x, g)), _correlate_conv_backward)
+_set_backward(down, lambda x, k, g: (up(g, k), correlate(x, g)))
+_set_backward(up, lambda g, k, x: (down(x, k), correlate(x, g)))
+_set_backward(correlate, lambda x, g, k: (up(g, k), down(x, k)))
+_set_backward(conv, lambda x, k, g: (conv(g, _turned(k)), correlate_conv(x, g)))
+_set_backward(correlate_conv, lambda x, g, k: (conv(g, _turned(k)), conv(x, k)))
 
 
 def low_pass(k: jax.Array) -> jax.Array:
@@ -228,8 +189,8 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-class Down(nn.Module):
-    """`down` with a low-passed 3x3 kernel as a parameter, [B, H, W, C] -> [B, H/2, W/2, features].
+class _Layer(nn.Module):
+    """A layer with a 3x3 kernel as its parameter.
 
     Attributes:
       features: the number of output channels.
@@ -238,6 +199,10 @@ class Down(nn.Module):
 
     features: int
     dtype: Any = jnp.float32
+
+
+class Down(_Layer):
+    """`down` with a low-passed 3x3 kernel: [B, H, W, C] -> [B, H/2, W/2, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -246,16 +211,8 @@ class Down(nn.Module):
         return down(x.astype(self.dtype), (low_pass(kernel) / 4).astype(self.dtype))
 
 
-class Up(nn.Module):
-    """`up` with a low-passed 3x3 kernel as a parameter, [B, h, w, C] -> [B, 2h, 2w, features].
-
-    Attributes:
-      features: the number of output channels.
-      dtype: of the computation; the kernel is stored in float32.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
+class Up(_Layer):
+    """`up` with a low-passed 3x3 kernel: [B, h, w, C] -> [B, 2h, 2w, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -264,16 +221,8 @@ class Up(nn.Module):
         return up(x.astype(self.dtype), low_pass(kernel).astype(self.dtype))
 
 
-class Conv(nn.Module):
-    """`conv` with the kernel as a parameter, [B, H, W, C] -> [B, H, W, features].
-
-    Attributes:
-      features: the number of output channels.
-      dtype: of the computation; the kernel is stored in float32.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
+class Conv(_Layer):
+    """`conv`: [B, H, W, C] -> [B, H, W, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

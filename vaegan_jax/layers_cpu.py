@@ -17,7 +17,6 @@ and g; `up` and `correlate` are its derivatives.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +73,7 @@ def correlate_by_patches(x: jax.Array, g: jax.Array) -> jax.Array:
     n = math.gcd(b, _MAX_CHUNKS)
     chunks = (x.reshape(n, b // n, height, width, c), g.reshape(n, b // n, h, w, o))
     total, _ = lax.scan(add_chunk, jnp.zeros((o, 16 * c), x.dtype), chunks)
-    return total.T.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
+    return _as_kernel(total.T)
 
 
 def _patches(x: jax.Array) -> jax.Array:
@@ -93,6 +92,12 @@ def _as_matrix(k: jax.Array) -> jax.Array:
     """Returns a kernel in the order of `_patches`: [4, 4, C, O] -> [16 C, O]."""
     _, _, c, o = k.shape
     return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(16 * c, o)
+
+
+def _as_kernel(matrix: jax.Array) -> jax.Array:
+    """The inverse of `_as_matrix`."""
+    c, o = matrix.shape[0] // 16, matrix.shape[1]
+    return matrix.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
 
 
 def _blocks(x: jax.Array) -> jax.Array:
@@ -114,57 +119,46 @@ def join_blocks(blocks: jax.Array) -> jax.Array:
 def down_by_tiles(x: jax.Array, k: jax.Array) -> jax.Array:
     """Returns `layers.down` as products of tiles."""
     b, height, width, _ = x.shape
-    products = [d @ k for d, k in zip(_image_tiles(x), _kernel_tiles(k), strict=True)]
-    tiles = [m.reshape(b, height // 4, width // 4, -1) for m in products]
-    return _from_nine(_merge_pairs, tiles)
+    tiles = zip(_to_nine(_split_overlaps, _blocks(x)), _kernel_tiles(k), strict=True)
+    return _from_nine(_merge_pairs, [x @ k for x, k in tiles], (b, height // 4, width // 4))
 
 
 def up_by_tiles(g: jax.Array, k: jax.Array) -> jax.Array:
     """Returns `layers.up` as products of tiles."""
     b, h, w, _ = g.shape
-    products = [g @ k.T for g, k in zip(_output_tiles(g), _kernel_tiles(k), strict=True)]
-    tiles = [m.reshape(b, h // 2, w // 2, -1) for m in products]
-    return join_blocks(_from_nine(_merge_overlaps, tiles))
+    tiles = zip(_to_nine(_split_pairs, g), _kernel_tiles(k), strict=True)
+    products = [g @ k.T for g, k in tiles]
+    return join_blocks(_from_nine(_merge_overlaps, products, (b, h // 2, w // 2)))
 
 
 def correlate_by_tiles(x: jax.Array, g: jax.Array) -> jax.Array:
     """Returns `layers.correlate` as products of tiles."""
-    c, o = x.shape[3], g.shape[3]
     # The whole batch at once, so that the compiler shares the tiles with `down` and `up`.
-    pairs = zip(_image_tiles(x), _output_tiles(g), strict=True)
-    products = [(d.T @ g)[None, None] for d, g in pairs]
-    k = _from_nine(_merge_pairs, products, axis=0)
-    return k.reshape(2, 2, 2, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, o)
-
-
-def _image_tiles(x: jax.Array) -> list[jax.Array]:
-    """Returns the nine X: [B, H, W, C] -> [B h/2 w/2, 4 C] each."""
-    return [tile.reshape(-1, tile.shape[-1]) for tile in _to_nine(_split_overlaps, _blocks(x))]
-
-
-def _output_tiles(g: jax.Array) -> list[jax.Array]:
-    """Returns the nine G: [B, h, w, O] -> [B h/2 w/2, O] each."""
-    return [tile.reshape(-1, tile.shape[-1]) for tile in _to_nine(_split_pairs, g)]
+    tiles = zip(_to_nine(_split_overlaps, _blocks(x)), _to_nine(_split_pairs, g), strict=True)
+    k = _from_nine(_merge_pairs, [x.T @ g for x, g in tiles], (1, 1, 1))
+    return _as_kernel(k.reshape(-1, g.shape[-1]))
 
 
 def _kernel_tiles(k: jax.Array) -> list[jax.Array]:
     """Returns the nine K: [4, 4, C, O] -> [4 C, O] each."""
     _, _, c, o = k.shape
-    k = _as_matrix(k).reshape(2, 2, 4 * c, o)
-    return [tile[0, 0] for tile in _to_nine(_split_pairs, k, axis=0)]
+    return _to_nine(_split_pairs, _as_matrix(k).reshape(1, 2, 2, 4 * c, o))
 
 
-def _to_nine(split: Callable[[jax.Array, int], _Triple], a: jax.Array, axis: int = 1) -> list[Any]:
-    return [piece for row in split(a, axis) for piece in split(row, axis + 1)]
+def _to_nine(split: Callable[[jax.Array, int], _Triple], a: jax.Array) -> list[jax.Array]:
+    """Splits [N, h, w, ..., D] along h and along w, into nine matrices of D columns."""
+    return [piece.reshape(-1, a.shape[-1]) for row in split(a, 1) for piece in split(row, 2)]
 
 
 def _from_nine(
-    merge: Callable[[_Triple, int], jax.Array], pieces: list[jax.Array], axis: int = 1
+    merge: Callable[[_Triple, int], jax.Array],
+    matrices: list[jax.Array],
+    shape: tuple[int, int, int],
 ) -> jax.Array:
-    """The transpose of `_to_nine` if `merge` is that of `split`."""
-    a, b, c, d, e, f, g, h, i = pieces
-    first, second, third = (merge(row, axis + 1) for row in ((a, b, c), (d, e, f), (g, h, i)))
-    return merge((first, second, third), axis)
+    """The transpose of `_to_nine` if `merge` is that of `split`, from tiles of a [N, h, w]."""
+    a, b, c, d, e, f, g, h, i = (matrix.reshape(*shape, -1) for matrix in matrices)
+    first, second, third = (merge(row, 2) for row in ((a, b, c), (d, e, f), (g, h, i)))
+    return merge((first, second, third), 1)
 
 
 def _split_pairs(a: jax.Array, axis: int) -> _Triple:
