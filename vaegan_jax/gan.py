@@ -148,18 +148,14 @@ def discriminator_loss(
     params: optax.Params,
     real: jax.Array,
     fake: jax.Array,
-    key: jax.Array,
-    *,
-    discriminate: networks.Discriminate,
-    objective: losses.Objective,
-    terms: Sequence[Term] = (),
+    gan: GAN,
+    penalties: Sequence[Term] = (),
     **context: Any,
 ) -> tuple[jax.Array, Scalars]:
     """Returns ``objective(D(real), D(fake)) + sum_i weight_i * every_i * mean(penalty_i)``.
 
-    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1]. `terms`
-    are the penalties and `key` is theirs; `context` has `latents`, `generate` and `step` of
-    `GANBatch` for them.
+    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1].
+    `context` has `latents`, `generate`, `step` and `key` of `GANBatch` for the penalties.
 
     Returns:
       The loss and scalars: `discriminator_loss` (the objective alone, in nats for losses of
@@ -167,17 +163,17 @@ def discriminator_loss(
       mean fake logit) and its absolute value, and two `symptoms`: `discriminator_auc` and
       `feature_diversity`.
     """
-    if terms:
+    if penalties:
         # In separate passes, which the compiler shares with those of R1 and R2.
-        real_logits, real_features = discriminate(params, real)
-        fake_logits, fake_features = discriminate(params, fake)
+        real_logits, real_features = gan.discriminate(params, real)
+        fake_logits, fake_features = gan.discriminate(params, fake)
     else:
         # Real and fake images alternate, so that on several devices no image moves.
         images = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
-        logits, features = discriminate(params, images)
+        logits, features = gan.discriminate(params, images)
         real_logits, fake_logits = _alternating(logits)
         real_features, fake_features = _alternating(features)
-    loss = objective.discriminator(real_logits, fake_logits)
+    loss = gan.objective.discriminator(real_logits, fake_logits)
     margin = jnp.mean(real_logits) - jnp.mean(fake_logits)
     scalars = {
         "discriminator_loss": loss,
@@ -188,10 +184,10 @@ def discriminator_loss(
         "discriminator_auc": symptoms.auc(real_logits, fake_logits),
         "feature_diversity": symptoms.diversity(fake_features, real_features),
     }
-    if terms:
+    if penalties:
         seen = (real, fake, real_logits, fake_logits, real_features, fake_features)
-        batch = GANBatch(*seen, lambda x: discriminate(params, x)[0], key=key, **context)
-        loss, values = add_terms(loss, terms, batch)
+        batch = GANBatch(*seen, lambda x: gan.discriminate(params, x)[0], **context)
+        loss, values = add_terms(loss, penalties, batch)
         scalars |= values
     return loss, scalars
 
@@ -206,45 +202,35 @@ def generator_loss(
     params: optax.Params,
     real: jax.Array,
     fake: jax.Array,
-    *,
-    discriminate: networks.Discriminate,
-    objective: losses.Objective,
-    augment: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = lambda a, b: (a, b),
-    terms: Sequence[Term] = (),
+    keys: tuple[jax.Array, jax.Array],
+    gan: GAN,
     **context: Any,
 ) -> tuple[jax.Array, Scalars]:
     """Returns the generator's objective at the given fakes, plus the terms of its loss.
 
-    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1];
-    `augment` makes its inputs of both. `context` has `latents`, `generate`, `step` and `key`
-    of `GANBatch` for the terms.
+    `params` are the discriminator's, real and fake images float32 [B, H, W, C] in [-1, 1], and
+    `keys` those of their augmentations. `context` is that of `discriminator_loss`.
 
     Returns:
       The loss and scalars: `generator_loss` (the objective alone), each term by its name, and
       `generator_slope`, the summed absolute derivatives of the objective by the fake logits.
     """
-    real_seen, fake_seen = augment(real, fake)
-    fake_logits, fake_features = discriminate(params, fake_seen)
+    fake_logits, fake_features = gan.discriminate(params, gan.augment(fake, keys[1]))
     # The compiler drops this pass where neither the objective nor a term uses it.
-    real_logits, real_features = discriminate(params, real_seen)
-    loss = objective.generator(real_logits, fake_logits)
-    slopes = jax.grad(objective.generator, argnums=1)(real_logits, fake_logits)
+    real_logits, real_features = gan.discriminate(params, gan.augment(real, keys[0]))
+    loss = gan.objective.generator(real_logits, fake_logits)
+    slopes = jax.grad(gan.objective.generator, argnums=1)(real_logits, fake_logits)
     scalars = {"generator_loss": loss, "generator_slope": jnp.sum(jnp.abs(slopes))}
-    if terms:
+    if gan.generator_terms:
         seen = (real, fake, real_logits, fake_logits, real_features, fake_features)
-        batch = GANBatch(*seen, lambda x: discriminate(params, x)[0], **context)
-        loss, values = add_terms(loss, terms, batch)
+        batch = GANBatch(*seen, lambda x: gan.discriminate(params, x)[0], **context)
+        loss, values = add_terms(loss, gan.generator_terms, batch)
         scalars |= values
     return loss, scalars
 
 
 def update_discriminator(
-    state: GANState,
-    real: jax.Array,
-    fake: jax.Array,
-    key: jax.Array,
-    gan: GAN,
-    z: jax.Array | None = None,
+    state: GANState, real: jax.Array, fake: jax.Array, z: jax.Array, key: jax.Array, gan: GAN
 ) -> tuple[GANState, Scalars]:
     """Returns the state after one update of the discriminator, and the scalars of its loss.
 
@@ -253,32 +239,20 @@ def update_discriminator(
     The images are augmented, float32 [B, H, W, C] in [-1, 1]; `key` and the latents `z` [B, L] of
     the fake images are for the penalties. The step of `state` is not advanced.
     """
-    loss = functools.partial(
-        discriminator_loss,
-        discriminate=gan.discriminate,
-        objective=gan.objective,
-        latents=z,
-        generate=functools.partial(gan.generate, state.generator),
-        step=state.step,
-    )
-
+    generate = functools.partial(gan.generate, state.generator)
     lazy = sorted({term.every for term in gan.penalties} - {1})
 
-    def make_branch(index: int) -> Callable[..., tuple[optax.Params, Scalars]]:
+    def branch(index: int, *arguments: Any) -> tuple[optax.Params, Scalars]:
         """The gradient at steps where the intervals in `index`, a bit for each of `lazy`, end."""
         due = [t for t in gan.penalties if t.every == 1 or index >> lazy.index(t.every) & 1]
-        differentiate = jax.grad(functools.partial(loss, terms=due), has_aux=True)
-
-        def branch(*arguments: Any) -> tuple[optax.Params, Scalars]:
-            gradient, scalars = differentiate(*arguments)
-            return gradient, {term.name: jnp.zeros(()) for term in gan.penalties} | scalars
-
-        return branch
+        context = {"latents": z, "generate": generate, "step": state.step, "key": key}
+        differentiate = jax.grad(discriminator_loss, has_aux=True)
+        gradient, scalars = differentiate(*arguments, gan, due, **context)
+        return gradient, {term.name: jnp.zeros(()) for term in gan.penalties} | scalars
 
     ends = [(state.step % every == 0).astype(jnp.int32) << bit for bit, every in enumerate(lazy)]
-    branches = [make_branch(index) for index in range(2 ** len(lazy))]
-    arguments = state.discriminator, real, fake, key
-    gradient, scalars = jax.lax.switch(sum(ends), branches, *arguments)
+    branches = [functools.partial(branch, index) for index in range(2 ** len(lazy))]
+    gradient, scalars = jax.lax.switch(sum(ends), branches, state.discriminator, real, fake)
     scalars["discriminator_gradient_norm"] = optax.tree.norm(gradient)
     updates, optimizer_state = gan.discriminator_optimizer.update(
         gradient, state.discriminator_optimizer, state.discriminator
@@ -342,7 +316,7 @@ def train_step(
     keys = jax.random.split(draw_key(key, Purpose.AUGMENTATION), 4)
 
     inputs = gan.augment(real, keys[0]), gan.augment(fake, keys[1])
-    state, scalars = update_discriminator(state, *inputs, draw_key(key, Purpose.PENALTY), gan, z)
+    state, scalars = update_discriminator(state, *inputs, z, draw_key(key, Purpose.PENALTY), gan)
     state = state.replace(step=state.step + 1)
 
     def loss(fake: jax.Array, generator: optax.Params) -> tuple[jax.Array, Scalars]:
@@ -350,10 +324,8 @@ def train_step(
             state.discriminator,
             real,
             fake,
-            discriminate=gan.discriminate,
-            objective=gan.objective,
-            augment=lambda real, fake: (gan.augment(real, keys[3]), gan.augment(fake, keys[2])),
-            terms=gan.generator_terms,
+            (keys[3], keys[2]),
+            gan,
             latents=z,
             generate=functools.partial(gan.generate, generator),
             step=state.step - 1,
@@ -373,8 +345,7 @@ def train_step(
         return state, loss(fake, state.generator)[1] | {"generator_gradient_norm": jnp.zeros(())}
 
     due = state.step > gan.config.discriminator_warmup_steps
-    if gan.config.discriminator_steps > 1:
-        due &= state.step % gan.config.discriminator_steps == 0
+    due &= state.step % gan.config.discriminator_steps == 0
     state, generator_scalars = jax.lax.cond(due, update, skip)
     scalars |= generator_scalars | {
         "diversity": symptoms.diversity(fake, real),

@@ -23,8 +23,6 @@ from jax import lax
 from vaegan_jax import layers_cpu
 from vaegan_jax.randomness import Purpose, Stage, draw_key, step_key
 
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
-
 
 @jax.custom_vjp
 def down(x: jax.Array, k: jax.Array) -> jax.Array:
@@ -35,7 +33,7 @@ def down(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _down_by_convolution(x: jax.Array, k: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, k, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
+    return _convolve(x, k, stride=2)
 
 
 @jax.custom_vjp
@@ -53,8 +51,19 @@ def _up_by_convolution(g: jax.Array, k: jax.Array) -> jax.Array:
     # k[2 s + p] reaches the pixel of phase p from the input s blocks before it, hence the flips.
     k = k.reshape(2, 2, 2, 2, c, o)[::-1, :, ::-1]
     k = k.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, o, 4 * c)
-    blocks = lax.conv_general_dilated(g, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NUMBERS)
-    return layers_cpu.join_blocks(blocks)
+    return layers_cpu.join_blocks(_convolve(g, k))
+
+
+def _convolve(x: jax.Array, k: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """A convolution of padding 1; `dilation` is the kernel's."""
+    return lax.conv_general_dilated(
+        x,
+        k,
+        (stride, stride),
+        ((1, 1), (1, 1)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @jax.custom_vjp
@@ -71,14 +80,7 @@ def _correlate_by_convolution(x: jax.Array, g: jax.Array) -> jax.Array:
     # rounded to bfloat16 anyway, makes XLA convert the arrays before the convolution on a GPU.
     # Explicit transposes and plain dimension numbers: the same convolution with permuted numbers,
     # as autodiff writes it, loses two orders of magnitude inside `lax.scan` on CPU.
-    k = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        g.transpose(1, 2, 0, 3),
-        (1, 1),
-        ((1, 1), (1, 1)),
-        rhs_dilation=(2, 2),
-        dimension_numbers=_NUMBERS,
-    )
+    k = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), dilation=2)
     return k.transpose(1, 2, 0, 3)
 
 
@@ -200,8 +202,8 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-class Down(nn.Module):
-    """`down` with a low-passed 3x3 kernel as a parameter, [B, H, W, C] -> [B, H/2, W/2, features].
+class _Layer(nn.Module):
+    """A layer with a 3x3 kernel as its parameter.
 
     Attributes:
       features: the number of output channels.
@@ -210,6 +212,10 @@ class Down(nn.Module):
 
     features: int
     dtype: Any = jnp.float32
+
+
+class Down(_Layer):
+    """A 3x3 convolution and the mean over 2x2 pixels: [B, H, W, C] -> [B, H/2, W/2, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -218,16 +224,8 @@ class Down(nn.Module):
         return smooth_down(x.astype(self.dtype), (kernel / 4).astype(self.dtype))
 
 
-class Up(nn.Module):
-    """`up` with a low-passed 3x3 kernel as a parameter, [B, h, w, C] -> [B, 2h, 2w, features].
-
-    Attributes:
-      features: the number of output channels.
-      dtype: of the computation; the kernel is stored in float32.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
+class Up(_Layer):
+    """Nearest-neighbour upsampling and a 3x3 convolution: [B, h, w, C] -> [B, 2h, 2w, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -236,16 +234,8 @@ class Up(nn.Module):
         return smooth_up(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
-class Conv(nn.Module):
-    """`conv` with the kernel as a parameter, [B, H, W, C] -> [B, H, W, features].
-
-    Attributes:
-      features: the number of output channels.
-      dtype: of the computation; the kernel is stored in float32.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
+class Conv(_Layer):
+    """A 3x3 convolution: [B, H, W, C] -> [B, H, W, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

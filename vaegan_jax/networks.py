@@ -5,6 +5,7 @@ Encoder and discriminator share the structure of their trunks, and the generator
 the VAE's parameters fit the GAN without renaming.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,6 @@ from ml_collections import ConfigDict
 from vaegan_jax import layers
 from vaegan_jax.layers import Bias, Conv, Down, Up
 from vaegan_jax.runtime import compilation
-
-NORMS = ("group", "none")
 
 _LEAK = 0.2
 _MAX_GROUPS = 8
@@ -96,25 +95,18 @@ class Encoder(nn.Module):
     Attributes:
       widths: see `Trunk`.
       latent_size: the number of latent dimensions.
-      image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
     latent_size: int
-    image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Encodes images.
-
-        Raises:
-          ValueError: for images of another shape than `image_shape`.
-        """
-        _check_shape(images, self.image_shape, len(self.widths))
+        """Encodes images."""
         trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         x = trunk(images)
         x = nn.Dense(2 * self.latent_size, name="head")(_flatten(x).astype(jnp.float32))
@@ -123,7 +115,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, latent_size] -> logits, float32 [B, height, width, channels].
+    """Latents [B, L] -> logits, float32 [B, height, width, channels].
 
     The image is ``tanh(logits)``. As a Bernoulli mean on [0, 1], its logits are twice as large,
     since (tanh a + 1) / 2 = sigmoid(2 a).
@@ -133,30 +125,20 @@ class Decoder(nn.Module):
 
     Attributes:
       widths: those of a `Trunk`; the decoder starts at the last one.
-      latent_size: the number of latent dimensions.
       image_shape: (height, width, channels) of its outputs.
       norm: see `normalise`.
       dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
-    latent_size: int
     image_shape: tuple[int, int, int]
     norm: str = "group"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
-        """Decodes latents.
-
-        Raises:
-          ValueError: for latents of another size than `latent_size`, or an image size that is
-            not a multiple of 2^N.
-        """
+        """Decodes latents."""
         height, width, channels = self.image_shape
-        _check_size(height, width, len(self.widths))
-        if latents.shape[1:] != (self.latent_size,):
-            raise ValueError(f"Expected latents [B, {self.latent_size}], got {latents.shape}.")
         levels, c = len(self.widths), self.widths[-1]
         h, w = height // 2**levels, width // 2**levels
         # The bias lets this layer absorb an affine map of the latents.
@@ -183,24 +165,17 @@ class Discriminator(nn.Module):
 
     Attributes:
       widths: see `Trunk`.
-      image_shape: (height, width, channels) of its inputs.
       norm: see `normalise`.
       dtype: of the computation, except for the last layer, which is float32.
     """
 
     widths: tuple[int, ...]
-    image_shape: tuple[int, int, int]
     norm: str = "none"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Computes logits.
-
-        Raises:
-          ValueError: for images of another shape than `image_shape`.
-        """
-        _check_shape(images, self.image_shape, len(self.widths))
+        """Computes logits."""
         trunk = Trunk(self.widths, self.norm, self.dtype, name="trunk")
         features = trunk(images)
         self.sow("intermediates", "features", features)
@@ -226,21 +201,15 @@ def make_discriminate(model: ConfigDict, image_shape: tuple[int, int, int]) -> D
 
     def discriminate(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         if model.spectral_norm:
-            params = spectrally_normalized(params)
+            params = jax.tree_util.tree_map_with_path(_normalise_kernel, params)
         logits, kept = discriminator.apply({"params": params}, images, mutable=["intermediates"])
         return logits, kept["intermediates"]["features"][0]
 
     return discriminate
 
 
-def spectrally_normalized(params: optax.Params) -> optax.Params:
-    """Applies `layers.spectrally_normalized` to every kernel, and to nothing else."""
-
-    def normalised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return layers.spectrally_normalized(leaf) if path[-1].key == "kernel" else leaf
-
-    result: optax.Params = jax.tree_util.tree_map_with_path(normalised, params)
-    return result
+def _normalise_kernel(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    return layers.spectrally_normalized(leaf) if path[-1].key == "kernel" else leaf
 
 
 @compilation.per_config
@@ -251,8 +220,7 @@ def make_encode(
 
     The params are an encoder's; both results are float32 [B, L].
     """
-    encoder = make_encoder(model, image_shape)
-    return lambda params, images: apply(encoder, params, images)
+    return functools.partial(apply, make_encoder(model, image_shape))
 
 
 @compilation.per_config
@@ -269,35 +237,21 @@ def make_decode(
 
 def make_encoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Encoder:
     """Returns the encoder that ``config.model`` describes."""
-    options = model.norm, jnp.dtype(model.dtype)
-    return Encoder(widths(model, image_shape), model.latent_size, image_shape, *options)
+    dtype = jnp.dtype(model.dtype)
+    return Encoder(widths(model, image_shape), model.latent_size, model.norm, dtype)
 
 
 def make_decoder(model: ConfigDict, image_shape: tuple[int, int, int]) -> Decoder:
     """Returns the decoder, or the generator, that ``config.model`` describes."""
-    options = model.norm, jnp.dtype(model.dtype)
-    return Decoder(widths(model, image_shape), model.latent_size, image_shape, *options)
+    dtype = jnp.dtype(model.dtype)
+    return Decoder(widths(model, image_shape), image_shape, model.norm, dtype)
 
 
 def make_discriminator(model: ConfigDict, image_shape: tuple[int, int, int]) -> Discriminator:
     """Returns the discriminator that ``config.model`` describes."""
-    options = model.discriminator_norm, jnp.dtype(model.dtype)
-    return Discriminator(widths(model, image_shape), image_shape, *options)
+    dtype = jnp.dtype(model.dtype)
+    return Discriminator(widths(model, image_shape), model.discriminator_norm, dtype)
 
 
 def _flatten(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
-
-
-def _check_shape(images: jax.Array, image_shape: tuple[int, int, int], levels: int) -> None:
-    _check_size(*image_shape[:2], levels)
-    if images.shape[1:] != image_shape:
-        raise ValueError(f"Expected images [B, {image_shape}], got {images.shape}.")
-
-
-def _check_size(height: int, width: int, levels: int) -> None:
-    if height % 2**levels or width % 2**levels:
-        raise ValueError(
-            f"With {levels} levels, image sizes must be multiples of {2**levels}, "
-            f"got {height}x{width}."
-        )

@@ -44,22 +44,14 @@ class Purpose(enum.IntEnum):
     TERM = 19
 
 
-def step_key(
-    seed: jax.typing.ArrayLike,
-    stage: Stage,
-    step: jax.typing.ArrayLike,
-) -> jax.Array:
+def step_key(seed: jax.typing.ArrayLike, stage: Stage, step: jax.typing.ArrayLike) -> jax.Array:
     """Returns the key of one step, a scalar; `draw_key` derives the keys of its draws.
 
-    Args:
-      seed: the run's seed, from 0 to 2^32 - 1; uint32 if it is an array.
-      stage: the part of the run.
-      step: int32 scalar, the step's number from 0 (or the epoch's, for the data order).
+    The seed is from 0 to 2^32 - 1, uint32 if it is an array; `step` is an int32 scalar, the step's
+    number from 0 (or the epoch's, for the data order).
     """
-    key = jax.random.key(seed, impl="threefry2x32")
-    for number in (int(stage), step):
-        key = jax.random.fold_in(key, number)
-    return key
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), int(stage))
+    return jax.random.fold_in(key, step)
 
 
 def draw_key(key: jax.Array, purpose: Purpose) -> jax.Array:
@@ -79,17 +71,10 @@ def _permutation(key: jax.Array, size: int) -> jax.Array:
 
 
 def latents(key: jax.Array, shape: tuple[int, ...], distribution: str = "normal") -> jax.Array:
-    """Draws latents of zero mean and unit variance.
+    """Draws float32 latents of zero mean and unit variance, the scale that decoders are trained on.
 
-    Args:
-      key: consumed.
-      shape: usually [batch, latent size].
-      distribution: "normal"; "uniform" on [-sqrt 3, sqrt 3]; or "truncated_normal", a normal one
-        truncated at two standard deviations. All have variance 1, the scale that the decoder was
-        trained on.
-
-    Returns:
-      float32 of the given shape.
+    The distribution is "normal"; "uniform" on [-sqrt 3, sqrt 3]; or "truncated_normal", a normal
+    one truncated at two standard deviations. The key is consumed.
     """
     if distribution == "uniform":
         return jax.random.uniform(key, shape, jnp.float32, -(3.0**0.5), 3.0**0.5)

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, gan, networks, vae
-from vaegan_jax.data import preprocessing
+from vaegan_jax import checkpoints, gan, vae
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.evaluation.batches import map_batches
-from vaegan_jax.runtime import compilation
+from vaegan_jax.evaluation.latents import make_posterior
 
 _BATCH = 64
 
@@ -22,20 +20,17 @@ _BATCH = 64
 def make_init(
     config: ConfigDict, images: ImageArray, directory: pathlib.Path, step: int
 ) -> gan.GANInit:
-    """Returns the initial parameters that ``config.transfer`` takes from a VAE.
+    """Returns the initial parameters that ``config.transfer`` takes from a VAE's checkpoint.
 
-    Args:
-      config: the run's config.
-      images: the training images, uint8 [N, H, W, C], of the aggregated posterior.
-      directory: the folder of the VAE's checkpoints.
-      step: of the checkpoint.
+    `directory` is the folder of its checkpoints. The aggregated posterior is that of the training
+    images, uint8 [N, H, W, C].
 
     Raises:
       UserError: if any leaf is missing, unexpected, or of another shape or dtype; it lists all.
     """
-    image_shape = (images.shape[1], images.shape[2], images.shape[3])
-    params = jax.eval_shape(functools.partial(vae.init, config, image_shape)).params
-
+    _, height, width, channels = images.shape
+    init = functools.partial(vae.init, config, (height, width, channels))
+    params = jax.eval_shape(init).params
     settings = config.transfer
     names = ["decoder"]
     if settings.discriminator == "encoder" or settings.match_posterior:
@@ -57,23 +52,19 @@ def aggregated_posterior(
     """Returns mean and covariance of the aggregated posterior, the latents that train a decoder.
 
     The aggregated posterior is the mixture of all images' posteriors (Makhzani et al. 2015, arXiv
-    1511.05644, equation 1). Its covariance is that of the means plus the mean variance.
-
-    Args:
-      config: the run's config.
-      encoder_params: of the encoder.
-      images: uint8 [N, H, W, C].
-
-    Returns:
-      float64 [L] and [L, L].
+    1511.05644, equation 1). Its covariance is that of the means plus the mean variance: float64 [L]
+    and [L, L] for images uint8 [N, H, W, C].
     """
-    image_shape = (images.shape[1], images.shape[2], images.shape[3])
-    posterior = _make_posterior(config.model, image_shape)
+    _, height, width, channels = images.shape
+    posterior = make_posterior(config.model, (height, width, channels))
+
+    def moments(indices: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        mean, log_variance = posterior(encoder_params, jnp.asarray(images[indices]))
+        return mean, jnp.exp(log_variance)
+
     size = config.model.latent_size
     total, products, variances = np.zeros(size), np.zeros((size, size)), np.zeros(size)
-    all_means, all_variances = map_batches(
-        len(images), lambda indices: posterior(encoder_params, images[indices]), _BATCH
-    )
+    all_means, all_variances = map_batches(len(images), moments, _BATCH)
     for first in range(0, len(images), _BATCH):  # float64 sums in a fixed order
         rows = slice(first, first + _BATCH)
         means = all_means[rows].astype(np.float64)
@@ -85,30 +76,12 @@ def aggregated_posterior(
     return mean, covariance
 
 
-@compilation.per_config
-def _make_posterior(
-    model: ConfigDict, image_shape: tuple[int, int, int]
-) -> Callable[[optax.Params, jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]:
-    encode = networks.make_encode(model, image_shape)
-
-    @jax.jit
-    def posterior(params: optax.Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean, log_variance = encode(params, preprocessing.to_network(images))
-        return mean, jnp.exp(log_variance)
-
-    return posterior
-
-
 def match_posterior(initial: gan.GANInit, mean: np.ndarray, covariance: np.ndarray) -> gan.GANInit:
     """Folds the map from the prior to the aggregated posterior into the generator's first layer.
 
     The Gaussian fit of the posterior has mean m and covariance ``L L^T`` (Cholesky). The map is
-    ``z -> m + L z``, so the first layer ``W z + b`` becomes ``(W L) z + (W m + b)``.
-
-    Args:
-      initial: with a decoder's parameters.
-      mean: m, float64 [L].
-      covariance: float64 [L, L].
+    ``z -> m + L z``, so the first layer ``W z + b`` becomes ``(W L) z + (W m + b)``. `initial` has
+    a decoder's parameters; m is float64 [L], the covariance float64 [L, L].
     """
     factor = np.linalg.cholesky(covariance)
     dense = initial.generator["dense"]

@@ -88,7 +88,7 @@ class VAE(NamedTuple):
     decode: Callable[[optax.Params, jax.Array], jax.Array]
     reconstruction: losses.Reconstruction
     terms: tuple[Term, ...]
-    kl_weight: Callable[[jax.Array], jax.Array | float]
+    kl_weight: Callable[[jax.Array], jax.Array]
     optimizer: optax.GradientTransformation
     config: ConfigDict
     latent_size: int
@@ -103,11 +103,10 @@ def make_vae(config: ConfigDict, image_shape: tuple[int, int, int]) -> VAE:
     settings = config.vae
     schedule: losses.Schedule = registry.load("kl_schedule", settings.kl_schedule)
 
-    def kl_weight(step: jax.Array) -> jax.Array | float:
+    def kl_weight(step: jax.Array) -> jax.Array:
         # A weight b is the variance b/2 of a Gaussian decoder: see losses.vae.squared_error.
-        weight: jax.Array | float = settings.kl_weight
-        if settings.kl_schedule != "constant":
-            weight *= schedule(step, settings.steps, settings.kl_warmup_steps, settings.kl_cycles)
+        factor = schedule(step, settings.steps, settings.kl_warmup_steps, settings.kl_cycles)
+        weight: jax.Array = settings.kl_weight * factor
         return weight
 
     return VAE(
@@ -126,25 +125,18 @@ def loss(
     params: dict[str, optax.Params],
     images: jax.Array,
     eps: jax.Array,
-    kl_weight: jax.Array | float,
+    step: jax.Array,
+    key: jax.Array,
     vae: VAE,
-    step: jax.typing.ArrayLike = 0,
-    key: jax.Array | None = None,
 ) -> tuple[jax.Array, Scalars]:
     """Returns ``mean(reconstruction(x, x') + kl_weight * KL(q(z | x) || N(0, 1)))``, in nats.
 
     Kingma and Welling 2013, arXiv 1312.6114, equation 10, with the KL weight of Higgins et al.
-    2017 (beta-VAE), and one draw ``z = mu + sigma * eps`` per image. The terms of ``vae.terms``
-    are added.
+    2017 (beta-VAE) at this step, and one draw ``z = mu + sigma * eps`` per image. The terms of
+    ``vae.terms`` are added, and `key` is theirs.
 
-    Args:
-      params: as in `VAEState`.
-      images: float32 [B, H, W, C] in [-1, 1].
-      eps: float32 [B, L], standard normal.
-      kl_weight: beta.
-      vae: the networks and losses.
-      step: for the terms, see `VAEBatch`.
-      key: for the terms, required if there are any.
+    `params` and `step` are those of a `VAEState`, the images float32 [B, H, W, C] in [-1, 1], and
+    `eps` float32 [B, L] standard normal.
 
     Returns:
       The loss and scalars: each term by its name, `loss`, `reconstruction` and `kl` in nats per
@@ -167,15 +159,11 @@ def loss(
     reconstruction = jnp.mean(reconstruction_term(images, logits))
     kl_by_dimension = losses.kl(mean, log_variance)
     kl = jnp.mean(jnp.sum(kl_by_dimension, axis=-1))
-    bits = vae.config.free_bits
-    penalised_kl = losses.free_bits(kl_by_dimension, bits) if bits else kl
-    total = reconstruction + kl_weight * penalised_kl
-    if vae.terms:
-        assert key is not None
-        seen = images, logits, decoded, mean, log_variance, latents, jnp.asarray(step), key
-        total, values = add_terms(total, vae.terms, VAEBatch(*seen))
-        scalars |= values
-    return total, scalars | {
+    penalised_kl = losses.free_bits(kl_by_dimension, vae.config.free_bits)
+    total = reconstruction + vae.kl_weight(step) * penalised_kl
+    seen = images, logits, decoded, mean, log_variance, latents, step, key
+    total, values = add_terms(total, vae.terms, VAEBatch(*seen))
+    return total, scalars | values | {
         "loss": total,
         "reconstruction": reconstruction,
         "kl": kl,
@@ -188,27 +176,14 @@ def train_step(
 ) -> tuple[VAEState, Scalars]:
     """Takes one step of gradient descent on `loss`.
 
-    Args:
-      state: of the VAE.
-      images: float32 [B, H, W, C] in [-1, 1].
-      key: of this step.
-      vae: the networks, loss and optimizer.
-
-    Returns:
-      The new state, and the scalars of `loss` plus `gradient_norm`.
+    The images are float32 [B, H, W, C] in [-1, 1]; `key` is that of this step. Returns the new
+    state, and the scalars of `loss` plus `gradient_norm`.
     """
     images = parallel.shard_batch(images)
     shape = (len(images), vae.latent_size)
     eps = parallel.shard_batch(jax.random.normal(draw_key(key, Purpose.POSTERIOR), shape))
-    gradient, scalars = jax.grad(loss, has_aux=True)(
-        state.params,
-        images,
-        eps,
-        vae.kl_weight(state.step),
-        vae,
-        state.step,
-        draw_key(key, Purpose.TERM),
-    )
+    arguments = state.params, images, eps, state.step, draw_key(key, Purpose.TERM), vae
+    gradient, scalars = jax.grad(loss, has_aux=True)(*arguments)
     updates, optimizer_state = vae.optimizer.update(gradient, state.optimizer, state.params)
     scalars["gradient_norm"] = optax.tree.norm(gradient)
     return state.replace(

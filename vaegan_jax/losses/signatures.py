@@ -45,12 +45,8 @@ def call_checked(
 ) -> jax.Array:
     """Returns ``function(*arguments)``, which must be a float32 array of a shape.
 
-    Args:
-      kind: the kind of function in error messages, such as "term".
-      name: the name of the function in the config.
-      function: the function.
-      arguments: its arguments; in a traced function, the call costs nothing.
-      shape: the expected shape.
+    Messages name the kind of function, such as "term", and its name in the config. In a traced
+    function, the check costs nothing.
 
     Raises:
       UserError: if the function raises, or returns anything else.

@@ -94,26 +94,18 @@ class Term(NamedTuple):
 def make_terms(kind: str, text: str) -> tuple[Term, ...]:
     """Returns the terms with a weight above 0 that a field of a config names.
 
-    Args:
-      kind: a key of `registry.TERM_OPTIONS`.
-      text: such as ``"r1(weight=3, every=4), my_losses:small_logits"``.
+    `kind` is a key of `registry.TERM_OPTIONS`, the text such as
+    ``"r1(weight=3, every=4), my_losses:small_logits"``.
 
     Raises:
       UserError: if a term cannot be loaded, or its options are wrong.
-      ValueError: if the field is automatic and not yet chosen.
     """
-    if text == "auto":
-        raise ValueError("The terms are automatic: call recipe.resolve, or set them.")
-    calls = [call for call in registry.parse(text) if call.options.get("weight", 1)]
-    return tuple(
-        Term(
-            call.name,
-            call.options.get("weight", 1.0),
-            registry.bind(kind, call),
-            call.options.get("every", 1),
-        )
-        for call in calls
-    )
+    terms = []
+    for call in registry.parse(text):
+        weight, every = call.options.get("weight", 1.0), call.options.get("every", 1)
+        if weight:
+            terms.append(Term(call.name, weight, registry.bind(kind, call), every))
+    return tuple(terms)
 
 
 def add_terms(
@@ -121,10 +113,7 @@ def add_terms(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns ``loss + sum_i weight_i * every_i * mean(term_i)``, and ``every_i * mean(term_i)``.
 
-    Args:
-      loss: a scalar.
-      terms: each receives another key.
-      batch: what they see.
+    The loss is a scalar. All terms see the batch, each with another key.
 
     Raises:
       UserError: if a term raises, or returns anything other than float32 [B].

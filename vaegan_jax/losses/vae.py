@@ -97,11 +97,9 @@ def gaussian(images: jax.Array, logits: jax.Array) -> jax.Array:
 def gaussian_given(log_variance: jax.Array) -> Reconstruction:
     """Returns `gaussian` with a specified variance, for example a learned one.
 
-    Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for all.
-
-    Args:
-      log_variance: of every pixel and channel, a float32 scalar. The gradient passes through it;
-        below about -80 its inverse overflows.
+    Rybkin et al. 2020, arXiv 2006.13202, the sigma-VAE with one variance for every pixel and
+    channel. The gradient passes through its logarithm, a float32 scalar; below about -80 the
+    inverse overflows.
     """
 
     def term(images: jax.Array, logits: jax.Array) -> jax.Array:
@@ -124,14 +122,7 @@ def free_bits(kl: jax.Array, floor: float) -> jax.Array:
 
     Kingma et al. 2016, arXiv 1606.04934, with one group per dimension: the mean over the batch, its
     maximum with the floor, then the sum over dimensions. A floor of 0 gives exactly the mean of the
-    sum.
-
-    Args:
-      kl: per image and dimension, float32 [B, L].
-      floor: nats per dimension, at least 0.
-
-    Returns:
-      A float32 scalar, nats per image.
+    sum. From float32 [B, L] to a scalar, nats per image.
     """
     if not floor:
         return jnp.mean(jnp.sum(kl, axis=-1))
