@@ -1,6 +1,5 @@
 """TFDS data sets, prepared by small local builders instead of downloads."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -87,22 +86,16 @@ def copied(prepared, tmp_path):
     return tmp_path
 
 
-def test_identity_depends_on_info_and_contents_of_the_split(prepared, copied):
+def test_identity_depends_on_the_files_of_the_split(prepared, copied):
     def identity(directory, split="train"):
         return images.open_source(data(directory, split=split)).identity
 
     before = identity(prepared)
     assert identity(copied) == before
     (shard,) = copied.rglob("*-train.array_record*")
-    content, status = bytearray(shard.read_bytes()), shard.stat()
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
-    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = identity(copied)
+    os.utime(shard, ns=(10**18, 10**18))  # as if it had been written again
+    assert identity(copied) != before
     assert identity(copied, "test") == identity(prepared, "test")
-    info = next(copied.rglob("dataset_info.json"))
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"description": "other"}))
-    assert len({before, changed, identity(copied)}) == 3
 
 
 def refused(directory, name, **fields):
