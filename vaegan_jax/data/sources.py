@@ -96,8 +96,9 @@ def _walk(root: pathlib.Path) -> Iterator[str]:
             continue
         entered.add(real)
         folders[:] = sorted(name for name in folders if not _HIDDEN.fullmatch(name))
+        relative = pathlib.PurePath(path).relative_to(root)
         for file in files:
-            name = pathlib.Path(path, file).relative_to(root).as_posix()
+            name = (relative / file).as_posix()
             if _is_image(name) and (root / name).is_file():  # neither a broken link nor a pipe
                 yield name
 
