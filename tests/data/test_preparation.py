@@ -171,6 +171,14 @@ def test_too_many_bad_files_are_refused(data):
     assert (loaded.skipped, len(everything(loaded))) == (5, 40)
 
 
+def test_source_without_usable_file_is_refused(data, tmp_path):
+    data.path = str(tmp_path / "bad")
+    fill(tmp_path / "bad", "a.png", "b.heic", data=b"bad")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"2 of the 2 images of .*bad .*skipped\.csv"):
+            images.load(data)
+
+
 def test_duplicates_are_counted_and_in_one_split(data):
     folder = pathlib.Path(data.path)
     before = images.load(data)

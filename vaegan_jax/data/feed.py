@@ -19,7 +19,6 @@ from vaegan_jax.runtime import parallel
 _BLOCK_BYTES = 32 * 2**20
 _LAST_STEP = 2**31 - 1  # steps are int32
 
-
 ImageArray = Split | np.ndarray
 """uint8 images [N, H, W, C] that are read by index."""
 
