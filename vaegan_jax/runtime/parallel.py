@@ -88,7 +88,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def put(tree: Any) -> Any:
     """Replicates a tree of arrays that every process has on all devices."""
-    return jax.make_array_from_process_local_data(replicated(make_mesh()), tree)
+    return _place(tree, replicated(make_mesh()))
 
 
 def local_shards(mesh: Mesh) -> list[int]:
@@ -104,9 +104,13 @@ def put_shards(shards: np.ndarray, mesh: Mesh) -> jax.Array:
       shards: this process's shards, concatenated in the order of `local_shards`.
       mesh: of all devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    placed: jax.Array = jax.make_array_from_process_local_data(sharding, shards)
+    placed: jax.Array = _place(shards, NamedSharding(mesh, PartitionSpec(AXIS)))
     return placed
+
+
+def _place(tree: Any, sharding: NamedSharding) -> Any:
+    with jax.transfer_guard("allow"):  # with several processes JAX takes this for implicit
+        return jax.make_array_from_process_local_data(sharding, tree)
 
 
 def put_state(state: Tree) -> Tree:
