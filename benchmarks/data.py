@@ -77,7 +77,7 @@ def synthetic_source(count: int, side: int) -> sources.Source:
         return file.getvalue()
 
     names = [str(index) for index in range(count)]
-    return sources.Source("synthetic", names, f"{count}", read, [])
+    return sources.Source("synthetic", names, f"{count}", read)
 
 
 def prepare_synthetic(count: int, side: int, directory: str) -> preparation.Prepared:

@@ -111,10 +111,10 @@ def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None
     evaluate, lines, metrics = Evaluator(config, data, size), [], []
     stage = averaging_stage(config, data, workdir.Workdir(path / "vae"))
     batches = feed.Batches(seed, stage.number, stage.batch_size, len(data.train))
-    mesh, max_steps = parallel.make_mesh(), config.training.log_every
+    max_steps = config.training.log_every
     call = loop.make_call(stage, max_steps, config.data.flip)
     resident = feed.Resident(data.train, batches)
-    state = parallel.put_state(stage.init(), parallel.replicated(mesh))
+    state = parallel.put_state(stage.init())
     for step in range(max_steps, config.gan.steps + 1, max_steps):
         served = resident.serve(step - max_steps, max_steps)
         indices = jnp.asarray(served.indices)

@@ -40,7 +40,7 @@ def make_timer(config: ConfigDict, name: str) -> Callable[[], float]:
     step, batch = module.make_train_step(config, shape), config[name].batch_size
     stage = loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ())
     call = loop.make_call(stage, STEPS, config.data.flip)
-    state = parallel.put_state(state, parallel.replicated(parallel.make_mesh()))
+    state = parallel.put_state(state)
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (512, *shape)), jnp.uint8)
     indices = jnp.arange(STEPS * batch, dtype=jnp.int32).reshape(STEPS, batch) % len(pixels)
     block = loop.Block(pixels, indices, indices, jnp.int32(STEPS), jnp.uint32(0))

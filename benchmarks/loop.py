@@ -63,7 +63,6 @@ class Steps:
     def __init__(self, make_stage: Any, config: ConfigDict, data: images.Images) -> None:
         self.stage = make_stage(config, data, None)
         self.max_steps = max_steps = config.training.log_every
-        mesh = parallel.make_mesh()
         self.call = loop.make_call(self.stage, max_steps, config.data.flip)
         batches = feed.Batches(
             config.seed, self.stage.number, self.stage.batch_size, len(data.train)
@@ -72,7 +71,7 @@ class Steps:
         indices = jnp.asarray(served.indices)
         seed = jnp.uint32(config.seed)
         self.block = loop.Block(served.images, indices, indices, jnp.int32(max_steps), seed)
-        self.state = parallel.put_state(self.stage.init(), parallel.replicated(mesh))
+        self.state = parallel.put_state(self.stage.init())
         self.run(1)
 
     def run(self, steps: int) -> float:

@@ -153,7 +153,7 @@ def jax_steps(
         loop.Stage(number, 0, batch, state, lambda: state, step, lambda _: {}, ()), max_steps
     )
     # With the sharding of training, so that later calls need no compilation.
-    state = parallel.put_state(state, parallel.replicated(parallel.make_mesh()))
+    state = parallel.put_state(state)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (512, *SHAPE)), jnp.uint8)
     indices = jnp.arange(max_steps * batch, dtype=jnp.int32).reshape(max_steps, batch) % len(images)

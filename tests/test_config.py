@@ -12,7 +12,6 @@ from tests.conftest import ROOT
 from vaegan_jax import config as configuration
 from vaegan_jax import migrations, randomness
 from vaegan_jax.config import set_field
-from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -285,6 +284,5 @@ def test_enumerated_values_are_those_implemented():
         return set(configuration.FIELDS[name].rule.text.removeprefix("one of ").split(", "))
 
     assert allowed("model.norm") == allowed("model.discriminator_norm") == {"group", "none"}
-    assert allowed("data.fit") == preprocessing.FITS.keys()
     draws = [randomness.latents(jax.random.key(0), (9,), name) for name in allowed("gan.noise")]
     assert len({draw.tobytes() for draw in map(np.asarray, draws)}) == 3

@@ -33,8 +33,8 @@ def gradient(width, height):
     ],
 )
 def test_sizes_before_cropping_and_padding(size, to, covering, fitting):
-    assert preprocessing.covering_size(*size, *to) == covering
-    assert preprocessing.fitting_size(*size, *to) == fitting
+    assert preprocessing.resized(*size, *to, "crop") == covering
+    assert preprocessing.resized(*size, *to, "pad") == fitting
 
 
 # torchvision's offset is int(round((length - size) / 2)), halves going to the even number.
@@ -139,36 +139,6 @@ def test_cmyk_matches_formula():
 def test_pixels_without_range_are_refused(mode):
     with pytest.raises(ValueError, match=f"mode {mode}"):
         preprocessing.to_rgb(Image.new(mode, (2, 2)), "white")
-
-
-# Where the corners a b c d (from the top left, clockwise) of the picture as it should be seen are
-# stored. EXIF 2.32, section 4.6.5, says which side of what is seen row 0 and column 0 are.
-@pytest.mark.parametrize(
-    ("orientation", "stored"),
-    [
-        (1, "ab dc"),
-        (2, "ba cd"),  # row 0 is the top, column 0 the right
-        (3, "cd ba"),  # bottom, right
-        (4, "dc ab"),  # bottom, left
-        (5, "ad bc"),  # left, top
-        (6, "bc ad"),  # right, top
-        (7, "cb da"),  # right, bottom
-        (8, "da cb"),  # left, bottom
-    ],
-)
-def test_exif_orientation_is_applied(orientation, stored):
-    letters = [[ord(letter) for letter in row] for row in stored.split()]
-    image = Image.fromarray(np.array(letters, np.uint8))
-    image.getexif()[0x0112] = orientation
-    upright = np.asarray(preprocessing.upright(image))
-    assert ["".join(map(chr, row)) for row in upright] == ["ab", "dc"]
-
-
-@pytest.mark.parametrize("orientation", [0, 9, "3", 2**16 - 1])
-def test_invalid_exif_orientation_is_ignored(orientation):
-    image = gradient(3, 2)
-    image.getexif()[0x0112] = orientation
-    assert preprocessing.upright(image).tobytes() == image.tobytes()
 
 
 def test_flips_are_fair_and_depend_on_key_and_index_only():

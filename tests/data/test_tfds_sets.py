@@ -1,6 +1,5 @@
 """TFDS data sets, prepared by small local builders instead of downloads."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -69,12 +68,13 @@ def test_split_in_tfds_notation(prepared, split, numbers):
     assert len(images.open_source(data(prepared, split="train[:7]")).names) == 7
 
 
-def test_prepared_set_is_read_without_its_code_or_tensorflow(prepared):
+def test_prepared_set_is_read_without_its_code_tensorflow_or_torch(prepared):
     program = (
-        "import sys; from vaegan_jax.data import tfds_sets\n"
-        "source = tfds_sets.open_set('own_digits', 'train', '', sys.argv[1])\n"
-        "assert source.read(0).startswith(b'\\x89PNG')\n"
-        "assert not {'tensorflow', 'tests.data.own_sets'} & set(sys.modules)"
+        "import sys; from vaegan_jax import config; from vaegan_jax.data import images\n"
+        "data = config.default_config().data\n"
+        "data.update({'name': 'own_digits', 'directory': sys.argv[1]})\n"
+        "assert len(images.load(data).train[:10]) == 10\n"
+        "assert not {'tensorflow', 'torch', 'tests.data.own_sets'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", program, str(prepared)]
     assert subprocess.run(command, cwd=ROOT, timeout=120).returncode == 0
@@ -87,22 +87,16 @@ def copied(prepared, tmp_path):
     return tmp_path
 
 
-def test_identity_depends_on_info_and_contents_of_the_split(prepared, copied):
+def test_identity_depends_on_the_files_of_the_split(prepared, copied):
     def identity(directory, split="train"):
         return images.open_source(data(directory, split=split)).identity
 
     before = identity(prepared)
     assert identity(copied) == before
     (shard,) = copied.rglob("*-train.array_record*")
-    content, status = bytearray(shard.read_bytes()), shard.stat()
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
-    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = identity(copied)
+    os.utime(shard, ns=(10**18, 10**18))  # as if it had been written again
+    assert identity(copied) != before
     assert identity(copied, "test") == identity(prepared, "test")
-    info = next(copied.rglob("dataset_info.json"))
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"description": "other"}))
-    assert len({before, changed, identity(copied)}) == 3
 
 
 def refused(directory, name, **fields):

@@ -2,33 +2,25 @@
 
 Both feeds take the order from `Batches`, so any step can be served directly.
 """
-# ruff: noqa: D102 - NumPy documents the properties of arrays
 
 import functools
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import grain
 import jax
 import numpy as np
 
 from vaegan_jax import randomness
+from vaegan_jax.data.images import Split
 from vaegan_jax.runtime import parallel
 
 _BLOCK_BYTES = 32 * 2**20
 _LAST_STEP = 2**31 - 1  # steps are int32
 
-
-class ImageArray(Protocol):
-    """uint8 images [N, H, W, C] that are read by index: a `Split` or an array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def nbytes(self) -> int: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, indices: np.ndarray, /) -> np.ndarray: ...
+ImageArray = Split | np.ndarray
+"""uint8 images [N, H, W, C] that are read by index."""
 
 
 class Batches:
@@ -66,8 +58,7 @@ class Resident:
     """Serves batches from a data set that every device holds."""
 
     def __init__(self, images: ImageArray, batches: Batches) -> None:
-        sharding = parallel.replicated(parallel.make_mesh())
-        self._images = parallel.put(images[np.arange(len(images))], sharding)
+        self._images: jax.Array = parallel.put(images[np.arange(len(images))])
         self._batches = batches
 
     def serve(self, step: int, max_steps: int) -> Served:
@@ -122,10 +113,9 @@ class Stream:
         """Transfers the next block to the devices, best while they are busy, and returns it."""
         if self._next is None:
             block = next(self._blocks)
-            steps, count, *shape = block.shape
-            shards = block.reshape(steps, self._local_shards, count // self._local_shards, *shape)
-            shards = shards.swapaxes(0, 1).reshape(self._local_shards, -1, *shape)
-            self._next = parallel.put_shards(shards, self._mesh)
+            shape = block.shape[2:]
+            shards = block.reshape(len(block), self._local_shards, -1, *shape).swapaxes(0, 1)
+            self._next = parallel.put_shards(shards.reshape(-1, *shape), self._mesh)
         return self._next
 
 
@@ -141,9 +131,4 @@ def make_feed(
         return Resident(images, batches)
     batch_bytes = images.nbytes // len(images) * len(batches.indices(0))
     block_steps = min(max_steps, max(1, _BLOCK_BYTES // batch_bytes))
-    return Stream(images, batches, start, block_steps, thread_count(workers))
-
-
-def thread_count(workers: int) -> int:
-    """Returns ``data.workers``, or the number of cores if it is 0."""
-    return workers or os.cpu_count() or 1
+    return Stream(images, batches, start, block_steps, workers or os.cpu_count() or 1)

@@ -1,16 +1,15 @@
 """Loads the data set of a run: opens the source, prepares it once, splits it by content."""
 
 import hashlib
-import json
 import math
+import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax.data import decoding, preparation, sources, tfds_sets
-from vaegan_jax.data.feed import thread_count
+from vaegan_jax.data import preparation, sources, tfds_sets
 from vaegan_jax.data.preparation import Prepared
 from vaegan_jax.data.preprocessing import Settings
 from vaegan_jax.errors import UserError, one_line
@@ -102,22 +101,16 @@ def load(data: ConfigDict) -> Images:
     Raises:
       UserError: if the images are missing, cannot be prepared, or are too few.
     """
-    cannot = f"The images of {data.path or data.name} cannot be prepared"
-    workers = thread_count(data.workers)
+    workers = data.workers or os.cpu_count() or 1
     try:
         source = open_source(data)
         prepared = preparation.prepare(
             source, settings(data), data.directory, workers, data.max_bad_fraction
         )
-    except decoding.Unreadable as error:
-        _hash_cache(data).unlink(missing_ok=True)  # so that the next run reads every file
-        raise UserError(
-            f"{cannot} ({error}): run the same command again when no program writes to them."
-        ) from error
     except (OSError, RuntimeError) as error:  # the shard writer raises RuntimeError
         raise UserError(
-            f"{cannot} ({one_line(error)}): set data.directory to a writable folder with enough "
-            "free space."
+            f"The images of {data.path or data.name} cannot be prepared ({one_line(error)}): set "
+            "data.directory to a writable folder with enough free space."
         ) from error
     parts = split(prepared.digests, data.held_out_one_in)
     count = len(prepared.digests)
@@ -136,14 +129,6 @@ def load(data: ConfigDict) -> Images:
         skipped_list=prepared.skipped_list,
         duplicates=count - len(np.unique(prepared.digests, axis=0)),
     )
-
-
-def _hash_cache(data: ConfigDict) -> pathlib.Path:
-    """Returns the file that caches the hashes of the source's files; see `hash_files`."""
-    path = str(pathlib.Path(data.path).expanduser().absolute()) if data.name == "folder" else ""
-    key = hashlib.sha256(json.dumps([data.name, data.split, path]).encode()).hexdigest()[:16]
-    directory = preparation.data_directory(data.directory)
-    return directory / preparation.FOLDER / f"hashes-{key}.json"
 
 
 def facts(images: Images) -> dict[str, Any]:
@@ -182,12 +167,11 @@ def open_source(data: ConfigDict) -> sources.Source:
     Raises:
       UserError: if it does not exist or holds no image.
     """
-    cache = _hash_cache(data)
     if data.name == "comic_faces":
-        return sources.archive(COMIC_FACES, data.name, cache)
+        return sources.open_path(COMIC_FACES)
     if data.name == "folder":
-        return sources.open_path(pathlib.Path(data.path).expanduser(), cache)
-    return tfds_sets.open_set(data.name, data.split, data.feature, data.directory, cache)
+        return sources.open_path(pathlib.Path(data.path).expanduser())
+    return tfds_sets.open_set(data.name, data.split, data.feature, data.directory)
 
 
 def settings(data: ConfigDict) -> Settings:

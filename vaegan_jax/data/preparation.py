@@ -8,13 +8,11 @@ the end; that of a killed preparation is removed by the next one.
 
 import csv
 import hashlib
-import json
 import math
 import os
 import pathlib
 import re
 import shutil
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -28,10 +26,10 @@ from tqdm import tqdm
 
 from vaegan_jax.data import decoding, preprocessing
 from vaegan_jax.data.preprocessing import Settings
-from vaegan_jax.data.sources import Skipped, Source
-from vaegan_jax.errors import UserError
+from vaegan_jax.data.sources import Source, hex_digest
+from vaegan_jax.errors import UserError, one_line
 
-VERSION = "3.0.0"
+VERSION = "4.0.0"
 """Increases with every change that affects pixels or the selection of files."""
 
 FOLDER = "prepared_images"
@@ -45,7 +43,7 @@ class Prepared(NamedTuple):
     """Prepared images.
 
     Attributes:
-      examples: dicts with ``image``, uint8 [H, W, C], and ``name``, read by TFDS.
+      examples: dicts with ``image``, uint8 [H, W, C], read by TFDS.
       digests: uint8 [N, 32], the SHA-256 of each image's pixels.
       skipped: number of unusable files.
       skipped_list: CSV file of their names and the reasons.
@@ -70,12 +68,10 @@ def prepare(
       max_bad_fraction: of unusable files.
 
     Raises:
-      UserError: if more files are unusable.
+      UserError: if more files are unusable, or a file cannot be read.
       OSError: if the folder cannot be written; the shard writer raises RuntimeError.
-      Unreadable: if a file can no longer be read, or changed since it was listed.
     """
-    facts = json.dumps([source.identity, settings, VERSION, PIL.__version__])
-    key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    key = hex_digest([source.identity, settings, VERSION, PIL.__version__])[:16]
     label = re.sub(r"[^a-z0-9]+", "_", pathlib.Path(source.label).stem.lower()).strip("_")[:40]
     count, size = len(source.names), f"{settings.height}x{settings.width}"
     folder = data_directory(directory) / FOLDER / f"{label or 'images'}-{size}-{key}"
@@ -85,15 +81,12 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):  # another process may be preparing them
             if not final.exists():
-                began = time.perf_counter()
                 _write(source, settings, workers, final, skipped_list)
-                seconds = time.perf_counter() - began
-                print(f"Prepared in {seconds:.1f} s, {count / seconds:.0f} images/s", flush=True)
     builder = tfds.builder_from_directory(final)
     skipped: int = builder.info.metadata["skipped"]
-    if skipped > max_bad_fraction * (total := len(source.names) + len(source.skipped)):
+    if skipped > max_bad_fraction * count:
         raise UserError(
-            f"{skipped} of the {total} images of {source.label} cannot be used, for the reasons in "
+            f"{skipped} of the {count} images of {source.label} cannot be used, for the reasons in "
             f"{skipped_list}: repair or remove them, or raise data.max_bad_fraction "
             f"({max_bad_fraction})."
         )
@@ -105,9 +98,8 @@ def _write(
     source: Source, settings: Settings, workers: int, final: pathlib.Path, listed: pathlib.Path
 ) -> None:
     """Writes the prepared images to `final`, and the list of skipped files."""
-    for killed in final.parent.glob("incomplete.*"):
-        shutil.rmtree(killed)
     partial = final.with_name(f"incomplete.{VERSION}")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     # Raw bytes: lossless, and the fastest to write and to read.
     raw = tfds.features.Encoding.BYTES
@@ -116,7 +108,7 @@ def _write(
         builder=tfds.core.DatasetIdentity(
             FOLDER, tfds.core.Version(VERSION), str(partial), __name__, final.parent.name
         ),
-        features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
+        features=tfds.features.FeaturesDict({"image": image}),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(),
     )
@@ -125,14 +117,14 @@ def _write(
     try:
         writer = tfds.core.SequentialWriter(info, per_shard, file_format=array_record)
         writer.initialize_splits([_SPLIT])
-        skipped, digests = list(source.skipped), []
+        skipped, digests = [], []
         batch: list[dict[str, Any]] = []
         for name, result in zip(source.names, _results(source, settings, workers), strict=True):
-            if isinstance(result, Skipped):
-                skipped.append(result)
+            if isinstance(result, str):
+                skipped.append((name, result))
                 continue
             digests.append(np.frombuffer(hashlib.sha256(result.tobytes()).digest(), np.uint8))
-            batch.append({"image": result, "name": _printable(name)})
+            batch.append({"image": result})
             if len(batch) == _BATCH:
                 writer.add_examples({_SPLIT: batch})
                 batch = []
@@ -140,29 +132,29 @@ def _write(
         info.metadata["skipped"] = len(skipped)
         writer.close_all()
         np.save(partial / _DIGESTS, np.asarray(digests, np.uint8).reshape(-1, 32))
-        with listed.open("w", newline="", encoding="utf-8") as file:
-            rows = [(_printable(name), reason) for name, reason in skipped]
-            csv.writer(file).writerows([Skipped._fields, *rows])
+        with listed.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([("name", "reason"), *skipped])
         partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _results(source: Source, settings: Settings, workers: int) -> Iterator[np.ndarray | Skipped]:
-    """Yields the preprocessed image of each file, in order, or a `Skipped`.
+def _results(source: Source, settings: Settings, workers: int) -> Iterator[np.ndarray | str]:
+    """Yields the preprocessed image of each file, in order, or the reason why it is skipped.
 
     Threads suffice, since Pillow releases the GIL while decoding and resizing.
     """
 
-    def work(position: int) -> np.ndarray | Skipped:
-        name = source.names[position]
+    def work(position: int) -> np.ndarray | str:
         try:
             return preprocessing.prepare(decoding.decode(source.read(position)), settings)
-        except decoding.Unreadable as reason:
-            # The image may be valid: do not save a preparation without it.
-            raise decoding.Unreadable(f"{name} {reason}") from None
+        except OSError as error:  # not skipped: the image may be valid
+            raise UserError(
+                f"{source.names[position]} of {source.label} cannot be read ({one_line(error)}): "
+                "make it readable or remove it, and run the same command again."
+            ) from error
         except (decoding.BadImage, ValueError) as reason:
-            return Skipped(name, str(reason))
+            return str(reason)
 
     options = grain.ReadOptions(workers, prefetch_buffer_size=8 * workers)
     results = grain.MapDataset.range(len(source.names)).map(work).to_iter_dataset(options)
@@ -175,8 +167,3 @@ def data_directory(directory: str) -> pathlib.Path:
     """Returns ``data.directory``, or TFDS's default folder if it is empty."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(directory or default).expanduser()
-
-
-def _printable(name: str) -> str:
-    """Returns a file name with undecodable bytes escaped."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")

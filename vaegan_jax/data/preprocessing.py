@@ -4,30 +4,15 @@ With the default fit, the result equals torchvision's ``Resize``, ``CenterCrop``
 ``Normalize(0.5, 0.5)`` on Pillow images.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 
 from vaegan_jax.data import decoding
-
-MAX_ASPECT_RATIO = 100
-"""Maximum ratio of an image's longer side to its shorter side."""
-
-# The EXIF tag, and the transpose that undoes each of its values (EXIF 2.32, section 4.6.5).
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 class Settings(NamedTuple):
@@ -56,20 +41,23 @@ class Settings(NamedTuple):
 def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
     """Preprocesses an image.
 
-    Applies `upright` and `to_rgb`, resizes (Pillow bilinear) as the fit requires, crops or pads
-    about the centre, and converts to luma for one channel: uint8 [height, width, channels].
+    Applies the EXIF orientation, if it is valid, in place, and `to_rgb`; resizes (Pillow bilinear)
+    as the fit requires, crops or pads about the centre, and converts to luma for one channel.
+
+    Returns:
+      uint8 [height, width, channels].
 
     Raises:
-      ValueError: if the pixels have no defined range, or the aspect ratio exceeds
-        `MAX_ASPECT_RATIO` (the resized image could fill the memory).
+      ValueError: if the pixels have no defined range, or the aspect ratio exceeds 100 (the resized
+        image could fill the memory).
     """
     height, width, channels, fit, background = settings
-    image = to_rgb(upright(image), background)
-    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-        raise ValueError(
-            f"aspect ratio above {MAX_ASPECT_RATIO}:1: {image.width}x{image.height} pixels"
-        )
-    size = FITS[fit](*image.size, width, height)
+    with contextlib.suppress(Exception):  # Pillow raises many types on damaged EXIF data
+        ImageOps.exif_transpose(image, in_place=True)
+    image = to_rgb(image, background)
+    if max(image.size) > 100 * min(image.size):
+        raise ValueError(f"aspect ratio above 100:1: {image.width}x{image.height} pixels")
+    size = resized(*image.size, width, height, fit)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     # torchvision's offsets: Python's round, half to even.
@@ -86,39 +74,18 @@ def prepare(image: Image.Image, settings: Settings) -> np.ndarray:
     return np.asarray(image)
 
 
-def covering_size(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int]:
-    """Returns the (width, height) of the smallest resize that covers the target.
+def resized(width: int, height: int, to_width: int, to_height: int, fit: str) -> tuple[int, int]:
+    """Returns the (width, height) to which an image is resized before cropping or padding.
 
-    For a square target this is torchvision's ``Resize(size)``: the shorter side becomes `size`,
-    the longer ``int(size * long / short)``.
+    "crop" covers the target: for a square of `size`, as torchvision's ``Resize(size)``, the shorter
+    side becomes `size` and the longer ``int(size * long / short)``. "pad" fits within the target.
     """
-    if width * to_height >= height * to_width:
-        return max(to_width, int(to_height * width / height)), to_height
-    return to_width, max(to_height, int(to_width * height / width))
-
-
-def fitting_size(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int]:
-    """Returns the (width, height) of the largest resize within the target."""
-    if width * to_height >= height * to_width:
-        return to_width, max(1, int(to_width * height / width))
-    return max(1, int(to_height * width / height)), to_height
-
-
-FITS = {
-    "crop": covering_size,
-    "pad": fitting_size,
-    "stretch": lambda width, height, to_width, to_height: (to_width, to_height),
-}
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Applies an image's EXIF orientation; a missing or invalid one is ignored."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow raises many types on a damaged header
-        return image
-    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if transpose is None else image.transpose(transpose)
+    if fit == "stretch":
+        return to_width, to_height
+    is_wider = width * to_height >= height * to_width
+    if is_wider == (fit == "crop"):
+        return max(1, int(to_height * width / height)), to_height
+    return to_width, max(1, int(to_width * height / width))
 
 
 def to_rgb(image: Image.Image, background: str) -> Image.Image:
@@ -133,7 +100,7 @@ def to_rgb(image: Image.Image, background: str) -> Image.Image:
         image = Image.fromarray(decoding.to_eight_bits(np.asarray(image)))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels without a defined range (Pillow's mode {image.mode})")
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, ImageColor.getrgb(background))
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
     return image.convert("RGB")

@@ -1,24 +1,18 @@
 """TFDS data sets by name: prepared in a separate process, read without TensorFlow."""
 
 import difflib
-import hashlib
-import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 
-from vaegan_jax.data.hashing import hash_files
 from vaegan_jax.data.preparation import data_directory
-from vaegan_jax.data.sources import Source
+from vaegan_jax.data.sources import Source, file_version, hex_digest
 from vaegan_jax.errors import UserError, one_line
 
 
-def open_set(
-    name: str, split: str, feature: str, directory: str, cache: pathlib.Path | None = None
-) -> Source:
+def open_set(name: str, split: str, feature: str, directory: str) -> Source:
     """Returns the images of a TFDS data set; prepares it on first use.
 
     Args:
@@ -27,11 +21,10 @@ def open_set(
       split: in TFDS's notation, for example "train", "train+test" or "train[:1000]".
       feature: name of the image feature; may be empty if there is only one.
       directory: of TFDS's data; TFDS's default if empty.
-      cache: see `hash_files`.
 
     Raises:
-      UserError: for an unknown name, split or feature, and if the set cannot be prepared, is stored
-        in a format without random access, or has unreadable files.
+      UserError: for an unknown name, split or feature, and if the set cannot be prepared or is
+        stored in a format without random access.
     """
     builder = _builder(name, directory)
     if not builder.is_prepared():
@@ -39,7 +32,11 @@ def open_set(
         builder = _builder(name, directory)
     kinds = builder.info.features
     images = [key for key in kinds if type(kinds[key]) is tfds.features.Image]  # no labelled ones
-    feature = _choose(name, images, feature)
+    feature = feature or (images[0] if len(images) == 1 else "image")
+    if feature not in images:
+        raise UserError(
+            f"data.feature must name an image feature of {name}: {' or '.join(images) or 'none'}."
+        )
     try:
         # Encoded files: they are decoded like those of any other source.
         decoders = {image: tfds.decode.SkipDecoding() for image in images}
@@ -55,21 +52,16 @@ def open_set(
             f"data.split is {split!r}, but the splits of {name} are "
             f"{', '.join(sorted(builder.info.splits))}; train[:1000] and train+test are valid too."
         ) from error
-    # The info alone does not identify the set: another preparation may have equal shapes and sizes.
-    info = (pathlib.Path(builder.data_path) / "dataset_info.json").read_text()
     files = [pathlib.Path(part.filename) for part in builder.info.splits[split].file_instructions]
-    hashes = hash_files(files, cache)
-    for file, result in zip(files, hashes, strict=True):
-        if isinstance(result, OSError):
-            raise UserError(f"{file} of {name} cannot be read: {result.strerror}.") from result
-    identity = json.dumps([builder.info.full_name, split, feature, info, hashes])
+    content = [file_version(file) for file in files]
+    identity = hex_digest([builder.info.full_name, split, feature, content])
 
     def read(index: int) -> bytes:
         data: bytes = examples[index][feature]
         return data
 
     names = [f"{split}/{index}" for index in range(len(examples))]
-    return Source(name, names, hashlib.sha256(identity.encode()).hexdigest(), read, skipped=[])
+    return Source(name, names, identity, read)
 
 
 _PROGRAM = """
@@ -100,22 +92,10 @@ def _builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.DatasetNotFoundError as error:
-        known = [*tfds.list_builders(with_community_datasets=False), "comic_faces", "folder"]
-        close = difflib.get_close_matches(name, known) or ["folder (with data.path)", "comic_faces"]
+        close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
         raise UserError(
-            f"data.name is {name}, which is neither in TFDS nor prepared in "
-            f"{root}: did you mean {' or '.join(close)}?"
+            f"data.name is {name}, which is neither in TFDS nor prepared in {root}: did you mean "
+            f"{' or '.join([*close, 'comic_faces', 'folder (with data.path)'])}?"
         ) from error
     except Exception as error:  # unknown versions and configs
         raise UserError(f"data.name is {name}, and {one_line(error)[:400]}") from error
-
-
-def _choose(name: str, images: Sequence[str], feature: str) -> str:
-    """Returns the image feature to use."""
-    if not images:
-        raise UserError(f"{name} has no top-level image feature: name another set.")
-    if not feature:
-        feature = "image" if len(images) > 1 else images[0]
-    if feature in images:
-        return feature
-    raise UserError(f"data.feature must name an image feature of {name}: {' or '.join(images)}.")

@@ -94,9 +94,8 @@ def copy_to(folder: workdir.Workdir, model: trained.Trained) -> None:
     """Saves the VAE as that of the run in a folder, unless it is already there."""
     saved = checkpoints.Checkpoints(folder.checkpoints("vae"), keep=1)
     if saved.latest() is None:
-        sharding = parallel.replicated(parallel.make_mesh())
         params = jax.tree.map(jnp.asarray, dict(model.parts))
-        saved.save(model.step, parallel.put_state({"params": params}, sharding), {})
+        saved.save(model.step, parallel.put_state({"params": params}), {})
         source = model.facts["source"]
         folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
 

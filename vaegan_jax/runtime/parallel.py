@@ -5,7 +5,7 @@ compiler inserts the reductions over a batch. Every process runs the same progra
 primary process writes files. Without `join` there is one process, and nothing here waits.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -63,21 +63,16 @@ def is_primary() -> bool:
 
 def barrier(name: str) -> None:
     """Waits until every process has reached this point."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    multihost_utils.sync_global_devices(name)
 
 
 def broadcast_from_primary(number: int) -> int:
     """Returns the primary process's number in every process; all must call it."""
-    if jax.process_count() == 1:
-        return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
 def any_process(number: int) -> int:
     """Returns the maximum over all processes in every process; all must call it."""
-    if jax.process_count() == 1:
-        return number
     return int(multihost_utils.process_allgather(np.asarray(number, np.int32)).max())
 
 
@@ -91,16 +86,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sharded(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of arrays that are split along their first axis."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
-
-
-def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Puts an array that every process has onto the devices."""
-    places = sharding.addressable_devices_indices_map(value.shape)
-    parts = [jax.device_put(value[index], device) for device, index in places.items()]
-    return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
+def put(tree: Any) -> Any:
+    """Replicates a tree of arrays that every process has on all devices."""
+    return _place(tree, replicated(make_mesh()))
 
 
 def local_shards(mesh: Mesh) -> list[int]:
@@ -109,19 +97,23 @@ def local_shards(mesh: Mesh) -> list[int]:
     return [i for i, device in enumerate(mesh.devices.flat) if device.process_index == process]
 
 
-def put_shards(parts: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Puts this process's shards, [shards, N, ...] in the order of `local_shards`, on its devices.
+def put_shards(shards: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Splits an array over all devices along its first axis.
 
-    Returns:
-      [all shards * N, ...], split along its first axis.
+    Args:
+      shards: this process's shards, concatenated in the order of `local_shards`.
+      mesh: of all devices.
     """
-    devices = [mesh.devices.flat[part] for part in local_shards(mesh)]
-    placed = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
-    shape = (mesh.size * parts.shape[1], *parts.shape[2:])
-    return jax.make_array_from_single_device_arrays(shape, sharded(mesh), placed)
+    placed: jax.Array = _place(shards, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return placed
 
 
-def put_state(state: Tree, sharding: NamedSharding) -> Tree:
+def _place(tree: Any, sharding: NamedSharding) -> Any:
+    with jax.transfer_guard("allow"):  # with several processes JAX takes this for implicit
+        return jax.make_array_from_process_local_data(sharding, tree)
+
+
+def put_state(state: Tree) -> Tree:
     """Replicates the primary process's tree of arrays on all devices; every process must call it.
 
     Typed keys are not supported.
@@ -129,9 +121,7 @@ def put_state(state: Tree, sharding: NamedSharding) -> Tree:
     if jax.process_count() > 1:
         # Processes on other processors may have computed other last bits.
         state = multihost_utils.broadcast_one_to_all(state)
-        placed: Tree = jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), state)
-    else:
-        placed = jax.device_put(state, sharding)
+    placed: Tree = put(state)
     return placed
 
 

@@ -139,13 +139,13 @@ def _restore_or_init(
     stage: Stage[State], checkpoints: Checkpoints, workdir: RunWriter, step: int
 ) -> tuple[State, Progress | None]:
     """Returns the state at a saved step, or the initial state at step 0, and the log's progress."""
-    sharding = parallel.replicated(parallel.make_mesh())
     if step > 0:
+        sharding = parallel.replicated(parallel.make_mesh())
         state, progress = checkpoints.restore(step, stage.template, sharding)
         workdir.rewind(stage.name, step)
         workdir.write_event(f"{stage.name}: resumed from step {step}")
         return state, progress
-    state = parallel.put_state(stage.init(), sharding)
+    state = parallel.put_state(stage.init())
     workdir.rewind(stage.name, step)
     workdir.write_event(f"{stage.name}: began")
     _draw(stage, state, workdir, step)
@@ -171,7 +171,6 @@ def _make_take_steps(
     call = make_call(stage, max_steps, data.flip)
     if trace is not None:
         call = profiling.traced(call, trace)
-    sharding = parallel.replicated(parallel.make_mesh())
     allowed = 1  # the first call also compiles, so its duration does not tell the speed
 
     def take_steps(
@@ -190,8 +189,7 @@ def _make_take_steps(
             np.asarray(config.seed, np.uint32),
         )
         with jax.transfer_guard("disallow"):
-            put = (parallel.put(array, sharding) for array in arrays)
-            state, rows = call(state, Block(served.images, *put))
+            state, rows = call(state, Block(served.images, *parallel.put(arrays)))
             feed.prefetch()
             fetched: Rows = jax.device_get(rows)
         steps_per_second = steps / (time.perf_counter() - began)
