@@ -33,7 +33,7 @@ def frechet_name(embedding: Embedding, count: int) -> str:
 
     Only Inception's is called FID.
     """
-    return f"{'fid' if embedding.is_fid else 'fd'}_n{count}"
+    return f"{embedding.distance}_n{count}"
 
 
 def feature_numbers(
