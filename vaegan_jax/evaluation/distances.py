@@ -9,11 +9,13 @@ in float64 on the host.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Reduced = TypeVar("Reduced")
 
 _BLOCK_ROWS = 512
 # Nearest neighbours for precision and recall, and for density and coverage.
@@ -69,8 +71,7 @@ def neighbours(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     def nearest(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.min(distances), jnp.argmin(distances).astype(jnp.int32)
 
-    result: tuple[jax.Array, jax.Array] = _by_rows(x, y, nearest)
-    return result
+    return _by_rows(x, y, nearest)
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -80,8 +81,7 @@ def nearest_others(x: jax.Array, k: int) -> jax.Array:
     def nearest(distances: jax.Array, row: jax.Array) -> jax.Array:
         return -jax.lax.top_k(-distances.at[row].set(jnp.inf), k)[0]
 
-    result: jax.Array = _by_rows(x, x, nearest)
-    return result
+    return _by_rows(x, x, nearest)
 
 
 @jax.jit
@@ -132,12 +132,9 @@ def vendi(features: np.ndarray) -> float:
 
 
 class Reference(NamedTuple):
-    """Features of real images and precomputed statistics.
+    """Features of real images, float32 [n, d], and statistics that are computed once.
 
-    Attributes:
-      features: float32 [n, d].
-      gaussian: the Gaussian fitted to the features.
-      nearest: squared distances to the nearest other real images, float32 [n, 5].
+    `nearest` are the squared distances to the nearest other real images, float32 [n, 5].
     """
 
     features: jax.Array
@@ -158,7 +155,9 @@ def compare(real: Reference, fake: np.ndarray) -> dict[str, float]:
     return {"frechet": distance} | {name: float(value) for name, value in others.items()}
 
 
-def _by_rows(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:
+def _by_rows(
+    x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Reduced]
+) -> Reduced:
     """Applies ``reduce(squared distances to all rows of y [m], row)`` to each row of x.
 
     Both sets are centred first to avoid catastrophic cancellation.
@@ -167,10 +166,11 @@ def _by_rows(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array]
     x, y = x - centre, y - centre
     squares = jnp.sum(y**2, axis=1)
 
-    def of_row(values: jax.Array, row: jax.Array) -> Any:
+    def of_row(each: tuple[jax.Array, jax.Array]) -> Reduced:
+        values, row = each
         products = jnp.matmul(y, values, precision=jax.lax.Precision.HIGHEST)
         distances = jnp.sum(values**2) + squares - 2 * products
         return reduce(jnp.maximum(distances, 0), row)
 
-    rows = x, jnp.arange(len(x))
-    return jax.lax.map(lambda each: of_row(*each), rows, batch_size=_BLOCK_ROWS)
+    reduced: Reduced = jax.lax.map(of_row, (x, jnp.arange(len(x))), batch_size=_BLOCK_ROWS)
+    return reduced
