@@ -94,18 +94,12 @@ def require_valid(embedding: Embedding, image_shape: tuple[int, int, int]) -> No
 
 
 def extract(
-    embedding: Embedding,
-    images: ImageArray,
-    progress: Progress = no_progress,
-    label: str = "",
+    embedding: Embedding, images: ImageArray, progress: Progress = no_progress
 ) -> np.ndarray:
     """Returns the features of images, uint8 [N, H, W, C]: float32 [N, d]; see `map_batches`."""
     embed, params = jax.jit(embedding.embed), jax.device_put(embedding.params)
     features: np.ndarray = map_batches(
-        len(images),
-        lambda indices: embed(params, jax.device_put(images[indices])),
-        progress=progress,
-        label=label,
+        len(images), lambda i: embed(params, jax.device_put(images[i])), 0, progress
     )
     return features
 
