@@ -24,16 +24,11 @@ def map_batches(
     batch_size: int = 0,
     progress: Progress = no_progress,
 ) -> Any:
-    """Applies a function to `count` items in batches of equal size.
+    """Applies a function to `count` >= 1 items in batches of equal size.
 
-    The result for an item does not depend on the number of items.
-
-    Args:
-      count: at least 1.
-      function: item indices, int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last
-        batch is padded by repeating the last item.
-      batch_size: items per batch; 0 selects 8 on CPU and 128 elsewhere.
-      progress: see `Progress`.
+    `function` maps item indices, int64 [batch_size], to a tree of arrays [batch_size, ...]; the
+    last batch is padded by repeating the last item. The result for an item does not depend on the
+    number of items. A `batch_size` of 0 selects 8 on CPU and 128 elsewhere.
 
     Returns:
       A tree of NumPy arrays [count, ...].

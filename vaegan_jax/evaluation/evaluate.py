@@ -116,26 +116,22 @@ def evaluate(
     pairs = None
     for embedding in embeddings:
         label = f"{embedding.name} features of"
-        train_features = extract(embedding, train, progress(f"{label} training images"))
-        test_features = extract(embedding, test, progress(f"{label} test images"))
+        of_train = extract(embedding, train, progress(f"{label} training images"))
+        of_test = extract(embedding, test, progress(f"{label} test images"))
         features = {
             name: extract(embedding, each, progress(f"{label} {SUBJECTS[name]}"))
             for name, each in images.items()
         }
-        numbers += _feature_numbers(
-            seed, embedding, train_features, test_features, features, progress
-        )
+        numbers += _feature_numbers(seed, embedding, of_train, of_test, features, progress)
         if pairs is None:
             samples = {name: features[name] for name in features if name != "vae_reconstructions"}
-            copies, nearest = copy_numbers(
-                seed, embedding.name, train_features, test_features, samples
-            )
+            copies, nearest = copy_numbers(seed, embedding.name, of_train, of_test, samples)
             numbers += copies
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
             suspects = np.argsort(nearest[newest].ratio, kind="stable")[: _PAIRS // 2]
             others = np.setdiff1d(np.arange(count), suspects)[: _PAIRS // 2]
             shown = np.concatenate([suspects, others])
-            _, to_test = distances.neighbours(features[newest][shown], test_features)
+            _, to_test = distances.neighbours(features[newest][shown], of_test)
             rows = nearest[newest].row[shown], np.asarray(to_test)
             pairs = images[newest][shown], train[rows[0]], test[rows[1]]
             # The other embeddings need the floor's images only.
@@ -234,9 +230,9 @@ def _feature_numbers(
         count = len(fake)
         errors: dict[str, float] = {}
         if subject != "vae_reconstructions":
-            key = evaluation_key(seed, list(SUBJECTS).index(subject), Purpose.DEALING)
+            index = list(SUBJECTS).index(subject)
             shown = progress(f"{embedding.name} errors of {SUBJECTS[subject]}")
-            errors = jackknife_error(key, fake, measure, shown)
+            errors = jackknife_error(seed, index, fake, measure, shown)
         for metric, value in measure(fake).items():
             name = f"{embedding.distance}_n{count}" if metric == "frechet" else metric
             against, real_count = ("", 0) if metric == "vendi" else ("test", len(test))
@@ -266,8 +262,7 @@ def compare_generators(
         of_a, of_b = (distances.frechet(real, distances.gaussian(pairs[:, i])) for i in (0, 1))
         return of_a - of_b
 
-    key = evaluation_key(config.seed, 6, Purpose.DEALING)
-    return difference(pairs), jackknife_error(key, pairs, difference)
+    return difference(pairs), jackknife_error(config.seed, 6, pairs, difference)
 
 
 def _validation_gaussian(

