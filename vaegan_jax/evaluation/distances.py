@@ -131,28 +131,21 @@ def vendi(features: np.ndarray) -> float:
     return float(np.exp(-np.sum(weights * np.log(weights))))
 
 
-class Reference(NamedTuple):
-    """Features of real images, float32 [n, d], and statistics that are computed once.
+def make_compare(real: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+    """Returns a function of features of fakes, float32 [m, d].
 
-    `nearest` are the squared distances to the nearest other real images, float32 [n, 5].
+    It compares them with those of real images, float32 [n, d] with n > 5, and returns the `frechet`
+    distance and the metrics of `manifold`.
     """
+    on_device, fitted = jax.device_put(real), gaussian(real)
+    nearest = nearest_others(on_device, _K_DENSITY)
 
-    features: jax.Array
-    gaussian: Gaussian
-    nearest: jax.Array
+    def compare(fake: np.ndarray) -> dict[str, float]:
+        others = jax.device_get(manifold(on_device, nearest, fake))
+        distance = frechet(fitted, gaussian(fake))
+        return {"frechet": distance} | {name: float(value) for name, value in others.items()}
 
-
-def reference(features: np.ndarray) -> Reference:
-    """Returns the reference of real features, float32 [n, d] with n > 5."""
-    on_device = jax.device_put(features)
-    return Reference(on_device, gaussian(features), nearest_others(on_device, _K_DENSITY))
-
-
-def compare(real: Reference, fake: np.ndarray) -> dict[str, float]:
-    """Returns the `frechet` distance and the metrics of `manifold` of fakes, float32 [m, d]."""
-    others = jax.device_get(manifold(real.features, real.nearest, fake))
-    distance = frechet(real.gaussian, gaussian(fake))
-    return {"frechet": distance} | {name: float(value) for name, value in others.items()}
+    return compare
 
 
 def _by_rows(

@@ -209,18 +209,17 @@ def _feature_numbers(
     Reconstructions of test images have no errors, since they are not samples. The features are
     float32: of training images [n, d], test images [m, d] and, by subject, the sets [N, d].
     """
-    reference = distances.reference(test)
+    compare = distances.make_compare(test)
 
     def measure(rows: np.ndarray) -> dict[str, float]:
-        return distances.compare(reference, rows) | {"vendi": distances.vendi(rows)}
+        return compare(rows) | {"vendi": distances.vendi(rows)}
 
     @functools.cache
     def floors(count: int) -> dict[str, float]:
         """Returns the metrics of `count` real images, those that there are enough images for."""
         values: dict[str, float] = {}
         if len(train) >= count:
-            rows = random_subset(seed, 4, len(train), count)
-            values |= distances.compare(reference, train[rows])
+            values |= compare(train[random_subset(seed, 4, len(train), count)])
         if len(test) >= count:
             values["vendi"] = distances.vendi(test[random_subset(seed, 5, len(test), count)])
         return values

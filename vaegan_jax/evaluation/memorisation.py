@@ -47,13 +47,19 @@ def copy_numbers(
     The features are float32: of training images [n, d], test images [m, d] and samples [N, d].
     """
     on_device = jax.device_put(train)
+    # Squared distances of the training images to their nearest others.
     usual = jax.device_get(distances.nearest_others(on_device, 1))[:, 0]
-    of_test = nearest_train(test, on_device, usual)
+
+    def find_nearest(features: np.ndarray) -> Nearest:
+        distance, row = jax.device_get(distances.neighbours(features, on_device))
+        return Nearest(row, distance, distance / np.maximum(usual[row], 1e-12))
+
+    of_test = find_nearest(test)
     centres = cell_centres(seed, train, len(test))
     test_cells, _ = scipy.cluster.vq.vq(test, centres)
     numbers, nearest = [], {}
     for subject, fake in samples.items():
-        nearest[subject] = nearest_train(fake, on_device, usual)
+        nearest[subject] = find_nearest(fake)
         count, (_, distance, ratio) = len(fake), nearest[subject]
         authentic, floor = ratio > 1, None
         if len(test) >= count:
@@ -67,15 +73,6 @@ def copy_numbers(
             Number(*place, "data_copying", *copying, 0.0, *counts),
         ]
     return numbers, nearest
-
-
-def nearest_train(features: np.ndarray, train: jax.Array, usual: np.ndarray) -> Nearest:
-    """Finds the nearest training image, float32 [n, d], of each image, float32 [m, d].
-
-    `usual` are the squared distances of the training images to their nearest others, float32 [n].
-    """
-    distance, row = jax.device_get(distances.neighbours(features, train))
-    return Nearest(row, distance, distance / np.maximum(usual[row], 1e-12))
 
 
 def cell_centres(seed: int, train: np.ndarray, test_count: int) -> np.ndarray:
