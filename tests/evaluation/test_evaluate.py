@@ -11,6 +11,7 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
+from tests.evaluation import test_distances
 from vaegan_jax import gan, networks, randomness, transfer, vae
 from vaegan_jax.data.images import COMIC_FACES
 from vaegan_jax.evaluation import batches, embeddings, evaluate, findings, vae_metrics
@@ -114,11 +115,7 @@ def features(images):
 
 
 def frechet(real, fake):
-    """From the eigenvalues of the product of the covariances, in float64."""
-    a, b = (np.cov(features(x).astype(np.float64), rowvar=False) for x in (real, fake))
-    difference = features(real).mean(axis=0, dtype=float) - features(fake).mean(axis=0, dtype=float)
-    roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0))
-    return difference @ difference + np.trace(a) + np.trace(b) - 2 * roots.sum()
+    return test_distances.frechet(features(real), features(fake))
 
 
 @pytest.mark.parametrize("noise", ["normal", "uniform"])
