@@ -53,10 +53,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cutout": "vaegan_jax.losses.augmentation:cutout",
     },
     "embedding": {
-        "efflite0": "vaegan_jax.evaluation.embeddings:make_efflite0",
-        "alexnet": "vaegan_jax.evaluation.embeddings:make_alexnet",
-        "inception": "vaegan_jax.evaluation.embeddings:make_inception",
-        "pixels": "vaegan_jax.evaluation.embeddings:make_pixels",
+        "efflite0": "vaegan_jax.evaluation.backbones.efflite0:features",
+        "alexnet": "vaegan_jax.evaluation.backbones.alexnet:features",
+        "inception": "vaegan_jax.evaluation.backbones.inception:features",
+        "pixels": "vaegan_jax.evaluation.embeddings:cell_means",
     },
 }
 """Kind -> name -> ``"module:attribute"``."""

@@ -27,14 +27,14 @@ def test_batched_results_match_single_call_with_constant_batch_size(count, batch
     np.testing.assert_array_equal(np.concatenate(seen), [*rows, *[count - 1] * padding])
 
 
-def test_progress_sees_batches_count_and_label():
+def test_progress_sees_batches_and_count():
     seen = []
 
-    def progress(batches, count, label):
-        seen.append((count, label))
+    def progress(batches, count):
+        seen.append(count)
         for indices in batches:
             seen.append(indices.tolist())
             yield indices
 
-    map_batches(5, lambda indices: indices, 2, progress, "features")
-    assert seen == [(5, "features"), [0, 1], [2, 3], [4, 4]]
+    map_batches(5, lambda indices: indices, 2, progress)
+    assert seen == [5, [0, 1], [2, 3], [4, 4]]

@@ -1,17 +1,10 @@
 """The tests for copies against written-out definitions, and on sets with known copies."""
 
-import jax
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist
 
 from tests.evaluation.test_distances import CASES, EXPECTED, HERE
-from vaegan_jax.evaluation import distances, memorisation
-
-
-def nearest(features, train):
-    usual = jax.device_get(distances.nearest_others(train, 1))[:, 0]
-    return memorisation.nearest_train(features, train, usual)
+from vaegan_jax.evaluation import memorisation
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -19,7 +12,10 @@ def test_authenticity_equals_the_library(name):
     with np.load(HERE / "parity.npz") as file:
         real, fake = file[f"{name}/real"], file[f"{name}/fake"]
     expected = EXPECTED["cases"][name]["authenticity_fraction (dgm-eval authpct rule, x0.01)"]
-    np.testing.assert_allclose((nearest(fake, real).ratio > 1).mean(), expected, atol=1e-6)
+    numbers, _ = memorisation.copy_numbers(0, "x", real, real, {"fake": fake})
+    np.testing.assert_allclose(numbers[0].value, expected, atol=1e-6)
+    error = np.sqrt(expected * (1 - expected) / (len(fake) - 1))
+    np.testing.assert_allclose(numbers[0].error, error, atol=1e-6)
 
 
 def test_data_copying_equals_its_definition():
@@ -48,44 +44,23 @@ def test_data_copying_without_large_cells_uses_one_cell():
     assert np.isnan(few).all()
 
 
-def copying(fake, train, test):
-    centres = memorisation.cell_centres(jax.random.key(0), train, len(test))
-    distance = [nearest(features, train).distance for features in (test, fake)]
-    cells = [memorisation.cells(features, centres) for features in (test, fake)]
-    return memorisation.data_copying(*distance, *cells)
-
-
-@pytest.fixture(scope="module")
-def sets():
-    """Training and test images at 7 to 1, and fresh samples."""
+def test_copies_are_found_at_seven_training_images_to_one_test_image():
     rng = np.random.default_rng(0)
-    return [rng.normal(size=(n, 6)).astype(np.float32) for n in (2100, 300, 300)]
+    train, test, fresh = (rng.normal(size=(n, 6)).astype(np.float32) for n in (2100, 300, 300))
+    copies = train[:300] + rng.normal(0, 1e-3, fresh.shape).astype(np.float32)
+    third = np.concatenate([copies[:100], fresh[100:]])
+    samples = {"fresh": fresh, "copies": copies, "third": third, "shifted": fresh + 1}
+    numbers, nearest = memorisation.copy_numbers(0, "x", train, test, samples)
+    scores = {n.subject: n.value / n.error for n in numbers if n.metric == "data_copying"}
+    assert abs(scores["fresh"]) < 3
+    assert scores["copies"] < -5
+    assert scores["third"] < -3
+    assert scores["shifted"] > 0
+    authentic = {n.subject: n.value for n in numbers if n.metric == "authenticity"}
+    assert authentic["copies"] == 0
+    np.testing.assert_array_equal(nearest["copies"].row, np.arange(300))
 
 
-def test_fresh_samples_are_no_copies(sets):
-    train, test, fresh = sets
-    value, error = copying(fresh, train, test)
-    assert abs(value) < 3 * error
-
-
-def test_copies_are_detected_at_seven_training_images_to_one_test_image(sets):
-    train, test, fresh = sets
-    noise = np.random.default_rng(1).normal(0, 1e-3, fresh.shape).astype(np.float32)
-    value, error = copying(train[:300] + noise, train, test)
-    assert value < -5 * error
-    # A third of copies suffices, and blurred (shifted) samples are not taken for copies.
-    value, error = copying(np.concatenate([train[:100] + noise[:100], fresh[:200]]), train, test)
-    assert value < -3 * error
-    value, error = copying(fresh + 1, train, test)
-    assert value > 0
-
-
-def test_cells_are_nearest_centres(sets):
-    train, test, _ = sets
-    centres = memorisation.cell_centres(jax.random.key(0), train, len(test))
-    assert len(centres) == 6
-    expected = cdist(test, centres).argmin(axis=1)
-    np.testing.assert_array_equal(memorisation.cells(test, centres), expected)
-    same = np.ones((400, 3), np.float32)  # empty cells are no error
-    centres = memorisation.cell_centres(jax.random.key(0), same, 200)
-    assert set(memorisation.cells(same, centres)) == {0}
+def test_cells_may_be_empty():
+    same = np.ones((400, 3), np.float32)
+    assert len(memorisation.cell_centres(0, same, 200)) == 4

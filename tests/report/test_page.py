@@ -11,7 +11,7 @@ import pytest
 from tests.experiments.compare import made
 from vaegan_jax import config as configuration
 from vaegan_jax import workdir
-from vaegan_jax.evaluation import latent_use
+from vaegan_jax.evaluation import latents
 from vaegan_jax.report import page
 from vaegan_jax.training import monitor
 
@@ -153,7 +153,7 @@ def test_page_after_the_evaluation_shows_numbers_and_samples_side_by_side(run):
 
 
 def test_training_failures_and_latent_use_are_reported(tmp_path):
-    use = latent_use.facts(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
+    use = latents.use_facts(np.array([2.0, 0, 0]), np.array([1.0, 0, 0]))
     trouble = monitor.Trouble(
         "mode_collapse", {"diversity": 0.1}, "They are <alike>.", "more of it"
     )

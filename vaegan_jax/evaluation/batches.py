@@ -6,13 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-Progress = Callable[[Iterable[np.ndarray], int, str], Iterator[np.ndarray]]
-"""``progress(batches, item count, label)`` yields the batches; may show progress or raise."""
+Progress = Callable[[Iterable[np.ndarray], int], Iterator[np.ndarray]]
+"""``progress(batches, item count)`` yields the batches; may show progress or raise."""
+
+MakeProgress = Callable[[str], Progress]
+"""``make_progress(label)`` returns the progress of one loop."""
 
 
-def no_progress(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
+def no_progress(batches: Iterable[np.ndarray], _: int) -> Iterator[np.ndarray]:
     """Yields the batches without displaying progress."""
-    del count, label
     return iter(batches)
 
 
@@ -21,19 +23,12 @@ def map_batches(
     function: Callable[[np.ndarray], Any],
     batch_size: int = 0,
     progress: Progress = no_progress,
-    label: str = "",
 ) -> Any:
-    """Applies a function to `count` items in batches of equal size.
+    """Applies a function to `count` >= 1 items in batches of equal size.
 
-    The result for an item does not depend on the number of items.
-
-    Args:
-      count: at least 1.
-      function: item indices, int64 [batch_size] -> a tree of arrays [batch_size, ...]; the last
-        batch is padded by repeating the last item.
-      batch_size: items per batch; 0 selects 8 on CPU and 128 elsewhere.
-      progress: see `Progress`.
-      label: description for the progress display.
+    `function` maps item indices, int64 [batch_size], to a tree of arrays [batch_size, ...]; the
+    last batch is padded by repeating the last item. The result for an item does not depend on the
+    number of items. A `batch_size` of 0 selects 8 on CPU and 128 elsewhere.
 
     Returns:
       A tree of NumPy arrays [count, ...].
@@ -44,5 +39,5 @@ def map_batches(
         np.minimum(np.arange(first, first + batch_size), count - 1)
         for first in range(0, count, batch_size)
     )
-    results = [jax.device_get(function(indices)) for indices in progress(batches, count, label)]
+    results = [jax.device_get(function(indices)) for indices in progress(batches, count)]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)

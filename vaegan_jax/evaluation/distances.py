@@ -9,11 +9,13 @@ in float64 on the host.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Reduced = TypeVar("Reduced")
 
 _BLOCK_ROWS = 512
 # Nearest neighbours for precision and recall, and for density and coverage.
@@ -69,8 +71,7 @@ def neighbours(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     def nearest(distances: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.min(distances), jnp.argmin(distances).astype(jnp.int32)
 
-    result: tuple[jax.Array, jax.Array] = _by_rows(x, y, nearest)
-    return result
+    return _by_rows(x, y, nearest)
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -80,8 +81,7 @@ def nearest_others(x: jax.Array, k: int) -> jax.Array:
     def nearest(distances: jax.Array, row: jax.Array) -> jax.Array:
         return -jax.lax.top_k(-distances.at[row].set(jnp.inf), k)[0]
 
-    result: jax.Array = _by_rows(x, x, nearest)
-    return result
+    return _by_rows(x, x, nearest)
 
 
 @jax.jit
@@ -131,34 +131,26 @@ def vendi(features: np.ndarray) -> float:
     return float(np.exp(-np.sum(weights * np.log(weights))))
 
 
-class Reference(NamedTuple):
-    """Features of real images and precomputed statistics.
+def make_compare(real: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+    """Returns a function of features of fakes, float32 [m, d].
 
-    Attributes:
-      features: float32 [n, d].
-      gaussian: the Gaussian fitted to the features.
-      nearest: squared distances to the nearest other real images, float32 [n, 5].
+    It compares them with those of real images, float32 [n, d] with n > 5, and returns the `frechet`
+    distance and the metrics of `manifold`.
     """
+    on_device, fitted = jax.device_put(real), gaussian(real)
+    nearest = nearest_others(on_device, _K_DENSITY)
 
-    features: jax.Array
-    gaussian: Gaussian
-    nearest: jax.Array
+    def compare(fake: np.ndarray) -> dict[str, float]:
+        others = jax.device_get(manifold(on_device, nearest, fake))
+        distance = frechet(fitted, gaussian(fake))
+        return {"frechet": distance} | {name: float(value) for name, value in others.items()}
 
-
-def reference(features: np.ndarray) -> Reference:
-    """Returns the reference of real features, float32 [n, d] with n > 5."""
-    on_device = jax.device_put(features)
-    return Reference(on_device, gaussian(features), nearest_others(on_device, _K_DENSITY))
-
-
-def compare(real: Reference, fake: np.ndarray) -> dict[str, float]:
-    """Returns the `frechet` distance and the metrics of `manifold` of fakes, float32 [m, d]."""
-    others = jax.device_get(manifold(real.features, real.nearest, fake))
-    distance = frechet(real.gaussian, gaussian(fake))
-    return {"frechet": distance} | {name: float(value) for name, value in others.items()}
+    return compare
 
 
-def _by_rows(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Any]) -> Any:
+def _by_rows(
+    x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array], Reduced]
+) -> Reduced:
     """Applies ``reduce(squared distances to all rows of y [m], row)`` to each row of x.
 
     Both sets are centred first to avoid catastrophic cancellation.
@@ -167,10 +159,11 @@ def _by_rows(x: jax.Array, y: jax.Array, reduce: Callable[[jax.Array, jax.Array]
     x, y = x - centre, y - centre
     squares = jnp.sum(y**2, axis=1)
 
-    def of_row(values: jax.Array, row: jax.Array) -> Any:
+    def of_row(each: tuple[jax.Array, jax.Array]) -> Reduced:
+        values, row = each
         products = jnp.matmul(y, values, precision=jax.lax.Precision.HIGHEST)
         distances = jnp.sum(values**2) + squares - 2 * products
         return reduce(jnp.maximum(distances, 0), row)
 
-    rows = x, jnp.arange(len(x))
-    return jax.lax.map(lambda each: of_row(*each), rows, batch_size=_BLOCK_ROWS)
+    reduced: Reduced = jax.lax.map(of_row, (x, jnp.arange(len(x))), batch_size=_BLOCK_ROWS)
+    return reduced

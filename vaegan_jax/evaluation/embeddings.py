@@ -1,7 +1,6 @@
 """Embeddings, which map images to features, and their batched application."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +17,12 @@ from vaegan_jax.runtime import sources
 
 Embed = Callable[[Any, jax.Array], jax.Array]
 
+# Networks and their default input sizes; docs/embeddings.md says how these were chosen.
+_NETWORKS: dict[str, tuple[Any, int]] = {
+    "efflite0": (efflite0, 224),
+    "alexnet": (alexnet, 160),
+    "inception": (inception, inception.SIZE),
+}
 _GRID = 8
 
 
@@ -29,14 +34,14 @@ class Embedding(NamedTuple):
       embed: (params, images [B, H, W, C] in [0, 255], uint8 or float32) -> float32 [B, d]; pure.
       params: parameters of the network.
       facts: identifying metadata, such as the hash of the weights.
-      is_fid: whether the Frechet distance of these features is the FID.
+      distance: the name of the Frechet distance of these features, "fid" only for Inception's.
     """
 
     name: str
     embed: Embed
     params: Any = None
     facts: dict[str, Any] = {}  # noqa: RUF012 - the default of a NamedTuple, never mutated
-    is_fid: bool = False
+    distance: str = "fd"
 
 
 def make(name: str, weights: str = "") -> Embedding:
@@ -54,16 +59,22 @@ def make(name: str, weights: str = "") -> Embedding:
     kind, size = registry.split_embedding(name)
     function = registry.load("embedding", kind)
     if registry.is_path(name):
-        facts = {"source": sources.digests(name.partition(":")[0])}
+        facts: dict[str, Any] = {"source": sources.digests(name.partition(":")[0])}
         return Embedding(name, lambda _, images: function(images), facts=facts)
-    options = {"weights": weights} if kind == "inception" else {}
-    embedding: Embedding = function(**options, **({"size": size} if size else {}))
-    return embedding
+    if kind == "pixels":
+        return Embedding(kind, function, facts={"resize": f"means over {_GRID}x{_GRID} cells"})
+    network, default_size = _NETWORKS[kind]
+    size = size or default_size
+    embed = _resized(function, size)
+    facts = {"sha256": network.SHA256, "resize": f"bicubic, antialiased, to {size}x{size}"}
+    if kind == "inception":
+        return Embedding("inception_clean", embed, inception.load(weights), facts, "fid")
+    return Embedding(f"{kind}_{size}", embed, network.load(), facts)
 
 
 def make_all(names: str, weights: str = "") -> list[Embedding]:
-    """Returns the embeddings of a comma-separated list, see `make`; an empty list for "none"."""
-    return [make(name.strip(), weights) for name in names.split(",") if name != "none"]
+    """Returns the embeddings of a comma-separated list, see `make`."""
+    return [make(name.strip(), weights) for name in names.split(",")]
 
 
 def require_valid(embedding: Embedding, image_shape: tuple[int, int, int]) -> None:
@@ -83,48 +94,14 @@ def require_valid(embedding: Embedding, image_shape: tuple[int, int, int]) -> No
 
 
 def extract(
-    embedding: Embedding,
-    images: ImageArray,
-    progress: Progress = no_progress,
-    label: str = "",
+    embedding: Embedding, images: ImageArray, progress: Progress = no_progress
 ) -> np.ndarray:
     """Returns the features of images, uint8 [N, H, W, C]: float32 [N, d]; see `map_batches`."""
     embed, params = jax.jit(embedding.embed), jax.device_put(embedding.params)
     features: np.ndarray = map_batches(
-        len(images),
-        lambda indices: embed(params, jax.device_put(images[indices])),
-        progress=progress,
-        label=label,
+        len(images), lambda i: embed(params, jax.device_put(images[i])), 0, progress
     )
     return features
-
-
-def make_efflite0(size: int = 224) -> Embedding:
-    """Returns EfficientNet-Lite0 at an input size; see docs/embeddings.md for the default."""
-    embed = _resized(efflite0.features, size)
-    return Embedding(f"efflite0_{size}", embed, efflite0.load(), _facts(efflite0.SHA256, size))
-
-
-def make_alexnet(size: int = 160) -> Embedding:
-    """Returns AlexNet at an input size; see docs/embeddings.md for the default."""
-    embed = _resized(alexnet.features, size)
-    return Embedding(f"alexnet_{size}", embed, alexnet.load(), _facts(alexnet.SHA256, size))
-
-
-def make_inception(weights: str) -> Embedding:
-    """Returns the Inception network of the FID with clean-fid's resizing, see `make`."""
-    params = inception.load(pathlib.Path(weights or inception.DEFAULT_PATH).expanduser())
-    embed, facts = _resized(inception.features, inception.SIZE), _facts(inception.SHA256, 299)
-    return Embedding("inception_clean", embed, params, facts, is_fid=True)
-
-
-def make_pixels() -> Embedding:
-    """Returns an embedding by mean colours of the cells of a grid."""
-    return Embedding("pixels", _embed_pixels, facts={"resize": f"means over {_GRID}x{_GRID} cells"})
-
-
-def _facts(sha256: str, size: int) -> dict[str, Any]:
-    return {"sha256": sha256, "resize": f"bicubic, antialiased, to {size}x{size}"}
 
 
 @functools.cache  # so runs of several seeds share compiled programs
@@ -132,7 +109,8 @@ def _resized(features: Embed, size: int) -> Embed:
     return lambda params, images: features(params, resize(images, size))
 
 
-def _embed_pixels(_: Any, images: jax.Array) -> jax.Array:
+def cell_means(_: Any, images: jax.Array) -> jax.Array:
+    """Embeds images by the mean colours of the cells of an 8x8 grid, float32 in [0, 1]."""
     count, height, width, channels = images.shape  # the sides are multiples of 16
     cells = images.reshape(count, _GRID, height // _GRID, _GRID, width // _GRID, channels)
     return jnp.mean(cells.astype(jnp.float32) / 255, axis=(2, 4)).reshape(count, -1)

@@ -19,10 +19,10 @@ from ml_collections import ConfigDict
 from vaegan_jax import networks, randomness
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.data.images import Images, Split
-from vaegan_jax.evaluation import distances, feature_metrics, latents, pixels, vae_metrics
-from vaegan_jax.evaluation.batches import Progress, map_batches
+from vaegan_jax.evaluation import distances, latents, pixels, vae_metrics
+from vaegan_jax.evaluation.batches import MakeProgress, map_batches
 from vaegan_jax.evaluation.embeddings import Embedding, extract
-from vaegan_jax.evaluation.memorisation import Nearest
+from vaegan_jax.evaluation.memorisation import copy_numbers
 from vaegan_jax.evaluation.number import (
     SUBJECTS,
     Number,
@@ -55,24 +55,22 @@ class Models(NamedTuple):
     latent_factor: jax.Array | None = None
 
 
-class Pairs(NamedTuple):
-    """Samples and their nearest real images: uint8 [n, H, W, C] each.
+class Evaluation(NamedTuple):
+    """The results.
 
-    The first half are the samples nearest to a training image, relative to the distance between
-    that image and its nearest neighbour; the second half are the first remaining samples.
+    Attributes:
+      numbers: all metrics.
+      pairs: samples of the generator, or of the decoder if there is no generator, and their nearest
+        training and test images, uint8 [n, H, W, C] each. The first half are the samples nearest to
+        a training image, relative to the distance between that image and its nearest neighbour; the
+        second half are the first remaining samples.
+      units: the mean and the variance of the posterior means over test images, float32 [L] each, or
+        None without a VAE.
     """
 
-    samples: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-
-
-class Evaluation(NamedTuple):
-    """The results; `pairs` are of the generator, or of the decoder if there is no generator."""
-
     numbers: list[Number]
-    pairs: Pairs
-    units: vae_metrics.Units | None
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    units: tuple[np.ndarray, np.ndarray] | None
 
 
 def shortage(data: Images) -> str:
@@ -92,7 +90,7 @@ def evaluate(
     data: Images,
     models: Models,
     embeddings: Sequence[Embedding],
-    progress: Progress,
+    progress: MakeProgress,
 ) -> Evaluation:
     """Evaluates the networks of a run; results are bit-identical for identical networks.
 
@@ -101,9 +99,7 @@ def evaluate(
     """
     seed, most = config.seed, config.evaluation.max_reference_images
     train, test = (
-        split.take(random_subset(evaluation_key(seed, i, Purpose.SUBSET), len(split), most))
-        if most
-        else split
+        split.take(random_subset(seed, i, len(split), most)) if most else split
         for i, split in enumerate((data.train, data.test))
     )
     count = config.evaluation.samples or min(len(data.test), _MAX_DEFAULT_SAMPLES)
@@ -120,40 +116,28 @@ def evaluate(
     pairs = None
     for embedding in embeddings:
         label = f"{embedding.name} features of"
-        train_features = extract(embedding, train, progress, f"{label} training images")
-        test_features = extract(embedding, test, progress, f"{label} test images")
+        of_train = extract(embedding, train, progress(f"{label} training images"))
+        of_test = extract(embedding, test, progress(f"{label} test images"))
         features = {
-            name: extract(embedding, each, progress, f"{label} {SUBJECTS[name]}")
+            name: extract(embedding, each, progress(f"{label} {SUBJECTS[name]}"))
             for name, each in images.items()
         }
-        numbers += feature_metrics.feature_numbers(
-            seed, embedding, train_features, test_features, features, progress
-        )
+        numbers += _feature_numbers(seed, embedding, of_train, of_test, features, progress)
         if pairs is None:
             samples = {name: features[name] for name in features if name != "vae_reconstructions"}
-            copies, nearest = feature_metrics.copy_numbers(
-                seed, embedding.name, train_features, test_features, samples
-            )
+            copies, nearest = copy_numbers(seed, embedding.name, of_train, of_test, samples)
             numbers += copies
             newest = "gan_samples" if "gan_samples" in images else "vae_samples"
-            shown = _suspects(nearest[newest])
-            _, to_test = distances.neighbours(features[newest][shown], test_features)
-            pairs = Pairs(
-                images[newest][shown],
-                train[nearest[newest].row[shown]],
-                test[np.asarray(to_test)],
-            )
+            suspects = np.argsort(nearest[newest].ratio, kind="stable")[: _PAIRS // 2]
+            others = np.setdiff1d(np.arange(count), suspects)[: _PAIRS // 2]
+            shown = np.concatenate([suspects, others])
+            _, to_test = distances.neighbours(features[newest][shown], of_test)
+            rows = nearest[newest].row[shown], np.asarray(to_test)
+            pairs = images[newest][shown], train[rows[0]], test[rows[1]]
             # The other embeddings need the floor's images only.
-            train = train.take(feature_metrics.floor_rows(seed, len(train), count))
+            train = train.take(random_subset(seed, 4, len(train), count))
     assert pairs is not None
     return Evaluation(numbers, pairs, units)
-
-
-def _suspects(nearest: Nearest) -> np.ndarray:
-    """Returns the rows of the most likely copies among the samples, and of as many others."""
-    suspects = np.argsort(nearest.ratio, kind="stable")[: _PAIRS // 2]
-    others = np.setdiff1d(np.arange(len(nearest.ratio)), suspects)[: _PAIRS // 2]
-    return np.concatenate([suspects, others])
 
 
 def sample(
@@ -161,42 +145,43 @@ def sample(
     image_shape: tuple[int, int, int],
     models: Models,
     count: int,
-    progress: Progress,
+    progress: MakeProgress,
 ) -> dict[str, np.ndarray]:
     """Returns `count` samples of each network by subject, uint8 [N, H, W, C].
 
     All of them use the same key, so they are compared at the same latents.
     """
     decode = jax.jit(networks.make_decode(config.model, image_shape))
-    shape = (count, config.model.latent_size)
-    draw = functools.partial(randomness.latents, evaluation_key(config.seed, 0, Purpose.LATENT))
-    z = dict.fromkeys(SUBJECTS, draw(shape, config.gan.noise)) | {"vae_samples": draw(shape)}
-    if _is_matched(models):
+    sampled = sampled_networks(models)
+    z = dict.fromkeys(sampled, _latents(config, 0, count, config.gan.noise))
+    z["vae_samples"] = _latents(config, 0, count)
+    if "matched_samples" in sampled:
         factor = np.asarray(models.latent_factor, np.float64)
         matched = np.asarray(models.latent_mean) + np.asarray(z["matched_samples"]) @ factor.T
         z["matched_samples"] = jnp.asarray(matched, jnp.float32)
     return {
-        name: latents.decode_images(decode, params, z[name], progress, SUBJECTS[name])
-        for name, params in sampled_networks(models).items()
+        name: latents.decode_images(decode, params, z[name], progress(SUBJECTS[name]))
+        for name, params in sampled.items()
     }
+
+
+def _latents(config: ConfigDict, index: int, count: int, distribution: str = "normal") -> jax.Array:
+    key = evaluation_key(config.seed, index, Purpose.LATENT)
+    return randomness.latents(key, (count, config.model.latent_size), distribution)
 
 
 def sampled_networks(models: Models) -> dict[str, optax.Params]:
     """Returns the parameters of the decoders and generators that are sampled, by subject."""
+    factor = models.latent_factor
+    # Whether the GAN started from other latents than those that the VAE samples.
+    is_matched = factor is not None and bool(np.any(factor != np.eye(len(factor))))
     sampled = {
         "vae_samples": models.decoder,
-        "matched_samples": models.decoder if _is_matched(models) else None,
+        "matched_samples": models.decoder if is_matched else None,
         "gan_raw_samples": models.raw_generator,
         "gan_samples": models.generator,
     }
     return {name: params for name, params in sampled.items() if params is not None}
-
-
-def _is_matched(models: Models) -> bool:
-    """Returns whether the GAN started from other latents than those that the VAE samples."""
-    if models.decoder is None or models.latent_factor is None:
-        return False
-    return bool(np.any(models.latent_factor != np.eye(len(models.latent_factor))))
 
 
 def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
@@ -211,6 +196,51 @@ def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
     ]
 
 
+def _feature_numbers(
+    seed: int,
+    embedding: Embedding,
+    train: np.ndarray,
+    test: np.ndarray,
+    features: dict[str, np.ndarray],
+    progress: MakeProgress,
+) -> list[Number]:
+    """Returns the metrics of sets of images in an embedding, with errors and floors.
+
+    Reconstructions of test images have no errors, since they are not samples. The features are
+    float32: of training images [n, d], test images [m, d] and, by subject, the sets [N, d].
+    """
+    compare = distances.make_compare(test)
+
+    def measure(rows: np.ndarray) -> dict[str, float]:
+        return compare(rows) | {"vendi": distances.vendi(rows)}
+
+    @functools.cache
+    def floors(count: int) -> dict[str, float]:
+        """Returns the metrics of `count` real images, those that there are enough images for."""
+        values: dict[str, float] = {}
+        if len(train) >= count:
+            values |= compare(train[random_subset(seed, 4, len(train), count)])
+        if len(test) >= count:
+            values["vendi"] = distances.vendi(test[random_subset(seed, 5, len(test), count)])
+        return values
+
+    numbers = []
+    for subject, fake in features.items():
+        count = len(fake)
+        errors: dict[str, float] = {}
+        if subject != "vae_reconstructions":
+            index = list(SUBJECTS).index(subject)
+            shown = progress(f"{embedding.name} errors of {SUBJECTS[subject]}")
+            errors = jackknife_error(seed, index, fake, measure, shown)
+        for metric, value in measure(fake).items():
+            name = f"{embedding.distance}_n{count}" if metric == "frechet" else metric
+            against, real_count = ("", 0) if metric == "vendi" else ("test", len(test))
+            uncertainty = errors.get(metric), floors(count).get(metric)
+            place = subject, against, embedding.name, name
+            numbers.append(Number(*place, value, *uncertainty, count, real_count))
+    return numbers
+
+
 def compare_generators(
     config: ConfigDict, data: Images, embedding: Embedding, a: optax.Params, b: optax.Params
 ) -> tuple[float, float]:
@@ -220,11 +250,9 @@ def compare_generators(
     other latents, which both share. The error is that of the difference, by the jackknife over
     pairs of samples; it does not cover other validation images.
     """
-    count = config.evaluation.curve_samples
     decode = jax.jit(networks.make_decode(config.model, data.shape))
-    key = evaluation_key(config.seed, 6, Purpose.LATENT)
-    z = randomness.latents(key, (count, config.model.latent_size), config.gan.noise)
-    real = distances.gaussian(extract(embedding, _validation(data, count)))
+    z = _latents(config, 6, config.evaluation.curve_samples, config.gan.noise)
+    real = _validation_gaussian(config, data, embedding)
     pairs = np.stack(
         [extract(embedding, latents.decode_images(decode, each, z)) for each in (a, b)], axis=1
     )
@@ -233,13 +261,15 @@ def compare_generators(
         of_a, of_b = (distances.frechet(real, distances.gaussian(pairs[:, i])) for i in (0, 1))
         return of_a - of_b
 
-    key = evaluation_key(config.seed, 6, Purpose.DEALING)
-    return difference(pairs), jackknife_error(key, pairs, difference)
+    return difference(pairs), jackknife_error(config.seed, 6, pairs, difference)
 
 
-def _validation(data: Images, count: int) -> Split:
-    """Returns the validation images of the curve."""
-    return data.validation.take(np.arange(min(2 * count, len(data.validation))))
+def _validation_gaussian(
+    config: ConfigDict, data: Images, embedding: Embedding
+) -> distances.Gaussian:
+    """Returns the Gaussian of the validation images of the curve."""
+    count = min(2 * config.evaluation.curve_samples, len(data.validation))
+    return distances.gaussian(extract(embedding, data.validation.take(np.arange(count))))
 
 
 def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:
@@ -255,20 +285,18 @@ def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embeddin
     @functools.cache
     def reference(index: int) -> tuple[distances.Gaussian, float]:
         """Returns the reference and the floor in an embedding, computed once for both stages."""
-        real = distances.gaussian(extract(embeddings[index], _validation(data, count)))
+        real = _validation_gaussian(config, data, embeddings[index])
         if len(data.train) < count:
             return real, math.nan
         train = extract(embeddings[index], data.train.take(np.arange(count)))
         return real, distances.frechet(real, distances.gaussian(train))
 
     def measure(params: optax.Params, distribution: str) -> dict[str, float]:
-        key = evaluation_key(config.seed, 2, Purpose.LATENT)
-        z = randomness.latents(key, (count, config.model.latent_size), distribution)
-        images = latents.decode_images(decode, params, z)
+        images = latents.decode_images(decode, params, _latents(config, 2, count, distribution))
         numbers: dict[str, float] = {}
         for index, embedding in enumerate(embeddings):
             real, floor = reference(index)
-            name = f"{feature_metrics.frechet_name(embedding, count)}_{embedding.name}"
+            name = f"{embedding.distance}_n{count}_{embedding.name}"
             fake = distances.gaussian(extract(embedding, images))
             numbers |= {name: distances.frechet(real, fake), f"{name}_floor": floor}
         return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -12,18 +12,15 @@ from typing import NamedTuple
 from vaegan_jax.evaluation.number import SUBJECTS, Number, format_value
 from vaegan_jax.losses import symptoms
 
-# In standard errors.
-_SIGNIFICANT = 3.0
+_SIGNIFICANT = 3.0  # standard errors
 # Relative to the floor.
 _LOW_PRECISION = 0.1
 _LOW_RECALL = 0.5
 _LOW_VENDI = 0.9
 _VERY_LOW_VENDI = 0.5
 _HIGH_SHARPNESS = 1.25
-# Of the share of fine detail that is a lattice, relative to real images.
-_HIGH_LATTICE = 3.0
-# Fraction of the latent dimensions.
-_FEW_ACTIVE = 0.02
+_HIGH_LATTICE = 3.0  # share of fine detail that is a lattice, relative to real images
+_FEW_ACTIVE = 0.02  # fraction of the latent dimensions
 
 _SAMPLES = ("vae_samples", "gan_samples")
 
@@ -76,20 +73,13 @@ class _Numbers:
 
 
 def find(numbers: Sequence[Number], latent_size: int) -> list[Finding]:
-    """Returns the findings of an evaluation.
-
-    Args:
-      numbers: the numbers of the evaluation.
-      latent_size: the number of latent dimensions.
-    """
+    """Returns the findings of an evaluation of networks with a number of latent dimensions."""
     values = _Numbers(numbers)
-    findings = [*_progress(values), *_average(values), *_posterior_collapse(values, latent_size)]
+    findings = [*_distances(values), *_posterior_collapse(values, latent_size)]
     for subject in ("vae_reconstructions", *_SAMPLES):
         findings += _pixels(values, subject)
     for subject in _SAMPLES:
-        findings += _low_precision(values, subject)
-        findings += _collapse(values, subject)
-        findings += _memorisation(values, subject)
+        findings += [*_variety(values, subject), *_memorisation(values, subject)]
     return findings
 
 
@@ -108,13 +98,13 @@ def _compare(values: _Numbers, subject: str, other: str) -> tuple[set[int], str]
         resolved = abs(a.value - b.value) > _SIGNIFICANT * math.hypot(a.error, b.error)
         signs.add((1 if a.value < b.value else -1) if resolved else 0)
         floor = "" if math.isnan(a.floor) else f" (real images: {format_value(a.floor)})"
-        shown = f"{format_value(a.value)} against {format_value(b.value)}{floor}"
-        texts.append(f"{embedding} {shown}")
+        texts.append(f"{embedding} {format_value(a.value)} against {format_value(b.value)}{floor}")
     return signs, "; ".join(texts)
 
 
-def _progress(values: _Numbers) -> Iterator[Finding]:
-    """Compares the GAN with its own start: the matched decoder, or the VAE without matching."""
+def _distances(values: _Numbers) -> Iterator[Finding]:
+    """Compares the GAN with its own start, and its raw weights with their average."""
+    # The start is the matched decoder, or the VAE without matching.
     start = "matched_samples"
     if not _compare(values, "gan_samples", start)[0]:
         start = "vae_samples"
@@ -130,9 +120,6 @@ def _progress(values: _Numbers) -> Iterator[Finding]:
     if signs:
         text = f"Frechet distance of the GAN against the {SUBJECTS[start]}: {text}"
         yield Finding(name, f"{verdict}. {text}.")
-
-
-def _average(values: _Numbers) -> Iterator[Finding]:
     signs, text = _compare(values, "gan_raw_samples", "gan_samples")
     if signs == {1}:
         yield Finding(
@@ -171,43 +158,37 @@ def _pixels(values: _Numbers, subject: str) -> Iterator[Finding]:
         )
 
 
-def _low_precision(values: _Numbers, subject: str) -> Iterator[Finding]:
-    found = values.in_all(subject, "precision")
-    if found and all(x.is_below(_LOW_PRECISION) for x in found):
-        shown = ", ".join(f"{x.value:.1%} (real images: {x.floor:.0%})" for x in found)
+def _variety(values: _Numbers, subject: str) -> Iterator[Finding]:
+    precision, recall, vendi = (
+        values.in_all(subject, metric) for metric in ("precision", "recall", "vendi")
+    )
+    if precision and all(x.is_below(_LOW_PRECISION) for x in precision):
+        shown = ", ".join(f"{x.value:.1%} (real images: {x.floor:.0%})" for x in precision)
         yield Finding(
             "Low precision",
             f"{SUBJECTS[subject]}: precision is {shown}. They are unlike the data, so recall "
             "and coverage cannot judge their variety.",
         )
-
-
-def _collapse(values: _Numbers, subject: str) -> Iterator[Finding]:
-    reasons = {name: _missing_variety(values, subject, name) for name in values.embeddings}
-    if reasons and all(reasons.values()):
-        severe = all(len(each) == 2 for each in reasons.values()) or all(
-            x.is_below(_VERY_LOW_VENDI) for x in values.in_all(subject, "vendi")
+    reasons: list[list[str]] = []
+    for p, r, v in zip(precision, recall, vendi, strict=True):
+        # For samples that are unlike the data, recall says nothing, and the Vendi score little.
+        similar = p.is_above(_LOW_PRECISION)
+        reasons.append([])
+        if similar and r.is_below(_LOW_RECALL):
+            reasons[-1].append(f"recall {r.value:.2f} (real images: {r.floor:.2f})")
+        if v.is_below(_LOW_VENDI if similar else _VERY_LOW_VENDI):
+            shown = f"{format_value(v.value)} (real images: {format_value(v.floor)})"
+            reasons[-1].append(f"Vendi score {shown}")
+    if reasons and all(reasons):
+        severe = all(len(each) == 2 for each in reasons) or all(
+            v.is_below(_VERY_LOW_VENDI) for v in vendi
         )
-        shown = "; ".join(f"{embedding} {', '.join(each)}" for embedding, each in reasons.items())
+        pairs = zip(values.embeddings, reasons, strict=True)
+        shown = "; ".join(f"{embedding} {', '.join(each)}" for embedding, each in pairs)
         yield Finding(
             "Mode collapse" if severe else "Low diversity",
             f"{SUBJECTS[subject]}: they cover only part of the data: {shown}.",
         )
-
-
-def _missing_variety(values: _Numbers, subject: str, embedding: str) -> list[str]:
-    precision, recall, vendi = (
-        values.get(subject, name, embedding) for name in ("precision", "recall", "vendi")
-    )
-    # For samples that are unlike the data, recall says nothing, and the Vendi score little.
-    similar = precision.is_above(_LOW_PRECISION)
-    reasons = []
-    if similar and recall.is_below(_LOW_RECALL):
-        reasons.append(f"recall {recall.value:.2f} (real images: {recall.floor:.2f})")
-    if vendi.is_below(_LOW_VENDI if similar else _VERY_LOW_VENDI):
-        shown = f"{format_value(vendi.value)} (real images: {format_value(vendi.floor)})"
-        reasons.append(f"Vendi score {shown}")
-    return reasons
 
 
 def _memorisation(values: _Numbers, subject: str) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Tests for copies of training images among samples, in feature space."""
 
+import math
 import warnings
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import scipy.cluster.vq
 import scipy.stats
 
 from vaegan_jax.evaluation import distances
-from vaegan_jax.evaluation.number import random_subset
+from vaegan_jax.evaluation.number import Number, random_subset
+from vaegan_jax.randomness import Purpose
 
 _MIN_PER_CELL = 20
 _TEST_IMAGES_PER_CELL = 50
@@ -33,35 +35,57 @@ class Nearest(NamedTuple):
     ratio: np.ndarray
 
 
-def nearest_train(features: np.ndarray, train: jax.Array, usual: np.ndarray) -> Nearest:
-    """Finds the nearest training image of each image.
+def copy_numbers(
+    seed: int,
+    embedding: str,
+    train: np.ndarray,
+    test: np.ndarray,
+    samples: dict[str, np.ndarray],
+) -> tuple[list[Number], dict[str, Nearest]]:
+    """Returns the metrics of copies, and the nearest training images, of samples by subject.
 
-    Args:
-      features: float32 [m, d].
-      train: float32 [n, d].
-      usual: squared distances of the training images to their nearest others, float32 [n].
+    The features are float32: of training images [n, d], test images [m, d] and samples [N, d].
     """
-    distance, row = jax.device_get(distances.neighbours(features, train))
-    return Nearest(row, distance, distance / np.maximum(usual[row], 1e-12))
+    on_device = jax.device_put(train)
+    # Squared distances of the training images to their nearest others.
+    usual = jax.device_get(distances.nearest_others(on_device, 1))[:, 0]
+
+    def find_nearest(features: np.ndarray) -> Nearest:
+        distance, row = jax.device_get(distances.neighbours(features, on_device))
+        return Nearest(row, distance, distance / np.maximum(usual[row], 1e-12))
+
+    of_test = find_nearest(test)
+    centres = cell_centres(seed, train, len(test))
+    test_cells, _ = scipy.cluster.vq.vq(test, centres)
+    numbers, nearest = [], {}
+    for subject, fake in samples.items():
+        nearest[subject] = find_nearest(fake)
+        count, (_, distance, ratio) = len(fake), nearest[subject]
+        authentic, floor = ratio > 1, None
+        if len(test) >= count:
+            floor = np.mean(of_test.ratio[random_subset(seed, 5, len(test), count)] > 1)
+        error = authentic.std(ddof=1) / math.sqrt(count)
+        fake_cells, _ = scipy.cluster.vq.vq(fake, centres)
+        copying = data_copying(of_test.distance, distance, test_cells, fake_cells)
+        place, counts = (subject, "train", embedding), (count, len(train))
+        numbers += [
+            Number(*place, "authenticity", authentic.mean(), error, floor, *counts),
+            Number(*place, "data_copying", *copying, 0.0, *counts),
+        ]
+    return numbers, nearest
 
 
-def cell_centres(key: jax.Array, train: np.ndarray, test_count: int) -> np.ndarray:
+def cell_centres(seed: int, train: np.ndarray, test_count: int) -> np.ndarray:
     """Partitions training features, float32 [n, d], by k-means: float32 [k, d].
 
-    There is one cell per 50 test images, but at most 10; `key` is of the initial centres.
+    There is one cell per 50 test images, but at most 10; `seed` is of the initial centres.
     """
     count = min(_MAX_CELLS, max(1, test_count // _TEST_IMAGES_PER_CELL))
-    first = train[random_subset(key, len(train), count)]
+    first = train[random_subset(seed, 0, len(train), count, Purpose.MEMORISATION)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an empty cell is no failure
         centres: np.ndarray = scipy.cluster.vq.kmeans2(train, first, minit="matrix")[0]
     return centres
-
-
-def cells(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Returns the cells of features, the indices of their nearest centres: int [m]."""
-    result: np.ndarray = scipy.cluster.vq.vq(features, centres)[0]
-    return result
 
 
 def data_copying(
@@ -74,16 +98,10 @@ def data_copying(
     nearest training image: negative if fakes are nearer than test images, and standard normal if
     both have the same distribution. C_T is the mean of Z weighted by the share of test images in
     the cell; the error is its standard deviation under that null hypothesis. Without a cell of
-    enough images, all images form one.
+    enough images, all images form one; with fewer than 20 images of a kind, both are NaN.
 
-    Args:
-      test: distances of the test images to their nearest training images, [m].
-      fake: distances of the fakes, [l].
-      test_cells: int [m], see `cells`.
-      fake_cells: int [l].
-
-    Returns:
-      The statistic and its error; NaN twice if there are fewer than 20 images of a kind.
+    `test` and `fake` are the distances of images to their nearest training images, [m] and [l];
+    `test_cells` and `fake_cells` are their nearest `cell_centres`, int [m] and [l].
     """
     scores, weights = [], []
     for cell in np.unique(test_cells):

@@ -28,6 +28,8 @@ fit of the aggregated posterior.
 SHARES = ("precision", "recall", "density", "coverage", "authenticity")
 """Metrics that are shares of images; density may exceed 1."""
 
+_GROUPS = 10  # of the jackknife
+
 Values = TypeVar("Values")
 
 
@@ -83,35 +85,37 @@ def mean(subject: str, metric: str, values: np.ndarray, floor: float | None = No
 
 
 def jackknife_error(
-    key: jax.Array,
+    seed: int,
+    index: int,
     rows: np.ndarray,
     statistic: Callable[[np.ndarray], Values],
-    groups: int = 10,
     progress: Progress = no_progress,
-    label: str = "",
+    purpose: Purpose = Purpose.DEALING,
 ) -> Values:
     """Returns the standard error of a statistic by the delete-a-group jackknife.
 
     Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3: the rows are split at random into
-    equal groups, the statistic is computed without each group, and the variance is ``(g - 1) / g``
-    times the sum of squared deviations of these values from their mean. Unlike the bootstrap, it
-    does not repeat rows, which would bias nearest-neighbour distances and covariances.
+    g = 10 equal groups, the statistic is computed without each group, and the variance is
+    ``(g - 1) / g`` times the sum of squared deviations of these values from their mean. Unlike
+    the bootstrap, it does not repeat rows, which would bias nearest-neighbour distances and
+    covariances.
 
-    `rows` is [n, ...] with n >= groups; up to ``groups - 1`` rows are in no group. `statistic` maps
-    rows to a smooth scalar or a tree of them, which is also the structure of the result.
+    `rows` is [n, ...] with n >= g; up to g - 1 rows are in no group. `statistic` maps rows to a
+    smooth scalar or a tree of them, which is also the structure of the result.
     """
+    key = evaluation_key(seed, index, purpose)
     order = np.asarray(jax.device_get(jax.random.permutation(key, len(rows))))
-    size = len(rows) // groups
-    omitted = order[: groups * size].reshape(groups, size)
+    size = len(rows) // _GROUPS
+    omitted = order[: _GROUPS * size].reshape(_GROUPS, size)
     values = []
-    for group in progress(omitted, omitted.size, label):
+    for group in progress(omitted, omitted.size):
         kept = np.ones(len(rows), bool)
         kept[group] = False
         values.append(jax.device_get(statistic(rows[kept])))
 
     def error(*values: float) -> float:
         deviations = np.array(values) - np.mean(values)
-        return float(np.sqrt((groups - 1) / groups * (deviations**2).sum()))
+        return float(np.sqrt((_GROUPS - 1) / _GROUPS * (deviations**2).sum()))
 
     errors: Values = jax.tree.map(error, *values)
     return errors
@@ -129,9 +133,12 @@ def evaluation_key(seed: int, index: int, purpose: Purpose) -> jax.Array:
     return randomness.draw_key(randomness.step_key(seed, Stage.EVALUATION, index), purpose)
 
 
-def random_subset(key: jax.Array, size: int, count: int) -> np.ndarray:
-    """Returns min(count, size) distinct random indices below `size`, in ascending order."""
+def random_subset(
+    seed: int, index: int, size: int, count: int, purpose: Purpose = Purpose.SUBSET
+) -> np.ndarray:
+    """Returns min(count, size) distinct random rows below `size`, in ascending order."""
     if count >= size:
         return np.arange(size)
+    key = evaluation_key(seed, index, purpose)
     drawn = jax.random.choice(key, size, (count,), replace=False)
     return np.sort(np.asarray(jax.device_get(drawn)))

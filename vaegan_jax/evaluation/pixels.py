@@ -5,9 +5,6 @@ import jax.numpy as jnp
 
 from vaegan_jax.losses import symptoms
 
-LATTICE_PERIOD = 4
-"""In pixels; two strided layers of stride 2 leave patterns with this period or half of it."""
-
 
 @jax.jit
 def psnr(originals: jax.Array, reconstructions: jax.Array) -> jax.Array:
@@ -30,7 +27,7 @@ def artefacts(images: jax.Array) -> dict[str, jax.Array]:
 
 
 def _lattice(x: jax.Array) -> jax.Array:
-    period = LATTICE_PERIOD
+    period = 4  # pixels; two layers of stride 2 leave patterns with this period or half of it
     # The mean over one period, centred, which keeps nothing of the pattern.
     smooth = x
     for axis in (1, 2):

@@ -1,12 +1,11 @@
 """VAE metrics: reconstruction fidelity, latent use and likelihood bounds.
 
-Bounds are in nats per image until converted by `bits_per_dim`; arrays of K samples have shape
-[K, B, ...].
+Arrays of K posterior samples have shape [K, B, ...].
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,116 +19,66 @@ from vaegan_jax.data import preprocessing
 from vaegan_jax.data.images import Split
 from vaegan_jax.evaluation import latents, pixels
 from vaegan_jax.evaluation.backbones import alexnet
-from vaegan_jax.evaluation.batches import Progress, map_batches
-from vaegan_jax.evaluation.number import (
-    Number,
-    evaluation_key,
-    jackknife_error,
-    mean,
-    random_subset,
-)
+from vaegan_jax.evaluation.batches import MakeProgress, map_batches
+from vaegan_jax.evaluation.number import Number, jackknife_error, mean, random_subset
 from vaegan_jax.losses import symptoms
 from vaegan_jax.losses import vae as losses
 from vaegan_jax.randomness import Purpose, Stage
 from vaegan_jax.runtime import compilation
 
-BIN_WIDTH = 2 / 255
-"""The distance between adjacent grey values of images in [-1, 1]."""
+_BIN_WIDTH = 2 / 255  # the distance between adjacent grey values of images in [-1, 1]
 
 Params = dict[str, optax.Params]
 """``{"encoder", "decoder"}``."""
 Rows = dict[str, jax.Array]
 
 
-class Units(NamedTuple):
-    """Statistics of the posterior means over test images, float32 [L] each."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-
-
 def evaluate_vae(
-    config: ConfigDict, params: Params, train: Split, test: Split, count: int, progress: Progress
-) -> tuple[list[Number], np.ndarray, Units]:
+    config: ConfigDict,
+    params: Params,
+    train: Split,
+    test: Split,
+    count: int,
+    progress: MakeProgress,
+) -> tuple[list[Number], np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Evaluates a VAE on up to `count` test images; training images calibrate its decoder.
 
     Returns:
-      The numbers; the decoded posterior means of the test images, uint8 [N, H, W, C]; and `Units`.
+      The numbers; the decoded posterior means of the test images, uint8 [N, H, W, C]; and the mean
+      and the variance of these posterior means, float32 [L] each.
     """
-    image_shape, seed = test.image_shape, config.seed
-    rows = random_subset(evaluation_key(seed, 3, Purpose.SUBSET), len(test), count)
-    originals = test.take(rows)
-    posterior = latents.make_posterior(config.model, image_shape)
+    originals = test.take(random_subset(config.seed, 3, len(test), count))
+    posterior = latents.make_posterior(config.model, test.image_shape)
     means, _ = map_batches(
         len(originals),
         lambda i: posterior(params["encoder"], jnp.asarray(originals[i])),
-        progress=progress,
-        label="posteriors",
+        progress=progress("posteriors"),
     )
-    decode = jax.jit(networks.make_decode(config.model, image_shape))
+    decode = jax.jit(networks.make_decode(config.model, test.image_shape))
     reconstructions = latents.decode_images(
-        decode, params["decoder"], means, progress, "VAE reconstructions"
+        decode, params["decoder"], means, progress("VAE reconstructions")
     )
-    numbers = [
-        *_fidelity_numbers(originals, reconstructions, progress),
-        *likelihood_numbers(config, params, train, test, progress),
-        _active_units(seed, means),
-    ]
-    return numbers, reconstructions, Units(means.mean(axis=0), means.var(axis=0))
-
-
-def _fidelity_numbers(
-    originals: Split, reconstructions: np.ndarray, progress: Progress
-) -> list[Number]:
-    count = len(originals)
-    values = {"psnr": map_batches(count, lambda i: pixels.psnr(originals[i], reconstructions[i]))}
-    if alexnet.available() and min(originals.image_shape[:2]) >= alexnet.MIN_SIZE:
-        lpips, params = jax.jit(alexnet.lpips), jax.device_put(alexnet.load())
-        values["lpips_alex"] = map_batches(
-            count,
-            lambda i: lpips(params, originals[i], reconstructions[i]),
-            progress=progress,
-            label="LPIPS",
+    fidelity = {
+        "psnr": map_batches(len(means), lambda i: pixels.psnr(originals[i], reconstructions[i]))
+    }
+    if alexnet.available() and min(test.image_shape[:2]) >= alexnet.MIN_SIZE:
+        lpips, weights = jax.jit(alexnet.lpips), jax.device_put(alexnet.load())
+        fidelity["lpips_alex"] = map_batches(
+            len(means),
+            lambda i: lpips(weights, originals[i], reconstructions[i]),
+            progress=progress("LPIPS"),
         )
-    return [mean("vae_reconstructions", name, rows) for name, rows in values.items()]
 
+    def active_units(means: np.ndarray) -> float:
+        return float(symptoms.active_units(jnp.asarray(means)))
 
-def _active_units(seed: int, means: np.ndarray) -> Number:
-    def measure(rows: np.ndarray) -> float:
-        return float(symptoms.active_units(jnp.asarray(rows)))
-
-    error = jackknife_error(evaluation_key(seed, 0, Purpose.ACTIVE_UNITS), means, measure)
-    return Number("vae", "", "", "active_units", measure(means), error, None, len(means))
-
-
-def dequantise(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Adds uniform noise of one bin's width to images in [-1, 1].
-
-    Theis et al. 2015, arXiv 1511.01844, section 3.1: densities of discrete values are unbounded; a
-    likelihood bound on dequantised images also bounds the probability of the discrete values.
-    """
-    return images + jax.random.uniform(key, images.shape, images.dtype, -0.5, 0.5) * BIN_WIDTH
-
-
-def gaussian_log_likelihood(
-    squared_error: jax.Array, dimensions: int, variance: jax.typing.ArrayLike
-) -> jax.Array:
-    """Returns log N(x; x', variance I) in nats from ``|x - x'|^2`` [...], summed over each image.
-
-    The maximum-likelihood variance is the mean squared error per dimension (Rybkin et al. 2020,
-    arXiv 2006.13202, equation 4).
-    """
-    return -0.5 * (squared_error / variance + dimensions * jnp.log(2 * math.pi * variance))
-
-
-def elbo(log_likelihood: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """Returns the evidence lower bound of each image: float32 [B].
-
-    Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in closed form.
-    `log_likelihood` is log p(x|z) of K posterior samples, [K, B]; `mean` and `log_variance` are the
-    posterior's, [B, L].
-    """
-    return jnp.mean(log_likelihood, axis=0) - jnp.sum(losses.kl(mean, log_variance), axis=-1)
+    error = jackknife_error(config.seed, 0, means, active_units, purpose=Purpose.ACTIVE_UNITS)
+    numbers = [
+        *(mean("vae_reconstructions", name, values) for name, values in fidelity.items()),
+        *likelihood_numbers(config, params, train, test, progress),
+        Number("vae", "", "", "active_units", active_units(means), error, None, len(means)),
+    ]
+    return numbers, reconstructions, (means.mean(axis=0), means.var(axis=0))
 
 
 def iwae(
@@ -137,18 +86,14 @@ def iwae(
 ) -> jax.Array:
     """Returns the importance-weighted bound of each image, float32 [B]; it tightens with K.
 
-    Burda et al. 2015, arXiv 1509.00519, equation 8. Arguments as for `elbo`; `z` are the posterior
-    samples, float32 [K, B, L].
+    In nats. Burda et al. 2015, arXiv 1509.00519, equation 8. `log_likelihood`, [K, B], is log
+    p(x|z) of K posterior samples z, [K, B, L]; `mean` and `log_variance` are of the posterior,
+    [B, L].
     """
     log_prior = norm.logpdf(z)
     log_posterior = norm.logpdf(z, mean[None], jnp.exp(0.5 * log_variance)[None])
     weights = log_likelihood + jnp.sum(log_prior - log_posterior, axis=-1)
     return jax.nn.logsumexp(weights, axis=0) - math.log(len(weights))
-
-
-def bits_per_dim(bound: jax.Array, dimensions: int) -> jax.Array:
-    """Converts a bound in nats for dequantised images in [-1, 1] to bits/dim."""
-    return -bound / (dimensions * math.log(2)) - math.log2(BIN_WIDTH)
 
 
 @compilation.per_config
@@ -158,9 +103,14 @@ def make_bounds(
     """Returns the jitted ``bounds(params, images, indices, key, variance) -> rows``.
 
     `images` are uint8 [B, H, W, C]; `indices`, int32 [B], are their positions in the data set,
-    folded into `key`; `variance` is that of a Gaussian decoder. For each dequantised image, `rows`
-    has, float32 [B]: `squared_error`, the mean squared distance to the decoded samples; `kl` in
-    nats; `elbo` and `iwae` in bits/dim. `draws` is K in IWAE-K.
+    folded into `key`; `variance` is that of a Gaussian decoder. `rows` has, for each image, float32
+    [B]: `squared_error`, the mean squared distance to the decoded samples; `kl` in nats; and in
+    bits/dim `elbo` (Kingma and Welling 2013, arXiv 1312.6114, equation 7, with the KL term in
+    closed form) and `iwae` with K = `draws`.
+
+    To images in [-1, 1], uniform noise of one bin's width is added (Theis et al. 2015,
+    arXiv 1511.01844, section 3.1): densities of discrete values are unbounded, and a bound of
+    dequantised images also bounds the probability of the discrete values.
     """
     encode = networks.make_encode(config.model, image_shape)
     decode = networks.make_decode(config.model, image_shape)
@@ -179,36 +129,40 @@ def make_bounds(
             return jax.vmap(jax.random.fold_in, (None, 0))(purpose_key, indices)
 
         scaled = preprocessing.to_network(images)
-        dequantised = jax.vmap(dequantise)(keys(Purpose.DEQUANTISATION), scaled)
+        noise = jax.vmap(lambda key: jax.random.uniform(key, image_shape, minval=-0.5, maxval=0.5))
+        dequantised = scaled + noise(keys(Purpose.DEQUANTISATION)) * _BIN_WIDTH
         mean, log_variance = encode(params["encoder"], scaled)
         shape = (draws, mean.shape[-1])
-        eps = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(
-            keys(Purpose.POSTERIOR)
-        )
-        z = vae.reparameterize(mean[None], log_variance[None], eps)
+        eps = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)
+        z = vae.reparameterize(mean[None], log_variance[None], eps(keys(Purpose.POSTERIOR)))
 
         def squared_error(z: jax.Array) -> jax.Array:
             return jnp.sum((dequantised - decode(params["decoder"], z)) ** 2, axis=(1, 2, 3))
 
         errors = jax.lax.map(squared_error, z)
-        log_likelihood = gaussian_log_likelihood(errors, dimensions, variance)
-        return {
-            "squared_error": jnp.mean(errors, axis=0),
-            "kl": jnp.sum(losses.kl(mean, log_variance), axis=-1),
-            "elbo": bits_per_dim(elbo(log_likelihood, mean, log_variance), dimensions),
-            "iwae": bits_per_dim(iwae(log_likelihood, z, mean, log_variance), dimensions),
+        log_likelihood = -0.5 * (errors / variance + dimensions * jnp.log(2 * math.pi * variance))
+        kl = jnp.sum(losses.kl(mean, log_variance), axis=-1)
+        nats = {
+            "elbo": jnp.mean(log_likelihood, axis=0) - kl,
+            "iwae": iwae(log_likelihood, z, mean, log_variance),
         }
+        bits = {
+            name: -bound / (dimensions * math.log(2)) - math.log2(_BIN_WIDTH)
+            for name, bound in nats.items()
+        }
+        return {"squared_error": jnp.mean(errors, axis=0), "kl": kl} | bits
 
     return bounds
 
 
 def likelihood_numbers(
-    config: ConfigDict, params: Params, train: Split, test: Split, progress: Progress
+    config: ConfigDict, params: Params, train: Split, test: Split, progress: MakeProgress
 ) -> list[Number]:
     """Returns likelihood bounds of test images in bits/dim.
 
-    The decoder is Gaussian with the maximum-likelihood variance of reconstructed training images,
-    so the bounds of VAEs with different losses and KL weights are comparable.
+    The decoder is Gaussian with the maximum-likelihood variance, the mean squared error per
+    dimension, of reconstructed training images (Rybkin et al. 2020, arXiv 2006.13202, equation 4).
+    So the bounds of VAEs with different losses and KL weights are comparable.
     """
 
     def compute(
@@ -221,8 +175,7 @@ def likelihood_numbers(
             lambda i: bounds(
                 params, jnp.asarray(images[i]), jnp.asarray(i, jnp.int32), key, variance
             ),
-            progress=progress,
-            label=label,
+            progress=progress(label),
         )
         return rows
 

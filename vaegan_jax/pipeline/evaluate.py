@@ -107,7 +107,8 @@ def evaluate_checkpoints(
     start = time.perf_counter()
     parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
     models = evaluate.Models(**parts)
-    result = evaluate.evaluate(config, data, models, evaluators.embeddings, _make_progress(stop))
+    progress = functools.partial(_make_progress, stop)
+    result = evaluate.evaluate(config, data, models, evaluators.embeddings, progress)
     record = _inputs(config, data, evaluators, steps) | {
         "environment": environment.facts(),
         "numbers": [
@@ -175,10 +176,10 @@ def _pictures(
     return shown
 
 
-def _make_progress(stop: StopRequest) -> Progress:
+def _make_progress(stop: StopRequest, label: str) -> Progress:
     """Returns a progress display that raises `Stopped` after a signal."""
 
-    def progress(batches: Iterable[np.ndarray], count: int, label: str) -> Iterator[np.ndarray]:
+    def progress(batches: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         start = time.perf_counter()
         with tqdm(total=count, desc=label, unit=" images", disable=None) as bar:
             for indices in batches:
@@ -190,7 +191,7 @@ def _make_progress(stop: StopRequest) -> Progress:
                     )
                 yield indices
                 bar.update(min(len(indices), count - bar.n))
-            if bar.disable and label:
+            if bar.disable:
                 print(f"{label}: {count} in {time.perf_counter() - start:.1f} s", flush=True)
 
     return progress

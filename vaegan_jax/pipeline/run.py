@@ -12,7 +12,7 @@ from vaegan_jax import checkpoints, recipe, registry, resume, trained, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
-from vaegan_jax.evaluation import latent_use
+from vaegan_jax.evaluation import latents
 from vaegan_jax.losses import signatures
 from vaegan_jax.pipeline import STAGES, best, evaluate, starts, vae_source
 from vaegan_jax.pipeline.stages import check_terms, make_gan_stage, make_vae_stage
@@ -188,9 +188,9 @@ def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.
     if checkpoints.latest(directory) != steps:
         return
     parts = trained.read_parts(config, data.shape, folder, {"vae": steps}, ["encoder"])
-    use = latent_use.measure(config, parts["encoder"], data.validation)
+    use = latents.measure_use(config, parts["encoder"], data.validation)
     folder.write_json(workdir.LATENT, {"step": steps} | use)
-    print(f"vae: {latent_use.summary(use)}", flush=True)
+    print(f"vae: {latents.use_summary(use)}", flush=True)
 
 
 def summary(config: ConfigDict, folder: workdir.Workdir) -> str:

