@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from tests.conftest import ROOT
 from vaegan_jax import config as configuration
-from vaegan_jax import migrations, networks, randomness
+from vaegan_jax import networks, randomness
 from vaegan_jax.config import set_field
 from vaegan_jax.data import preprocessing
 from vaegan_jax.errors import UserError
@@ -141,27 +141,6 @@ def test_unknown_field_is_refused_with_the_closest_name(name, near):
         configuration.check(config)
 
 
-@pytest.mark.parametrize("name", [*migrations.REMOVED, "monitor.window"])
-def test_removed_field_is_refused_with_an_alternative(name):
-    assert name not in configuration.FIELDS
-    section, _, last = name.rpartition(".")
-    # ml_collections reports the section or the last part alone, where a config file sets a field.
-    missing = last if section in configuration.default_config() else section or name
-    for part in (name, missing):
-        message = str(configuration.unknown_field(part))
-        assert part in message
-        assert migrations.REMOVED.get(name, migrations.REMOVED["monitor"]) in message
-        assert "\n" not in message
-
-
-def test_networks_of_earlier_versions_are_told_from_todays():
-    first, width = {"model.base_width": 96}, {"model.max_width": 512}
-    for today in ({}, first | width, first | width | {"model.low_pass": True}):
-        assert not migrations.has_earlier_networks(today)
-    for old in (first, first | {"model.low_pass": True}, first | width | {"model.low_pass": False}):
-        assert migrations.has_earlier_networks(old)
-
-
 def test_missing_field_is_refused_by_name():
     config = configuration.default_config()
     with config.unlocked():
@@ -172,18 +151,7 @@ def test_missing_field_is_refused_by_name():
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [
-        ("variants", "{'a': 'vae.steps=1'}"),
-        ("variants", "{'a', 'b'}"),
-        ("variants", "a"),
-        ("seeds", "{0: 1}"),
-        ("seeds", "{}"),
-        ("seeds", "{0, 1}"),
-        ("seeds", "((0, 1), (2, 3))"),
-        ("data.image_size", "{16: 32}"),
-        ("data.image_size", "{'height': 16}"),
-        ("data.image_size", "((16, 16),)"),
-    ],
+    [("variants", "{'a', 'b'}"), ("seeds", "{0: 1}"), ("data.image_size", "((16, 16),)")],
 )
 def test_flag_of_another_type_is_refused_not_converted(name, text):
     config = load(ROOT / "configs/smoke.py", f"{name}={text}")
@@ -204,6 +172,7 @@ def test_config_is_refused_iff_its_generator_is_never_updated():
                 assert trains or "gan.discriminator_" in said
 
 
+ENCODER = {"transfer.discriminator": "encoder"}
 LINEAR, CYCLICAL = {"vae.kl_schedule": "linear"}, {"vae.kl_schedule": "cyclical"}
 FOLDER = {"data.name": "folder", "data.path": "pictures"}
 
@@ -211,18 +180,13 @@ FOLDER = {"data.name": "folder", "data.path": "pictures"}
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        (
-            {"vae.decoder_variance": "learned"},
-            ["vae.decoder_variance=learned", "vae.reconstruction=gaussian"],
-        ),
-        (
-            {"transfer.generator": "scratch", "transfer.discriminator": "encoder"},
-            ["transfer.discriminator=encoder", "transfer.generator=scratch"],
-        ),
-        (
-            {"transfer.discriminator": "encoder"},
-            ["model.discriminator_norm (none)", "model.norm (group)"],
-        ),
+        ({"vae.decoder_variance": "learned"}, ["vae.reconstruction=gaussian"]),
+        (ENCODER | {"transfer.generator": "scratch"}, ["transfer.generator=scratch"]),
+        (ENCODER, ["model.discriminator_norm (none)", "model.norm (group)"]),
+        ({"transfer.discriminator": "start"}, ["gan.start"]),
+        ({"gan.start": "a"}, ["gan.start='a'", "transfer.generator=scratch"]),
+        ({"transfer.vae": "a", "transfer.generator": "scratch"}, ["transfer.vae='a'"]),
+        ({"gan.penalties": "a.b:c", "gan.generator_terms": "a.b:c(d=3)"}, ["both name a.b:c"]),
         (LINEAR, ["vae.kl_warmup_steps"]),
         (LINEAR | {"vae.kl_warmup_steps": 20}, ["vae.kl_warmup_steps"]),
         (LINEAR | {"vae.kl_warmup_steps": 19}, None),
@@ -231,11 +195,10 @@ FOLDER = {"data.name": "folder", "data.path": "pictures"}
         ({"vae.kl_cycles": 2}, ["vae.kl_schedule"]),
         (CYCLICAL | {"vae.kl_cycles": 2}, None),
         (CYCLICAL | {"vae.kl_cycles": 11}, ["vae.kl_cycles"]),
-        ({"data.path": "pictures"}, ["data.path ('pictures')", "comic_faces"]),
-        ({"data.name": "mnist", "data.path": "pictures"}, ["data.path ('pictures')", "mnist"]),
-        ({"data.split": "test"}, ["data.split ('test')", "comic_faces"]),
-        (FOLDER | {"data.split": "test"}, ["data.split ('test')", "folder"]),
-        (FOLDER | {"data.feature": "image"}, ["data.feature ('image')", "folder"]),
+        ({"data.path": "a"}, ["data.path='a'", "data.name=folder", "comic_faces"]),
+        ({"data.name": "mnist", "data.path": "a"}, ["data.path='a'", "mnist"]),
+        ({"data.split": "test"}, ["data.split='test'", "comic_faces"]),
+        (FOLDER | {"data.feature": "image"}, ["data.feature='image'", "folder"]),
     ],
 )
 def test_inconsistent_fields_are_refused_by_name(fields, named):
@@ -258,26 +221,9 @@ def test_any_value_passes_or_is_refused_by_name_in_one_line(values):
     config = configuration.default_config()
     for name, value in values.items():
         override(config, name, value)
-    allowed = all(
-        configuration.FIELDS[name].rule.allows(value)
-        for name, value in configuration.flatten(config).items()
-    )
-    # Enough for fields to go together; more is allowed with other names of data sets.
-    consistent = (
-        allowed
-        and config.gan.discriminator_warmup_steps < config.gan.steps
-        and config.gan.discriminator_steps == 1
-        and (config.vae.kl_warmup_steps, config.vae.kl_cycles) == (0, 4)
-        and config.data.name == "comic_faces"
-        and (config.data.path, config.data.split, config.data.feature) == ("", "train", "")
-    )
     message = refusal(config)
-    if message is None:
-        assert allowed
-    else:
-        assert any(name in message for name in values)
-        assert "\n" not in message
-        assert not consistent
+    assert message is None or any(name in message for name in values)
+    assert message is None or "\n" not in message
 
 
 def test_enumerated_values_are_those_implemented():

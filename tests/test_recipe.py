@@ -15,7 +15,7 @@ def automatic(config):
 
 
 def test_the_default_config_leaves_every_automatic_field_to_the_recipe():
-    assert automatic(configuration.default_config()) == configuration.AUTOMATIC.keys()
+    assert automatic(configuration.default_config()) == set(recipe.AUTOMATIC)
 
 
 @pytest.mark.parametrize(

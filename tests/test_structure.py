@@ -30,7 +30,7 @@ ORDER = (
     ("recipe",),
     ("config",),
     ("rules",),
-    ("registry", "migrations"),
+    ("registry",),
     ("randomness", "runtime"),
     ("errors",),
 )

@@ -6,13 +6,14 @@ before anything is computed. No JAX is imported here.
 
 import ast
 import contextlib
+import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from vaegan_jax import migrations, registry
+from vaegan_jax import registry
 from vaegan_jax.errors import UserError
 from vaegan_jax.rules import (
     BELOW_ONE,
@@ -25,6 +26,7 @@ from vaegan_jax.rules import (
     MIN_SAMPLES,
     NON_EMPTY,
     NON_NEGATIVE,
+    NORM,
     POSITIVE,
     SAMPLES,
     SEED,
@@ -33,9 +35,7 @@ from vaegan_jax.rules import (
     TEXT,
     VARIANTS,
     Field,
-    Resume,
     at_least,
-    inconsistencies,
     losses,
     one_loss,
     one_of,
@@ -50,100 +50,64 @@ FIELDS: dict[str, Field] = {
         (), VARIANTS, 'one run per variant, such as ("warm", "scratch: transfer.generator=scratch")'
     ),
     # Data.
-    "data.name": Field(
-        "comic_faces", DATA_NAME, "comic_faces, folder (with data.path), or a TFDS data set"
-    ),
-    "data.path": Field("", TEXT, "folder or zip of images, for data.name=folder", Resume.ALWAYS),
+    "data.name": Field("comic_faces", DATA_NAME, "comic_faces, folder, or a TFDS data set"),
+    "data.path": Field("", TEXT, "folder or zip of images, for data.name=folder"),
     "data.split": Field("train", NON_EMPTY, "split of a TFDS data set, in TFDS's notation"),
     "data.feature": Field("", TEXT, "image feature of a TFDS data set; inferred by type if empty"),
-    "data.directory": Field(
-        "", TEXT, "where prepared data is stored; TFDS's default folder if empty", Resume.ALWAYS
-    ),
+    "data.directory": Field("", TEXT, "folder of prepared data; TFDS's default if empty"),
     "data.image_size": Field(64, SIZE, "in pixels: one number, or (height, width)"),
     "data.channels": Field(3, CHANNELS, "3 for RGB, 1 for grey"),
     "data.fit": Field(
         "crop", one_of("crop", "pad", "stretch"), "how an image of another aspect ratio is fitted"
     ),
-    "data.background": Field(
-        "white", COLOUR, "colour behind transparent pixels, and of the margins of fit=pad"
-    ),
+    "data.background": Field("white", COLOUR, "behind transparent pixels, and around fit=pad"),
     "data.held_out_one_in": Field(
         8,
         at_least(2),
         "one image in this many is a test image and, of 1,500 images or more, half as many are "
-        "validation images, chosen by a hash of the pixels",
+        "validation images",
     ),
-    "data.max_bad_fraction": Field(
-        0.1, FRACTION, "of unusable files, above which the run is refused"
-    ),
+    "data.max_bad_fraction": Field(0.1, FRACTION, "of bad files, above which a run is refused"),
     "data.flip": Field(False, BOOL, "flip training images horizontally at random"),
-    "data.max_resident_mb": Field(
-        2_000.0,
-        NON_NEGATIVE,
-        "larger data sets are streamed to the device; same bits",
-        Resume.ALWAYS,
-    ),
-    "data.workers": Field(
-        0, at_least(0), "threads for preparation and streaming; 0 for one per core", Resume.ALWAYS
-    ),
+    "data.max_resident_mb": Field(2_000.0, NON_NEGATIVE, "larger data is streamed; same bits"),
+    "data.workers": Field(0, at_least(0), "threads that read images; 0 for one per core"),
     # Networks, shared by both stages.
     "model.base_width": Field(
-        32, at_least(1), "channels of the first level; they double at each level"
+        32, at_least(1), "channels of the first level; twice as many per level"
     ),
     "model.max_width": Field(512, at_least(1), "up to which the channels double"),
     "model.latent_size": Field(128, at_least(1), "dimensions of the latent space"),
-    "model.norm": Field(
-        "group", one_of("group", "none"), "normalisation in encoder, decoder and generator"
-    ),
-    "model.discriminator_norm": Field(
-        "none", one_of("group", "none"), "normalisation in the discriminator"
-    ),
-    "model.spectral_norm": Field(
-        False, BOOL, "spectral normalisation of the discriminator's kernels"
-    ),
-    "model.dtype": Field(
-        "float32", one_of("float32", "bfloat16"), "compute dtype; parameters are float32"
-    ),
+    "model.norm": Field("group", NORM, "normalisation in encoder, decoder and generator"),
+    "model.discriminator_norm": Field("none", NORM, "normalisation in the discriminator"),
+    "model.spectral_norm": Field(False, BOOL, "spectral normalisation of the discriminator"),
+    "model.dtype": Field("float32", one_of("float32", "bfloat16"), "compute dtype of the networks"),
     # The VAE stage.
-    "vae.steps": Field(0, at_least(0), f"train steps; {_0_AUTOMATIC}", Resume.AHEAD),
+    "vae.steps": Field(0, at_least(0), f"train steps; {_0_AUTOMATIC}"),
     "vae.batch_size": Field(0, at_least(0), f"images per step; {_0_AUTOMATIC}"),
     "vae.learning_rate": Field(1e-3, POSITIVE, "Adam's learning rate"),
     "vae.b1": Field(0.9, BELOW_ONE, "Adam's decay of the first moment"),
     "vae.b2": Field(0.999, BELOW_ONE, "Adam's decay of the second moment"),
-    "vae.start": Field(
-        "", TEXT, "a run, an export or pretrained, whose VAE's parameters training begins with"
-    ),
-    "vae.reconstruction": Field(
-        "squared_error", one_loss("reconstruction"), "reconstruction term of the loss"
-    ),
+    "vae.start": Field("", TEXT, "a run, an export or pretrained, whose VAE training begins with"),
+    "vae.reconstruction": Field("squared_error", one_loss("reconstruction"), "reconstruction term"),
     "vae.terms": Field("", losses("vae_term"), "further terms of the loss, such as mmd(weight=10)"),
     "vae.decoder_variance": Field(
         "optimal",
         one_of("optimal", "learned"),
-        "for reconstruction=gaussian: the maximum likelihood for each batch, or a parameter",
+        "of reconstruction=gaussian, per batch or a parameter",
     ),
     "vae.kl_weight": Field(
         1.0, NON_NEGATIVE, "weight of the KL term; twice the decoder's variance for squared_error"
     ),
-    "vae.kl_schedule": Field(
-        "constant", one_of(*registry.BUILT_IN["kl_schedule"]), "KL annealing schedule"
-    ),
+    "vae.kl_schedule": Field("constant", one_of(*registry.BUILT_IN["kl_schedule"]), "KL annealing"),
     "vae.kl_warmup_steps": Field(0, at_least(0), "steps of kl_schedule=linear from 0 to kl_weight"),
     "vae.kl_cycles": Field(4, at_least(1), "cycles of kl_schedule=cyclical"),
-    "vae.free_bits": Field(
-        0.0, NON_NEGATIVE, "nats per latent dimension below which the KL is not penalised"
-    ),
+    "vae.free_bits": Field(0.0, NON_NEGATIVE, "nats per latent dimension without KL penalty"),
     # The transfer from the VAE to the GAN.
     "transfer.generator": Field(
-        "vae",
-        one_of("vae", "scratch"),
-        "initialise from the VAE's decoder, or randomly without training a VAE",
+        "vae", one_of("vae", "scratch"), "initialise from the VAE's decoder, or randomly (no VAE)"
     ),
     "transfer.vae": Field(
-        "",
-        TEXT,
-        "a finished run, an export or pretrained, whose VAE is used; none is trained if it is set",
-        Resume.ALWAYS,
+        "", TEXT, "a finished run, an export or pretrained, whose VAE is used; none is trained then"
     ),
     "transfer.discriminator": Field(
         "scratch",
@@ -154,21 +118,10 @@ FIELDS: dict[str, Field] = {
         True, BOOL, "fold the aggregated posterior's mean and covariance into the first layer"
     ),
     # The GAN stage.
-    "gan.steps": Field(
-        0,
-        at_least(0),
-        f"train steps, including discriminator_warmup_steps; {_0_AUTOMATIC}",
-        Resume.AHEAD,
-    ),
-    "gan.batch_size": Field(
-        0, at_least(0), f"real images per step, and fake images per step; {_0_AUTOMATIC}"
-    ),
-    "gan.start": Field(
-        "", TEXT, "a run, an export or pretrained, whose generator (EMA) training begins with"
-    ),
-    "gan.objective": Field(
-        "non_saturating", one_loss("objective"), "losses of generator and discriminator"
-    ),
+    "gan.steps": Field(0, at_least(0), f"train steps, including the warm-up; {_0_AUTOMATIC}"),
+    "gan.batch_size": Field(0, at_least(0), f"real images per step, and fake ones; {_0_AUTOMATIC}"),
+    "gan.start": Field("", TEXT, "a run, an export or pretrained, whose EMA training begins with"),
+    "gan.objective": Field("non_saturating", one_loss("objective"), "losses of both networks"),
     "gan.penalties": Field(
         "auto",
         losses("penalty", automatic=True),
@@ -176,91 +129,45 @@ FIELDS: dict[str, Field] = {
         "step and multiplied by 4",
     ),
     "gan.generator_terms": Field(
-        "",
-        losses("generator_term"),
-        "further terms of the generator's loss, such as mode_seeking(weight=0.1)",
+        "", losses("generator_term"), "terms of the generator's loss: mode_seeking(weight=0.1)"
     ),
     "gan.augmentations": Field(
         "auto", losses("augmentation", automatic=True), "of the discriminator's inputs"
     ),
-    "gan.discriminator_steps": Field(
-        1, at_least(1), "the generator is updated at multiples of this"
-    ),
+    "gan.discriminator_steps": Field(1, at_least(1), "the generator is updated at its multiples"),
     "gan.noise": Field(
-        "normal",
-        one_of("normal", "uniform", "truncated_normal"),
-        "distribution of the latents, unit variance",
+        "normal", one_of("normal", "uniform", "truncated_normal"), "of the latents, unit variance"
     ),
     "gan.generator_learning_rate": Field(1e-3, POSITIVE, "learning rate of the generator's Adam"),
-    "gan.discriminator_learning_rate": Field(
-        1e-3, POSITIVE, "learning rate of the discriminator's Adam"
-    ),
+    "gan.discriminator_learning_rate": Field(1e-3, POSITIVE, "that of the discriminator's Adam"),
     "gan.b1": Field(0.5, BELOW_ONE, "decay of the first moment, of both optimizers"),
     "gan.b2": Field(0.99, BELOW_ONE, "decay of the second moment, of both optimizers"),
-    "gan.discriminator_warmup_steps": Field(
-        50, at_least(0), "initial steps that train the discriminator only"
-    ),
+    "gan.discriminator_warmup_steps": Field(50, at_least(0), "first steps, without the generator"),
     "gan.ema_half_life_images": Field(
-        0.0,
-        NON_NEGATIVE,
-        f"half-life of the generator's EMA in images, shorter at first; {_0_AUTOMATIC}",
+        0.0, NON_NEGATIVE, f"of the generator's EMA in images, shorter at first; {_0_AUTOMATIC}"
     ),
     # The training loop of both stages.
-    "training.log_every": Field(100, at_least(1), "steps between lines of metrics", Resume.AHEAD),
-    "training.picture_every": Field(1_000, at_least(1), "steps between image grids", Resume.AHEAD),
-    "training.checkpoint_every": Field(
-        1_000, at_least(1), "steps between checkpoints", Resume.AHEAD
-    ),
-    "training.max_checkpoints": Field(
-        3, at_least(1), "newest checkpoints kept per stage", Resume.ALWAYS
-    ),
-    "training.seconds_per_call": Field(
-        2.0, POSITIVE, "target duration of one jitted call", Resume.ALWAYS
-    ),
+    "training.log_every": Field(100, at_least(1), "steps between lines of metrics"),
+    "training.picture_every": Field(1_000, at_least(1), "steps between image grids"),
+    "training.checkpoint_every": Field(1_000, at_least(1), "steps between checkpoints"),
+    "training.max_checkpoints": Field(3, at_least(1), "newest checkpoints kept per stage"),
+    "training.seconds_per_call": Field(2.0, POSITIVE, "target duration of one jitted call"),
     # The evaluation.
     "evaluation.embeddings": Field(
-        "efflite0,alexnet",
-        EMBEDDINGS,
-        "features in which images are compared, comma-separated; none disables the evaluation",
-        Resume.ALWAYS,
+        "efflite0,alexnet", EMBEDDINGS, "comma-separated features to compare; none disables it"
     ),
-    "evaluation.weights": Field(
-        "", TEXT, "inception: weights file; in ~/.cache/vaegan_jax if empty", Resume.ALWAYS
-    ),
+    "evaluation.weights": Field("", TEXT, "of inception; in ~/.cache/vaegan_jax if empty"),
     "evaluation.samples": Field(
-        0,
-        SAMPLES,
-        "samples per model, 0 for the number of test images; at most 10,000",
-        Resume.ALWAYS,
+        0, SAMPLES, "samples per model, 0 for the number of test images; at most 10,000"
     ),
     "evaluation.max_reference_images": Field(
-        50_000,
-        SAMPLES,
-        "training images and test images to compare with, each; 0 for all",
-        Resume.ALWAYS,
+        50_000, SAMPLES, "training images and test images to compare with, each; 0 for all"
     ),
-    "evaluation.max_likelihood_images": Field(
-        1_000, at_least(2), "test images for the likelihood bounds", Resume.ALWAYS
-    ),
-    "evaluation.iwae_samples": Field(64, at_least(1), "K of the IWAE bound", Resume.ALWAYS),
-    "evaluation.curve_every": Field(
-        1_000, at_least(0), "steps between evaluations during training; 0 for none", Resume.ALWAYS
-    ),
-    "evaluation.curve_samples": Field(
-        500, at_least(MIN_SAMPLES), "samples per evaluation during training", Resume.ALWAYS
-    ),
+    "evaluation.max_likelihood_images": Field(1_000, at_least(2), "test images for likelihoods"),
+    "evaluation.iwae_samples": Field(64, at_least(1), "K of the IWAE bound"),
+    "evaluation.curve_every": Field(1_000, at_least(0), "steps between evaluations; 0 for none"),
+    "evaluation.curve_samples": Field(500, at_least(MIN_SAMPLES), "samples per such evaluation"),
 }
-
-AUTOMATIC = {
-    "vae.steps": 0,
-    "vae.batch_size": 0,
-    "gan.steps": 0,
-    "gan.batch_size": 0,
-    "gan.penalties": "auto",
-    "gan.ema_half_life_images": 0.0,
-    "gan.augmentations": "auto",
-}
-"""The value of a field that leaves its choice to `recipe.resolve`."""
 
 
 def default_config() -> ConfigDict:
@@ -333,8 +240,16 @@ def set_field(config: ConfigDict, override: str) -> str:
 
 
 def unknown_field(name: str) -> UserError:
-    """Returns the error for a field that does not exist, see `migrations.unknown_field`."""
-    return migrations.unknown_field(name, FIELDS)
+    """Returns the error for a field that does not exist, with the closest ones.
+
+    The name may be only a section or the last part, as ml_collections reports it.
+    """
+    last = {field.rpartition(".")[2]: field for field in FIELDS}
+    near = difflib.get_close_matches(name, FIELDS, n=3)
+    near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]
+    near = list(dict.fromkeys(near))[:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "vaegan_jax/config.py lists them all."
+    return UserError(f"The config has no field {name}: {hint}")
 
 
 def check(config: ConfigDict) -> None:
@@ -354,6 +269,79 @@ def check(config: ConfigDict) -> None:
             )
         if not field.rule.allows(values[name]):
             raise UserError(f"{name} must be {field.rule.text}, and is {values[name]!r}.")
-    defaults = {name: field.default for name, field in FIELDS.items()}
-    for text in inconsistencies(config, values, defaults):
-        raise UserError(text)
+    for message in (*_unused_fields(values), *_impossible_steps(config), *_inconsistent(config)):
+        raise UserError(message)
+
+
+_REQUIRED = {
+    "data.path": ("data.name", "folder"),
+    "vae.decoder_variance": ("vae.reconstruction", "gaussian"),
+    "vae.kl_warmup_steps": ("vae.kl_schedule", "linear"),
+    "vae.kl_cycles": ("vae.kl_schedule", "cyclical"),
+    "transfer.vae": ("transfer.generator", "vae"),
+    "gan.start": ("transfer.generator", "scratch"),
+}
+"""Fields that have an effect for one value of another field only."""
+
+
+def _unused_fields(values: dict[str, Any]) -> Iterator[str]:
+    """Yields a sentence for each field that is set and has no effect."""
+    for name, (other, required) in _REQUIRED.items():
+        if values[name] != FIELDS[name].default and values[other] != required:
+            yield (
+                f"{name}={values[name]!r} requires {other}={required}, and that is "
+                f"{values[other]}: change one of them."
+            )
+    for name in ("data.split", "data.feature"):
+        source = values["data.name"]
+        if values[name] != FIELDS[name].default and source in ("folder", "comic_faces"):
+            yield (
+                f"{name}={values[name]!r} requires a TFDS data set, and data.name is {source}: "
+                "change one of them."
+            )
+
+
+def _impossible_steps(config: ConfigDict) -> Iterator[str]:
+    warmup, steps = config.vae.kl_warmup_steps, config.vae.steps
+    if config.vae.kl_schedule == "linear" and steps and not 0 < warmup < steps:
+        yield (
+            f"vae.kl_warmup_steps ({warmup}) must be above 0 and below vae.steps ({steps}) for "
+            "vae.kl_schedule=linear."
+        )
+    if config.vae.kl_schedule == "cyclical" and 0 < steps < 2 * config.vae.kl_cycles:
+        yield (
+            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps ({steps}): "
+            "a cycle has at least two steps."
+        )
+    steps = config.gan.steps
+    warmup, every = config.gan.discriminator_warmup_steps, config.gan.discriminator_steps
+    if steps > 0 and steps // every <= warmup // every:  # see gan.train_step
+        yield (
+            "The generator is never updated: no multiple of gan.discriminator_steps "
+            f"({every}) lies between gan.discriminator_warmup_steps ({warmup}) and gan.steps "
+            f"({steps}). Lower one of the first two, or raise gan.steps."
+        )
+
+
+def _inconsistent(config: ConfigDict) -> Iterator[str]:
+    if config.data.name == "folder" and not config.data.path:
+        yield (
+            "data.path is empty: set it to the folder or zip of images, such as "
+            "--config.data.path=~/Pictures."
+        )
+    settings, norm = config.transfer, config.model.norm
+    if settings.discriminator == "start" and not config.gan.start:
+        yield "transfer.discriminator=start requires gan.start: set it to a run with a GAN."
+    if settings.discriminator == "encoder" and settings.generator == "scratch":
+        yield (
+            "transfer.discriminator=encoder requires a VAE, and transfer.generator=scratch trains "
+            "none: change one of them."
+        )
+    if settings.discriminator == "encoder" and norm != config.model.discriminator_norm:
+        yield (
+            "transfer.discriminator=encoder requires model.discriminator_norm "
+            f"({config.model.discriminator_norm}) to equal model.norm ({norm})."
+        )
+    penalties, terms = map(registry.parse, (config.gan.penalties, config.gan.generator_terms))
+    for name in {call.name for call in penalties} & {call.name for call in terms}:
+        yield f"gan.penalties and gan.generator_terms both name {name}: name it in one of them."

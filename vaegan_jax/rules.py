@@ -1,12 +1,10 @@
-"""Config fields: defaults, rules for values, when they may change, and how they must agree."""
+"""Config fields and the rules for their values."""
 
-import enum
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
 from PIL import ImageColor
 
 from vaegan_jax import registry
@@ -26,28 +24,12 @@ class Rule(NamedTuple):
     text: str
 
 
-class Resume(enum.Enum):
-    """When a run may resume with another value of a field."""
-
-    NEVER = enum.auto()  # the steps already taken depend on it
-    AHEAD = enum.auto()  # only later steps depend on it
-    ALWAYS = enum.auto()  # nothing that is trained depends on it
-
-
 class Field(NamedTuple):
-    """One field of the config.
-
-    Attributes:
-      default: its default value.
-      rule: the values that it allows.
-      meaning: one line of documentation.
-      resume: when a run may resume with another value.
-    """
+    """One field of the config: its default, the values that it allows, and one line of doc."""
 
     default: Any
     rule: Rule
     meaning: str
-    resume: Resume = Resume.NEVER
 
 
 def _is_int(value: Any) -> bool:
@@ -164,6 +146,7 @@ VARIANTS = _sequence(
     _is_variant,
     'names with overrides, such as ("warm", "scratch: transfer.generator=scratch; gan.steps=9")',
 )
+NORM = one_of("group", "none")
 CHANNELS = Rule(lambda value: _is_int(value) and value in (1, 3), "1 or 3")
 SIZE = Rule(_is_size, f"a multiple of {SIZE_MULTIPLE}, or two of them as (height, width)")
 COLOUR = Rule(_is_colour, 'a colour such as "white" or "#808080"')
@@ -179,110 +162,3 @@ EMBEDDINGS = Rule(
     _are_embeddings,
     f"none, or a comma-separated list without repetition, each {registry.describe('embedding')}",
 )
-
-
-_REQUIRED_DATA = {
-    "data.path": "folder",
-    "data.split": "a TFDS data set",
-    "data.feature": "a TFDS data set",
-}
-"""Fields that have an effect for one kind of ``data.name`` only."""
-
-_REQUIRED_VALUES = {
-    "vae.decoder_variance": ("vae.reconstruction", "gaussian"),
-    "vae.kl_warmup_steps": ("vae.kl_schedule", "linear"),
-    "vae.kl_cycles": ("vae.kl_schedule", "cyclical"),
-}
-"""Fields that have an effect for one value of another field only."""
-
-
-def inconsistencies(
-    config: ConfigDict, values: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yields a sentence for each contradiction among allowed values.
-
-    Args:
-      config: with all fields.
-      values: the same, flattened.
-      defaults: of all fields.
-    """
-    yield from _unused_fields(config, values, defaults)
-    yield from _impossible_steps(config)
-    yield from _inconsistent_transfer(config)
-
-
-def _unused_fields(
-    config: ConfigDict, values: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> Iterator[str]:
-    if config.data.name == "folder" and not config.data.path:
-        yield (
-            "data.path is empty: set it to the folder or zip of images, such as "
-            "--config.data.path=~/Pictures."
-        )
-    kind = config.data.name if config.data.name in ("folder", "comic_faces") else "a TFDS data set"
-    for name, required in _REQUIRED_DATA.items():
-        if values[name] != defaults[name] and kind != required:
-            yield (
-                f"{name} ({values[name]!r}) requires {required}, and data.name is "
-                f"{config.data.name}: change data.name, or remove {name}."
-            )
-    for name, (other, required) in _REQUIRED_VALUES.items():
-        if values[name] != defaults[name] and values[other] != required:
-            yield (
-                f"{name}={values[name]} requires {other}={required}, and that is "
-                f"{values[other]}: change one of them."
-            )
-    fields = "gan.penalties", "gan.generator_terms"
-    names = [{call.name for call in registry.parse(values[field])} for field in fields]
-    for name in set.intersection(*names):
-        yield f"{' and '.join(fields)} both name {name}: name it in one of them."
-
-
-def _impossible_steps(config: ConfigDict) -> Iterator[str]:
-    warmup, steps = config.vae.kl_warmup_steps, config.vae.steps
-    if config.vae.kl_schedule == "linear" and steps and not 0 < warmup < steps:
-        yield (
-            f"vae.kl_warmup_steps ({warmup}) must be above 0 and below vae.steps ({steps}) for "
-            "vae.kl_schedule=linear."
-        )
-    if config.vae.kl_schedule == "cyclical" and 0 < steps < 2 * config.vae.kl_cycles:
-        yield (
-            f"vae.kl_cycles ({config.vae.kl_cycles}) must be at most half of vae.steps ({steps}): "
-            "a cycle has at least two steps."
-        )
-    steps = config.gan.steps
-    warmup, every = config.gan.discriminator_warmup_steps, config.gan.discriminator_steps
-    if steps > 0 and steps // every <= warmup // every:  # see gan.train_step
-        yield (
-            "The generator is never updated: no multiple of gan.discriminator_steps "
-            f"({every}) lies between gan.discriminator_warmup_steps ({warmup}) and gan.steps "
-            f"({steps}). Lower one of the first two, or raise gan.steps."
-        )
-
-
-def _inconsistent_transfer(config: ConfigDict) -> Iterator[str]:
-    settings, norm = config.transfer, config.model.norm
-    is_scratch = settings.generator == "scratch"
-    if settings.vae and is_scratch:
-        yield f"transfer.vae={settings.vae} requires transfer.generator=vae: change one of them."
-    if config.gan.start and not is_scratch:
-        yield (
-            f"gan.start={config.gan.start} requires transfer.generator=scratch, since no VAE is "
-            "needed: change one of them."
-        )
-    if settings.discriminator == "start" and not config.gan.start:
-        yield (
-            "transfer.discriminator=start requires gan.start: set it to a run with a GAN, or set "
-            "transfer.discriminator=scratch."
-        )
-    if settings.discriminator == "encoder" and is_scratch:
-        yield (
-            "transfer.discriminator=encoder requires a VAE, and transfer.generator=scratch trains "
-            "none: set transfer.generator=vae or transfer.discriminator=scratch."
-        )
-    if settings.discriminator == "encoder" and norm != config.model.discriminator_norm:
-        yield (
-            "transfer.discriminator=encoder requires model.discriminator_norm "
-            f"({config.model.discriminator_norm}) to equal model.norm ({norm}), since the "
-            "discriminator takes over the encoder's trunk."
-        )

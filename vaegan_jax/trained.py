@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, vae, weights, workdir
+from vaegan_jax import checkpoints, vae, weights, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
@@ -161,16 +161,10 @@ def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
     """Unflattens a config; unknown fields are dropped and missing fields set to their defaults.
 
     Raises:
-      UserError: if a value is invalid, or the networks are those of an earlier version; the message
-        includes `source`.
+      UserError: if a value is invalid; the message includes `source`.
     """
     config = configuration.default_config()
     try:
-        if migrations.has_earlier_networks(flat):
-            raise UserError(
-                f"The networks in {source} are those of an earlier version, with 4x4 kernels: read "
-                "it with the version that made it, or train again."
-            )
         known = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in flat.items()
