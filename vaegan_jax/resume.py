@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from vaegan_jax.config import FIELDS
+from vaegan_jax.config import FIELDS, default_config, flatten
 from vaegan_jax.recipe import is_automatic
 
 _NO_EFFECT = {
@@ -47,7 +47,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     Fields that no training result depends on are ignored, and so are those that `now` leaves
     automatic. A field that a config lacks has its default.
     """
-    defaults = {name: field.default for name, field in FIELDS.items()}
+    defaults = flatten(default_config())
     before, now = defaults | before, defaults | now
     changes = [
         Change(name, before.get(name, "absent"), now.get(name, "absent"))

@@ -58,12 +58,10 @@ def one_loss(kind: str) -> Rule:
 
 def losses(kind: str, automatic: bool = False) -> Rule:
     """Returns the rule for several of them, with commas; with `automatic` also for "auto"."""
-    auto, example = ("auto, " if automatic else ""), next(iter(registry.BUILT_IN[kind]))
-    options = registry.TERM_OPTIONS.get(kind, ("option",))
     return Rule(
         lambda value: (automatic and value == "auto") or _losses(kind, value) is not None,
-        f"{auto}empty, or a comma-separated list, each {registry.describe(kind)}, with options as "
-        f"in {example}({', '.join(f'{option}=2' for option in options)})",
+        f"{'auto, ' if automatic else ''}empty, or a comma-separated list, each "
+        f"{registry.describe(kind)}, with options as in name(option=1)",
     )
 
 
