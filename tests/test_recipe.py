@@ -40,10 +40,7 @@ def test_steps_and_augmentation_at_the_edges(count, shown, is_augmented):
     assert config.gan.ema_half_life_images == min(max(shown // 8 * 8 / 20, 1_000), 10_000)
 
 
-@pytest.mark.parametrize(
-    ("shape", "weight"),
-    [((32, 32, 1), 0.75), (SHAPE, 3.0), ((64, 96, 3), 4.5), ((256, 256, 3), 48.0)],
-)
+@pytest.mark.parametrize(("shape", "weight"), [((32, 32, 1), 0.75), ((64, 96, 3), 4.5)])
 def test_r1_grows_with_the_number_of_pixels(shape, weight):
     config = recipe.resolve(configuration.default_config(), 5_000, shape)
     assert config.gan.penalties == f"r1(weight={weight}, every=4)"

@@ -1,5 +1,4 @@
 import pickle
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from absl import logging
 
 from tests import made_runs
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, networks, randomness, trained, transfer, weights, workdir
+from vaegan_jax import gan, networks, randomness, trained, transfer, weights
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
 
@@ -106,16 +105,6 @@ def test_loading_prints_no_warnings_of_orbax(run, caplog, monkeypatch):
     assert not caplog.records
 
 
-def test_damaged_newest_checkpoint_is_skipped_and_kept(run, tmp_path):
-    path = tmp_path / "damaged"
-    shutil.copytree(run[0], path)
-    (path / "checkpoints/gan/5/checksums.json").write_text("{}")
-    assert trained.load(path).step == 2
-    assert (path / "checkpoints/gan/5").is_dir()
-    with pytest.raises(UserError, match="5"):
-        trained.load(path, step=5)
-
-
 def test_missing_run_step_or_model_is_refused(run, tmp_path):
     for missing in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"config\.json"):
@@ -197,26 +186,13 @@ def test_used_model_can_be_pickled(run):
     np.testing.assert_array_equal(copy.decode(latents(2)), images)
 
 
-def test_export_round_trip_is_bit_identical(run, tmp_path):
-    model = trained.load(run[0])
+def test_export_without_the_step_or_a_part_is_refused(run, tmp_path):
+    model, file = trained.load(run[0]), tmp_path / "model.safetensors"
     card = {"config": configuration.flatten(model.config), "steps": {"gan": 5, "vae": 7}}
-    file = tmp_path / "model.safetensors"
     file.write_bytes(weights.pack(model.parts, card))
-    export, z = trained.load(file), latents(3)
-    np.testing.assert_array_equal(export.decode(z), model.decode(z))
-    np.testing.assert_array_equal(export.to_generator_latents(z), model.to_generator_latents(z))
-    assert export.facts["sha256"] == model.facts["sha256"]
+    assert trained.load(file).facts["sha256"] == model.facts["sha256"]
     assert trained.steps(file, "gan") == [5]
     with pytest.raises(UserError, match=r"step 3.*gan \[5\]"):
         trained.load(file, step=3)
     with pytest.raises(UserError, match="decoder in"):
         trained.load(file, "vae")
-
-
-def test_read_parts_returns_none_for_missing_parts(run):
-    folder, steps = workdir.Workdir(run[0]), {"vae": 7, "gan": None}
-    names = ("likelihood", "generator", "decoder")
-    parts = trained.read_parts(made_runs.tiny(), SHAPE, folder, steps, names)
-    assert parts["likelihood"] is None
-    assert parts["generator"] is None
-    assert jax.tree.leaves(parts["decoder"])
