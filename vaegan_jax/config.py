@@ -60,7 +60,9 @@ FIELDS: dict[str, Field] = {
     "data.fit": Field(
         "crop", one_of("crop", "pad", "stretch"), "how an image of another aspect ratio is fitted"
     ),
-    "data.background": Field("white", COLOUR, "behind transparent pixels, and around fit=pad"),
+    "data.background": Field(
+        "white", COLOUR, "of transparent pixels, and of the margins of fit=pad"
+    ),
     "data.held_out_one_in": Field(
         8,
         at_least(2),
@@ -73,7 +75,7 @@ FIELDS: dict[str, Field] = {
     "data.workers": Field(0, at_least(0), "threads that read images; 0 for one per core"),
     # Networks, shared by both stages.
     "model.base_width": Field(
-        32, at_least(1), "channels of the first level; twice as many per level"
+        32, at_least(1), "channels of the first level; they double at each level"
     ),
     "model.max_width": Field(512, at_least(1), "up to which the channels double"),
     "model.latent_size": Field(128, at_least(1), "dimensions of the latent space"),
@@ -87,13 +89,13 @@ FIELDS: dict[str, Field] = {
     "vae.learning_rate": Field(1e-3, POSITIVE, "Adam's learning rate"),
     "vae.b1": Field(0.9, BELOW_ONE, "Adam's decay of the first moment"),
     "vae.b2": Field(0.999, BELOW_ONE, "Adam's decay of the second moment"),
-    "vae.start": Field("", TEXT, "a run, an export or pretrained, whose VAE training begins with"),
+    "vae.start": Field("", TEXT, "run, export or pretrained whose VAE training begins with"),
     "vae.reconstruction": Field("squared_error", one_loss("reconstruction"), "reconstruction term"),
     "vae.terms": Field("", losses("vae_term"), "further terms of the loss, such as mmd(weight=10)"),
     "vae.decoder_variance": Field(
         "optimal",
         one_of("optimal", "learned"),
-        "of reconstruction=gaussian, per batch or a parameter",
+        "for reconstruction=gaussian: the maximum likelihood for each batch, or a parameter",
     ),
     "vae.kl_weight": Field(
         1.0, NON_NEGATIVE, "weight of the KL term; twice the decoder's variance for squared_error"
@@ -120,7 +122,7 @@ FIELDS: dict[str, Field] = {
     # The GAN stage.
     "gan.steps": Field(0, at_least(0), f"train steps, including the warm-up; {_0_AUTOMATIC}"),
     "gan.batch_size": Field(0, at_least(0), f"real images per step, and fake ones; {_0_AUTOMATIC}"),
-    "gan.start": Field("", TEXT, "a run, an export or pretrained, whose EMA training begins with"),
+    "gan.start": Field("", TEXT, "run, export or pretrained whose generator training begins with"),
     "gan.objective": Field("non_saturating", one_loss("objective"), "losses of both networks"),
     "gan.penalties": Field(
         "auto",
@@ -129,7 +131,7 @@ FIELDS: dict[str, Field] = {
         "step and multiplied by 4",
     ),
     "gan.generator_terms": Field(
-        "", losses("generator_term"), "terms of the generator's loss: mode_seeking(weight=0.1)"
+        "", losses("generator_term"), "terms of its loss, such as mode_seeking(weight=0.1)"
     ),
     "gan.augmentations": Field(
         "auto", losses("augmentation", automatic=True), "of the discriminator's inputs"
@@ -154,9 +156,9 @@ FIELDS: dict[str, Field] = {
     "training.seconds_per_call": Field(2.0, POSITIVE, "target duration of one jitted call"),
     # The evaluation.
     "evaluation.embeddings": Field(
-        "efflite0,alexnet", EMBEDDINGS, "comma-separated features to compare; none disables it"
+        "efflite0,alexnet", EMBEDDINGS, "features to compare images in, or none; comma-separated"
     ),
-    "evaluation.weights": Field("", TEXT, "of inception; in ~/.cache/vaegan_jax if empty"),
+    "evaluation.weights": Field("", TEXT, "file for inception; in ~/.cache/vaegan_jax if empty"),
     "evaluation.samples": Field(
         0, SAMPLES, "samples per model, 0 for the number of test images; at most 10,000"
     ),
