@@ -10,7 +10,7 @@ PACKAGE = ROOT / "vaegan_jax"
 ORDER = (
     "cli > explorer > experiments > pipeline > report > export > trained > trained_model > "
     "workdir > training > transfer > evaluation > vae, gan > networks > layers, losses > "
-    "layers_cpu > checkpoints, weights > data > resume > recipe > config > rules > registry > "
+    "layers_cpu > checkpoints, weights > data > config > registry > "
     "randomness, runtime > errors"
 )
 RANK = {name: -i for i, names in enumerate(ORDER.split(" > ")) for name in names.split(", ")}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vaegan_jax.config import FIELDS, default_config, flatten
-from vaegan_jax.recipe import is_automatic
+from vaegan_jax.config.recipe import is_automatic
 
 _NO_EFFECT = {
     "data.path",

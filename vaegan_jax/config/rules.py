@@ -1,4 +1,4 @@
-"""Config fields and the rules for their values."""
+"""Rules for the values of config fields."""
 
 import math
 import re
@@ -22,14 +22,6 @@ class Rule(NamedTuple):
 
     allows: Callable[[Any], bool]
     text: str
-
-
-class Field(NamedTuple):
-    """One field of the config: its default, the values that it allows, and one line of doc."""
-
-    default: Any
-    rule: Rule
-    meaning: str
 
 
 def _is_int(value: Any) -> bool:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaegan_jax import config as configuration
-from vaegan_jax import recipe, resume
+from vaegan_jax.config import recipe, resume
 from vaegan_jax.losses.terms import make_terms
 
 SHAPE = (64, 64, 3)

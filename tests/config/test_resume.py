@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaegan_jax import config as configuration
-from vaegan_jax import resume
+from vaegan_jax.config import resume
 
 
 @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(201, 10**9), rate=st.floats(1e-30, 1e30))
