@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests import made_runs
-from vaegan_jax import trained, weights
+from vaegan_jax import trained
 from vaegan_jax.errors import UserError
 from vaegan_jax.export import formats
+from vaegan_jax.trained import weights
 
 
 @pytest.fixture(scope="module")

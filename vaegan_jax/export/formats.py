@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import networks, trained, weights
+from vaegan_jax import networks, trained
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

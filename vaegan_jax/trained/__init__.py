@@ -21,16 +21,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, vae, weights, workdir
+from vaegan_jax import checkpoints, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.trained_model import DECODING_PARTS as DECODING_PARTS
-from vaegan_jax.trained_model import Trained as Trained
+from vaegan_jax.trained import weights
+from vaegan_jax.trained.model import DECODING_PARTS as DECODING_PARTS
+from vaegan_jax.trained.model import Trained as Trained
 
 MODELS = ("vae", "gan")
 PRETRAINED = "pretrained"
-PRETRAINED_FILE = pathlib.Path(__file__).parent / "export/pretrained/comic_faces.safetensors"
+PRETRAINED_FILE = pathlib.Path(__file__).parents[1] / "export/pretrained/comic_faces.safetensors"
 
 _RECORDED = {
     "data": workdir.DATA,

@@ -4,8 +4,8 @@ import pytest
 import safetensors.numpy
 from hypothesis import strategies as st
 
-from vaegan_jax import weights
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 TREE = {
     "generator": {"dense": {"kernel": np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)}},

@@ -8,9 +8,10 @@ from absl import logging
 
 from tests import made_runs
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, networks, randomness, trained, transfer, weights
+from vaegan_jax import gan, networks, randomness, trained, transfer
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 SHAPE = made_runs.SHAPE
 
