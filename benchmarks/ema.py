@@ -22,7 +22,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import gan, networks, randomness, recipe, workdir
+from vaegan_jax import gan, networks, randomness, workdir
+from vaegan_jax.config import recipe
 from vaegan_jax.data import feed, images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
 from vaegan_jax.pipeline import run, stages

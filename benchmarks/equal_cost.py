@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vaegan_jax import gan, randomness, recipe, vae
+from vaegan_jax import gan, randomness, vae
+from vaegan_jax.config import recipe
 from vaegan_jax.data import images
 from vaegan_jax.runtime import parallel
 from vaegan_jax.training import loop

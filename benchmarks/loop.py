@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import recipe, workdir
+from vaegan_jax import workdir
+from vaegan_jax.config import recipe
 from vaegan_jax.data import feed, images
 from vaegan_jax.pipeline import stages
 from vaegan_jax.runtime import compilation, parallel

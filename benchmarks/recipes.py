@@ -20,8 +20,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vaegan_jax import networks, randomness, recipe, trained, workdir
-from vaegan_jax.config import set_field
+from vaegan_jax import networks, randomness, trained, workdir
+from vaegan_jax.config import recipe, set_field
 from vaegan_jax.data import images
 from vaegan_jax.evaluation import distances, embeddings, latents, number
 from vaegan_jax.pipeline import run

@@ -16,7 +16,8 @@ import equal_cost
 import jax
 
 from vaegan_jax import config as configuration
-from vaegan_jax import networks, recipe
+from vaegan_jax import networks
+from vaegan_jax.config import recipe
 from vaegan_jax.runtime import environment
 
 SIZES = ((32, 32), (64, 64), (64, 96), (128, 128), (256, 256))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, recipe, transfer, vae
+from vaegan_jax import gan, transfer, vae
 from vaegan_jax.checkpoints import Checkpoints
+from vaegan_jax.config import recipe
 
 SHAPE = (16, 32, 3)
 

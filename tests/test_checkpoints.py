@@ -1,4 +1,3 @@
-import pathlib
 import shutil
 
 import jax
@@ -56,8 +55,8 @@ def flip(path):
     path.write_bytes(bytes(data) or b"x")
 
 
-def full_disk(*_, **__):
-    raise OSError(28, "No space left on device")
+def failing(*_, **__):
+    raise OSError(5, "Input/output error")
 
 
 def test_round_trip_is_bit_identical(tmp_path, state):
@@ -85,24 +84,14 @@ def test_newest_checkpoints_are_kept(tmp_path):
 
 
 def test_load_without_template(tmp_path):
-    tree = {
-        "step": np.int32(6),
-        "params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)},
-        "optimizer": (np.zeros(2, np.float16), {}),
-    }
-    save(Checkpoints(tmp_path, 9), 3, jax.tree.map(jnp.asarray, tree))
+    step, half = jnp.int32(6), jnp.ones(2, jnp.float16)
+    save(Checkpoints(tmp_path, 9), 3, {"step": step, "optimizer": (half, {"kernel": half[:1]})})
     (tmp_path / "11.orbax-checkpoint-tmp-1").mkdir()
     assert steps(tmp_path) == [3]
+    expected = {"optimizer.0": half, "optimizer.1.kernel": half[:1], "step": step}
     found = load(tmp_path, 3)
-    expected = {
-        "step": tree["step"],
-        "params.kernel": tree["params"]["kernel"],
-        "optimizer.0": tree["optimizer"][0],
-    }
-    assert found.keys() == expected.keys()
-    for name, leaf in expected.items():
-        assert (found[name].dtype, found[name].shape) == (leaf.dtype, leaf.shape)
-        np.testing.assert_array_equal(found[name], leaf)
+    assert_trees_equal(found, expected)
+    assert [leaf.dtype for leaf in found.values()] == [np.float16, np.float16, np.int32]
 
 
 def test_different_network_is_refused(tmp_path, state, config):
@@ -110,61 +99,35 @@ def test_different_network_is_refused(tmp_path, state, config):
     save(checkpoints, 1, state)
     config.model.latent_size += 1
     other = jax.eval_shape(lambda: vae.init(config, SHAPE))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r"decoder\.dense\.kernel is saved as float32\[5,256\]"):
         checkpoints.restore(1, other)
-    message = str(caught.value)
-    assert (
-        "params.decoder.dense.kernel is saved as float32[5,256] and expected as float32[6,256]"
-        in message
-    )
-    assert "\n" not in message
 
 
 def test_require_equal_leaves_lists_all_differences():
     one = np.zeros(1, np.int32)
     saved = {"a": one, "b": jnp.zeros(3), "c": np.int32(0), "d": one}
     wanted = {"a": one, "b": jnp.zeros(4), "c": np.float32(0), "e": one}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r"the file does not fit .*\((.*)\)") as caught:
         require_equal_leaves(saved, wanted, "the file")
-    message = str(caught.value)
-    for phrase in (
-        "the file does not fit",
-        "d is saved as int32[1] and expected as nothing",
-        "e is saved as nothing and expected as int32[1]",
+    assert str(caught.value).partition("(")[2].partition(")")[0].split("; ") == [
         "b is saved as float32[3] and expected as float32[4]",
         "c is saved as int32[] and expected as float32[]",
-    ):
-        assert phrase in message
-    assert " a " not in message.partition("(")[2]
+        "d is saved as int32[1] and expected as nothing",
+        "e is saved as nothing and expected as int32[1]",
+    ]
     require_equal_leaves(saved, dict(saved), "the file")
 
 
-def test_flipped_bit_in_any_file_falls_back_to_previous_checkpoint(tmp_path, capsys):
-    saved(tmp_path / "sound")
-    names = [path.relative_to(tmp_path / "sound") for path in files(tmp_path / "sound" / "2")]
-    assert len(names) > 5
-    for i, name in enumerate(names):
-        folder = tmp_path / str(i)
-        shutil.copytree(tmp_path / "sound", folder)
-        flip(folder / name)
-        capsys.readouterr()
-        assert latest(folder) == 1
-        warning = capsys.readouterr().err
-        assert str(folder / "2") in warning
-        assert "step 1" in warning
-        with pytest.raises(UserError, match="cannot be read"):
-            read(folder, 2, A)
-        checkpoints = Checkpoints(folder, 9)
-        assert checkpoints.latest() == 1
-        (warning,) = checkpoints.warnings
-        assert str(folder / "damaged" / "2") in warning
-        assert restored_step(checkpoints, 1) == 1
-        # A damaged step can be saved again, and damaged again: nothing set aside is replaced.
-        save(checkpoints, 2)
-        assert checkpoints.latest() == 2
-        flip(folder / "2" / "checksums.json")
-        assert checkpoints.latest() == 1
-        assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["2", "2.1"]
+def test_flipped_bit_in_any_file_is_found(tmp_path):
+    saved(tmp_path)
+    paths = files(tmp_path / "2")
+    assert len(paths) > 5
+    for path in paths:
+        content = path.read_bytes()
+        flip(path)
+        assert latest(tmp_path) == 1
+        path.write_bytes(content)
+    assert latest(tmp_path) == 2
 
 
 def truncate(folder):
@@ -182,23 +145,26 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_checkpoint_is_refused_and_moved_aside(tmp_path, damage):
+def test_damaged_checkpoint_is_refused_and_moved_aside(tmp_path, damage, capsys):
     checkpoints = saved(tmp_path)
-    DAMAGE[damage](tmp_path / "2")
-    with pytest.raises(UserError, match=r"checkpoint .*/2 cannot be read"):
-        checkpoints.restore(2, TEMPLATE)
-    assert latest(tmp_path) == 1
-    assert (tmp_path / "2").exists()
-    assert checkpoints.latest() == 1
-    assert (tmp_path / "damaged" / "2").exists()
-    assert not (tmp_path / "2").exists()
+    for name in ("2", "2.1"):  # a damaged step can be saved again, and damaged again
+        DAMAGE[damage](tmp_path / "2")
+        with pytest.raises(UserError, match=r"checkpoint .*/2 cannot be read"):
+            checkpoints.restore(2, TEMPLATE)
+        assert latest(tmp_path) == 1
+        assert "using that of step 1" in capsys.readouterr().err
+        assert (tmp_path / "2").exists()
+        assert checkpoints.latest() == 1
+        assert str(tmp_path / "damaged" / name) in checkpoints.warnings[-1]
+        assert (tmp_path / "damaged" / name).exists()
+        assert restored_step(checkpoints, 1) == 1
+        save(checkpoints, 2)
 
 
 def test_foreign_files_are_ignored(tmp_path):
     saved(tmp_path)
     for place in (".", "2", "2/state", "2/progress"):
-        for name in (".DS_Store", "._x", ".nfs0001", "Thumbs.db"):
-            (tmp_path / place / name).write_bytes(b"other")
+        (tmp_path / place / "Thumbs.db").write_bytes(b"other")
     (tmp_path / "2" / "@eaDir").mkdir()
     (tmp_path / "2" / "@eaDir" / "x").write_bytes(b"other")
     assert read(tmp_path, 2, A)["a",][0] == 2
@@ -216,12 +182,6 @@ def test_all_damaged_is_an_error_and_moves_nothing(tmp_path):
         with pytest.raises(UserError, match="workdir"):
             newest()
     assert files(tmp_path) == before
-    # Nor does a run start again whose checkpoints were all moved before.
-    (tmp_path / "damaged").mkdir()
-    for step in (1, 2):
-        (tmp_path / str(step)).rename(tmp_path / "damaged" / str(step))
-    with pytest.raises(UserError, match="damaged"):
-        checkpoints.latest()
 
 
 @pytest.mark.parametrize("name", ["[a]", "a\\b", "*", "what?", "[!x]{y}", "~ $HOME %41"])
@@ -242,9 +202,9 @@ def damaged_save(self, path, **options):
 
 SAVE = ocp.Checkpointer.save
 SAVING = {
-    "Orbax": ("orbax.checkpoint.Checkpointer.save", full_disk, "No space left on device"),
+    "Orbax": ("orbax.checkpoint.Checkpointer.save", failing, "Input/output error"),
     "read back": ("orbax.checkpoint.Checkpointer.save", damaged_save, "could not be written"),
-    "manifest": ("vaegan_jax.runtime.manifest.write", full_disk, "No space left on device"),
+    "manifest": ("vaegan_jax.runtime.manifest.write", failing, "Input/output error"),
 }
 
 
@@ -262,18 +222,12 @@ def test_old_checkpoint_is_kept_until_new_one_is_complete(tmp_path, monkeypatch,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "format.json"]
 
 
-def test_inaccessible_checkpoint_is_not_moved(tmp_path, monkeypatch):
+def test_unreadable_checkpoint_is_not_moved(tmp_path, monkeypatch):
     checkpoints = saved(tmp_path)
-    before, read_bytes = files(tmp_path), pathlib.Path.read_bytes
-
-    def refuse(path):
-        if path == tmp_path / "2" / "checksums.json":
-            raise PermissionError(13, "Permission denied", str(path))
-        return read_bytes(path)
-
-    monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
+    before = files(tmp_path)
+    monkeypatch.setattr("vaegan_jax.runtime.manifest._sha256", failing)
     for newest in (checkpoints.latest, lambda: latest(tmp_path)):
-        with pytest.raises(UserError, match=r"2/checksums\.json cannot be accessed"):
+        with pytest.raises(OSError, match="Input/output error"):
             newest()
     assert files(tmp_path) == before
 
@@ -282,5 +236,5 @@ def test_other_format_is_refused(tmp_path):
     saved(tmp_path, (1,))
     (tmp_path / "format.json").write_text('{"format": 99}')
     for use in (latest, lambda path: Checkpoints(path, 1)):
-        with pytest.raises(UserError, match=r"have format 99, and .* reads format 3"):
+        with pytest.raises(UserError, match=r"99.* reads .*3"):
             use(tmp_path)

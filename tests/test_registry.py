@@ -1,5 +1,3 @@
-import importlib
-
 import numpy as np
 import pytest
 
@@ -20,10 +18,8 @@ def penalty(batch):
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind, names in registry.BUILT_IN.items() for name in names]
 )
-def test_built_in_names_resolve_to_the_listed_attribute(kind, name):
-    module, _, attribute = registry.BUILT_IN[kind][name].partition(":")
+def test_built_in_names_can_be_loaded(kind, name):
     value = registry.load(kind, name)
-    assert value is getattr(importlib.import_module(module), attribute)
     assert callable(value) or isinstance(value, gan.Objective)
 
 
@@ -103,20 +99,10 @@ def test_an_objective_may_be_made_from_options():
             gan.make_objective(f"{HERE}:{name}")
 
 
-def test_user_paths_resolve():
-    assert registry.load("penalty", f"{HERE}:penalty") is penalty
-    assert registry.load("objective", f"{HERE}:OBJECTIVE") is OBJECTIVE
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "detail"),
     [
         ("penalty", "r3", "gradient_penalty"),
-        ("penalty", "", "r1"),
-        ("penalty", HERE, "r1"),
-        ("penalty", "tests/test_registry.py:penalty", "r1"),
-        ("penalty", ":penalty", "r1"),
-        ("penalty", f"{HERE}:", "r1"),
         ("penalty", "no_such.module:penalty", "ModuleNotFoundError"),
         ("penalty", f"{HERE}:missing", "AttributeError"),
         ("penalty", "module_that_ends:penalty", "SystemExit"),
@@ -137,14 +123,16 @@ def test_unusable_names_are_refused_in_one_line(kind, name, detail, tmp_path, mo
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("value", ["own:penalty", "a.b_2.c:Name"])
-def test_paths(value):
-    assert registry.is_path(value)
+@pytest.mark.parametrize("name", ["own:penalty", "a.b_2.c:Name"])
+def test_paths(name):
+    assert registry.is_path(name)
 
 
-@pytest.mark.parametrize("value", ["", "r1", "a:", ":b", "a.:b", "a b:c", "a:b:c", "a:b.c"])
-def test_other_strings_are_no_paths(value):
-    assert not registry.is_path(value)
+@pytest.mark.parametrize(
+    "name", ["", "r1", "a:", ":b", "a.:b", "a b:c", "a:b:c", "a:b.c", "a/b.py:c"]
+)
+def test_other_names_are_no_paths(name):
+    assert not registry.is_path(name)
 
 
 def test_user_fields_are_those_that_allow_a_path():
@@ -156,18 +144,11 @@ def test_user_fields_are_those_that_allow_a_path():
     assert named - {"data.name"} == set(registry.USER_FIELDS)
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("efflite0", ("efflite0", None)),
-        ("efflite0_32", ("efflite0", 32)),
-        ("alexnet_512", ("alexnet", 512)),
-        ("a.b:alexnet_64", ("a.b:alexnet_64", None)),
-    ],
-)
-def test_names_of_embeddings_are_split_into_network_and_size(name, parts):
-    assert registry.split_embedding(name) == parts
-    assert registry.is_embedding(name)
+def test_names_of_embeddings_are_split_into_network_and_size():
+    assert registry.split_embedding("efflite0") == ("efflite0", None)
+    assert registry.split_embedding("efflite0_32") == ("efflite0", 32)
+    assert registry.split_embedding("alexnet_512") == ("alexnet", 512)
+    assert registry.split_embedding("a.b:alexnet_64") == ("a.b:alexnet_64", None)
 
 
 @pytest.mark.parametrize("size", ["31", "513", "064", "+64", "64.0", "\u0666\u0664", ""])

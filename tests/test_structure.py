@@ -8,33 +8,11 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "vaegan_jax"
 ORDER = (
-    ("cli",),
-    ("explorer",),
-    ("experiments",),
-    ("pipeline",),
-    ("report",),
-    ("export",),
-    ("trained",),
-    ("trained_model",),
-    ("workdir",),
-    ("training",),
-    ("transfer",),
-    ("evaluation",),
-    ("vae", "gan"),
-    ("networks",),
-    ("layers", "losses"),
-    ("layers_cpu",),
-    ("checkpoints", "weights"),
-    ("data",),
-    ("resume",),
-    ("recipe",),
-    ("config",),
-    ("rules",),
-    ("registry", "migrations"),
-    ("randomness", "runtime"),
-    ("errors",),
+    "cli > explorer > experiments > pipeline > report > export > trained > workdir > training > "
+    "transfer > evaluation > vae, gan > networks > layers, losses > layers_cpu > checkpoints > "
+    "data > config > registry > randomness, runtime > errors"
 )
-RANK = {name: rank for rank, names in enumerate(reversed(ORDER)) for name in names}
+RANK = {name: -i for i, names in enumerate(ORDER.split(" > ")) for name in names.split(", ")}
 
 
 def imports():

@@ -6,7 +6,6 @@ bits without an error, so every checkpoint is compared with its manifest before 
 damaged one is moved aside, and the latest undamaged one is used.
 """
 
-import contextlib
 import functools
 import json
 import pathlib
@@ -21,15 +20,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from vaegan_jax.errors import UserError, one_line
+from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import manifest, parallel
 from vaegan_jax.runtime.files import without_wildcards, write_atomic
 
 State = TypeVar("State")
 Progress = dict[str, Any]
 
-FORMAT = 3
-"""The version of the checkpoints' layout: 3 has a manifest, and states without `attempt`."""
+FORMAT = '{"format": 3}'
+"""The layout of checkpoints, as in format.json: 3 has a manifest, and states without `attempt`."""
 
 _STATE, _PROGRESS = "state", "progress"
 _FORMAT, _DAMAGED, _PARTIAL = "format.json", "damaged", ".partial-"
@@ -49,18 +48,17 @@ class Checkpoints:
         """Opens the folder, creating it if necessary.
 
         Raises:
-          UserError: if its checkpoints have another format, or it cannot be accessed.
+          UserError: if its checkpoints have another format.
         """
         self._directory, self._keep = directory.absolute(), keep
         self.warnings: list[str] = []
         if parallel.is_primary():
-            with _access(self._directory):
-                self._directory.mkdir(parents=True, exist_ok=True)
-                _require_format(self._directory)
-                if not (self._directory / _FORMAT).exists():
-                    write_atomic(self._directory / _FORMAT, json.dumps({"format": FORMAT}) + "\n")
-                for partial in self._directory.glob(f"{_PARTIAL}*"):
-                    shutil.rmtree(partial)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _require_format(self._directory)
+            if not (self._directory / _FORMAT).exists():
+                write_atomic(self._directory / _FORMAT, f"{FORMAT}\n")
+            for partial in self._directory.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(partial)
         parallel.barrier("checkpoints opened")
 
     def latest(self) -> int | None:
@@ -69,15 +67,11 @@ class Checkpoints:
         Later checkpoints, which are damaged, are moved to the folder `damaged`.
 
         Raises:
-          UserError: if all checkpoints are damaged, or one cannot be accessed; nothing is moved
-            then.
+          UserError: if all checkpoints are damaged.
+          OSError: if one cannot be read. In both cases, nothing is moved.
         """
-        newest = self._move_damaged() if parallel.is_primary() else None
-        step = parallel.broadcast_from_primary(-1 if newest is None else newest)
-        return None if step < 0 else step
-
-    def _move_damaged(self) -> int | None:
-        with _access(self._directory):
+        newest = None
+        if parallel.is_primary():
             newest, damaged = _newest(self._directory)
             for step, why in damaged.items():
                 aside = self._directory / _DAMAGED / str(step)
@@ -89,7 +83,8 @@ class Checkpoints:
                     f"The checkpoint of step {step} is damaged ({why}) and was moved to {aside}: "
                     f"using that of step {newest}."
                 )
-        return newest
+        step = parallel.broadcast_from_primary(-1 if newest is None else newest)
+        return None if step < 0 else step
 
     def save(self, step: int, state: Any, progress: Progress) -> None:
         """Saves a tree of `jax.Array`, and deletes the oldest checkpoints.
@@ -117,10 +112,10 @@ class Checkpoints:
                     shutil.rmtree(deleting)
             parallel.barrier("checkpoint complete")
         except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
             raise UserError(
-                f"A checkpoint could not be written to {self._directory} ({_first_line(error)}): "
-                "free space or give write access there, then run the same command again; earlier "
-                "checkpoints are kept."
+                f"A checkpoint could not be written to {self._directory} ({reason}): "
+                "free space or give write access there, and run the same command again."
             ) from error
 
     def restore(
@@ -128,9 +123,8 @@ class Checkpoints:
     ) -> tuple[State, Progress]:
         """Returns the state and the progress of a saved step; see `read`."""
         state: State = read(self._directory, step, {(): template}, sharding)[()]
-        with _reading(self._directory, step) as folder:
-            progress: Progress = json.loads((folder / _PROGRESS / "metadata").read_bytes())
-        return state, progress
+        progress = (self._directory / str(step) / _PROGRESS / "metadata").read_bytes()
+        return state, json.loads(progress)
 
 
 def latest(directory: pathlib.Path) -> int | None:
@@ -140,12 +134,10 @@ def latest(directory: pathlib.Path) -> int | None:
     standard error.
 
     Raises:
-      UserError: if the folder has another format, if one of its files cannot be accessed, or if all
-        checkpoints are damaged.
+      UserError: if the folder has another format, or if all checkpoints are damaged.
     """
-    with _access(directory):
-        _require_format(directory)
-        newest, damaged = _newest(directory)
+    _require_format(directory)
+    newest, damaged = _newest(directory)
     for step, why in damaged.items():
         sys.stderr.write(
             f"Warning: the checkpoint {directory / str(step)} is damaged ({why}): using that of "
@@ -156,26 +148,18 @@ def latest(directory: pathlib.Path) -> int | None:
 
 def steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps saved in a stage's folder in ascending order, damaged ones included."""
-    with _access(directory):
-        paths = directory.iterdir() if directory.is_dir() else ()
-        return sorted(int(path.name) for path in paths if path.name.isdecimal())
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in paths if path.name.isdecimal())
 
 
 def load(directory: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Returns a saved state without a template.
-
-    Args:
-      directory: a stage's folder of checkpoints.
-      step: a saved step.
-
-    Returns:
-      ``{"params.decoder.bias": array, ...}``, with the saved shapes and dtypes.
+    """Returns a saved state without a template: ``{"params.decoder.bias": array, ...}``.
 
     Raises:
-      UserError: if the checkpoint is damaged or cannot be accessed.
+      UserError: if the checkpoint is damaged.
     """
-    with _reading(directory, step) as folder:
-        return {name: np.asarray(leaf) for name, leaf in _named(_read_tree(folder))}
+    tree = _read_tree(_undamaged(directory, step))
+    return {name: np.asarray(leaf) for name, leaf in _named(tree)}
 
 
 def read(
@@ -197,32 +181,26 @@ def read(
       The parts, by the same paths.
 
     Raises:
-      UserError: if a part is missing, its leaves differ from the template's, or the checkpoint is
-        damaged or cannot be accessed.
+      UserError: if the leaves of a part differ from its template, or the checkpoint is damaged.
     """
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    with _reading(directory, step) as folder:
-        saved = _saved_tree(folder)
-        for path, template in templates.items():
-            where = f"{'.'.join(path) or 'the state'} in the checkpoint {folder}"
-            require_equal_leaves(_part(saved, path), template, where)
-        placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), dict(templates))
-        expected = placed[()] if () in placed else traverse_util.unflatten_dict(placed)
-        restored = _read_tree(folder, expected)
+    folder = _undamaged(directory, step)
+    saved = _saved_tree(folder)
+    for path, template in templates.items():
+        where = f"{'.'.join(path) or 'the state'} in the checkpoint {folder}"
+        require_equal_leaves(_part(saved, path), template, where)
+    placed = jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), dict(templates))
+    expected = placed[()] if () in placed else traverse_util.unflatten_dict(placed)
+    restored = _read_tree(folder, expected)
     return {path: _part(restored, path) for path in templates}
 
 
 def require_equal_leaves(saved: Any, expected: Any, where: str) -> None:
-    """Compares saved arrays with those of a config's networks: names, shapes and dtypes.
-
-    Args:
-      saved: a tree of arrays or of their descriptions.
-      expected: another one.
-      where: names the place of the saved arrays.
+    """Compares the names, shapes and dtypes of two trees of arrays, or of their descriptions.
 
     Raises:
-      UserError: listing the leaves that differ, or that only one side has.
+      UserError: listing the leaves that differ, or that only one has; it begins with `where`.
     """
     found, wanted = _leaves(saved), _leaves(expected)
     names = sorted(found.keys() | wanted.keys())
@@ -262,7 +240,7 @@ def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
     """Returns the latest undamaged step, and the damage of each later one.
 
     Raises:
-      UserError: if all checkpoints are damaged, or were and have been moved aside.
+      UserError: if all checkpoints are damaged.
     """
     damaged: dict[int, str] = {}
     for step in reversed(steps(directory)):
@@ -272,13 +250,11 @@ def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
         damaged[step] = why
     if not damaged.keys() <= set(steps(directory)):
         return _newest(directory)  # a running training has deleted some of those listed
-    aside = directory / _DAMAGED
-    # Earlier versions moved interrupted saves there too, without a manifest.
-    if damaged or any(aside.glob(f"*/{manifest.NAME}")):
+    if damaged:
         details = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
         raise UserError(
-            f"All checkpoints in {directory} are damaged ({details or aside}): restore one from a "
-            "backup, or name another --workdir to train from the start."
+            f"All checkpoints in {directory} are damaged ({details}): restore one from a backup, "
+            "or name another --workdir to train from the start."
         )
     return None, {}
 
@@ -286,59 +262,35 @@ def _newest(directory: pathlib.Path) -> tuple[int | None, dict[int, str]]:
 def _require_format(directory: pathlib.Path) -> None:
     """Checks the format of the checkpoints in a folder, if there are any."""
     path = directory / _FORMAT
-    try:
-        version = json.loads(path.read_bytes())["format"]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        version = f"an unreadable {_FORMAT}"
-    if version != FORMAT:
+    found = path.read_text(errors="replace").strip() if path.exists() else FORMAT
+    if found != FORMAT:
         raise UserError(
-            f"The checkpoints in {directory} have format {version}, and this version of vaegan_jax "
-            f"reads format {FORMAT}: use the version that wrote them, or name another --workdir."
+            f"The checkpoints in {directory} have the format {found!r}, and this version of "
+            f"vaegan_jax reads {FORMAT!r}: use the version that wrote them, or name another "
+            "--workdir."
         )
 
 
-@contextlib.contextmanager
-def _access(path: pathlib.Path) -> Iterator[None]:
-    """Turns an `OSError` into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or path} cannot be accessed ({error.strerror or one_line(error)}): "
-            "give this user access to it, and run the same command again; nothing was changed."
-        ) from error
+def _undamaged(directory: pathlib.Path, step: int) -> pathlib.Path:
+    """Returns the folder of a checkpoint.
 
-
-@contextlib.contextmanager
-def _reading(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
-    """Yields a checkpoint's folder; an error of a damaged or inaccessible one is a `UserError`."""
+    Raises:
+      UserError: if it is damaged.
+    """
     folder = directory / str(step)
-    try:
-        with _access(folder):
-            if damage := manifest.damage(folder):
-                raise ValueError(damage)
-            yield folder
-    except (ValueError, KeyError, TypeError) as error:
-        others = [str(other) for other in steps(directory) if other != step]
-        advice = f"use another step ({', '.join(others)})" if others else "restore it from a backup"
+    if damage := manifest.damage(folder):
         raise UserError(
-            f"The checkpoint {folder} cannot be read ({_first_line(error)}): {advice}."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+            f"The checkpoint {folder} cannot be read ({damage}): use another step, or restore it "
+            "from a backup."
+        )
+    return folder
 
 
 def _saved_tree(folder: pathlib.Path) -> Any:
     """Returns the tree of a saved state, with descriptions instead of arrays."""
     # A `Checkpointer` would warn about metadata that an item's folder does not have.
-    metadata = ocp.PyTreeCheckpointHandler().metadata(without_wildcards(folder.absolute()) / _STATE)
-    if metadata is None:
-        raise ValueError("it has no readable metadata")
-    return metadata.tree
+    path = without_wildcards(folder.absolute()) / _STATE
+    return ocp.PyTreeCheckpointHandler().metadata(path).tree
 
 
 def _read_tree(folder: pathlib.Path, template: Any = None) -> Any:

@@ -7,8 +7,8 @@ Neither JAX nor a module of the table is imported before `load` asks for it.
 import ast
 import difflib
 import functools
-import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -97,12 +97,7 @@ TERM_OPTIONS = {
 
 
 class Call(NamedTuple):
-    """A function named in a config, with options.
-
-    Attributes:
-      name: a built-in name or ``"package.module:name"``.
-      options: literals by keyword.
-    """
+    """A built-in name or ``"package.module:name"`` in a config, with its options by keyword."""
 
     name: str
     options: dict[str, Any]
@@ -144,11 +139,7 @@ def _to_call(index: Any) -> Call:
 
 
 def bind(kind: str, call: Call) -> Any:
-    """Returns a function with its options bound by keyword, without those of `TERM_OPTIONS`.
-
-    Args:
-      kind: a key of `INPUTS`.
-      call: the function's name and options.
+    """Returns a function of a kind in `INPUTS` with its options bound, but for `TERM_OPTIONS`.
 
     Raises:
       UserError: if `load` refuses the name, or an option is unknown or missing.
@@ -201,12 +192,7 @@ def is_embedding(name: str) -> bool:
 
 
 def load(kind: str, name: str) -> Any:
-    """Returns a function, or another object, by name.
-
-    Args:
-      kind: a key of `BUILT_IN`.
-      name: one of its built-in names, or ``"package.module:name"`` of a user's object of the same
-        type.
+    """Returns a function, or another object, of a kind in `BUILT_IN` by name.
 
     Raises:
       UserError: if the name is unknown, cannot be imported or has the wrong type.
@@ -215,7 +201,7 @@ def load(kind: str, name: str) -> Any:
     if name not in built_in and not is_path(name):
         raise UserError(f"The {kind} {name!r} is unknown: use {describe(kind)}.")
     try:
-        value = _import(built_in.get(name, name))
+        value = pkgutil.resolve_name(built_in.get(name, name))
     except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(
             f"The {kind} {name!r} cannot be imported ({one_line(repr(error))}): check that its "
@@ -223,7 +209,7 @@ def load(kind: str, name: str) -> Any:
         ) from error
     if name in built_in:
         return value
-    example = _import(next(iter(built_in.values())))
+    example = pkgutil.resolve_name(next(iter(built_in.values())))
     if not (callable(value) or isinstance(value, type(example))):
         expected = "a function" if callable(example) else f"a {type(example).__qualname__}"
         raise UserError(f"The {kind} {name!r} must be {expected}, and is {one_line(repr(value))}.")
@@ -240,12 +226,9 @@ def describe(kind: str) -> str:
 
 
 def source_digests(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Returns the SHA-256 of the source files of the user's functions in a config.
+    """Returns the SHA-256 of the source files of the user's functions in a flattened config.
 
     Modules that cannot be imported are left out; `load` reports them.
-
-    Args:
-      config: flattened, such as ``{"vae.reconstruction": "my_losses:pinball", ...}``.
 
     Returns:
       Field -> module -> SHA-256, see `sources.digests`.
@@ -253,12 +236,6 @@ def source_digests(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     result: dict[str, dict[str, str]] = {}
     for field in USER_FIELDS:
         for name, _ in parse(config.get(field, "")):
-            if is_path(name):
-                module = name.partition(":")[0]
-                result.setdefault(field, {}).update(sources.digests(module))
-    return {field: digests for field, digests in result.items() if digests}
-
-
-def _import(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+            if is_path(name) and (digests := sources.digests(name.partition(":")[0])):
+                result.setdefault(field, {}).update(digests)
+    return result

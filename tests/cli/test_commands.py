@@ -179,7 +179,6 @@ BAD = {
     "no such step": ("sample RUN --step 9", "2, 5"),
     "unknown model": ("sample RUN --model flow", "--model"),
     "unknown command": ("paint RUN", "paint"),
-    "removed command": ("encode RUN images", "Python API"),
     "no command": ("", "COMMAND"),
     "count": ("sample RUN --count 0", "--count"),
     "seed": ("sample RUN --seed 4294967296", "--seed"),

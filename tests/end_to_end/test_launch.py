@@ -189,7 +189,6 @@ def get_config():
         ("def get_config(): return 3", "get_config"),
         ("raise ValueError('oh no')", "oh no"),
         (SETS.format("gan.stepz"), "stepz.*steps"),
-        (SETS.format("transfer.generator_rate_decay"), "gan.generator_learning_rate"),
     ],
 )
 def test_invalid_config_files_are_refused(text, pattern, tmp_path, refused):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.end_to_end.launched import numbers, snapshot
-from vaegan_jax import trained, weights
+from vaegan_jax import trained
 from vaegan_jax.cli import main
+from vaegan_jax.trained import weights
 
 
 def vaegan(*arguments, cwd=ROOT):

@@ -9,10 +9,11 @@ from tests import made_runs
 from tests.conftest import assert_trees_equal
 from tests.end_to_end.launched import state
 from vaegan_jax import config as configuration
-from vaegan_jax import gan, trained, weights
+from vaegan_jax import gan, trained
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import starts
 from vaegan_jax.pipeline.run import train_and_evaluate
+from vaegan_jax.trained import weights
 
 EVERY_STAGE = ["vae", "gan"]
 

@@ -9,11 +9,12 @@ from tests import made_runs
 from tests.conftest import assert_trees_equal
 from tests.end_to_end.launched import metrics, state
 from vaegan_jax import config as configuration
-from vaegan_jax import trained, weights, workdir
+from vaegan_jax import trained, workdir
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments.compare import records
 from vaegan_jax.pipeline import vae_source
 from vaegan_jax.pipeline.run import train_and_evaluate
+from vaegan_jax.trained import weights
 
 
 def made(path, config, **options):

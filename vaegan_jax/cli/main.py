@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vaegan_jax import migrations
 from vaegan_jax.cli import launch, models, program, runs
 from vaegan_jax.cli.options import Command
 from vaegan_jax.errors import one_line
@@ -33,10 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
         return launch.main(["vaegan train", *arguments[1:]])
-    parser = _parser()
-    if (name := "".join(arguments[:1])) in migrations.REMOVED_COMMANDS:
-        parser.error(f"{name} was removed: {migrations.REMOVED_COMMANDS[name]}")
-    parsed = parser.parse_args(arguments)
+    parsed = _parser().parse_args(arguments)
 
     def run() -> int | None:
         program.set_up()

@@ -132,9 +132,9 @@ def reconstruct(arguments: argparse.Namespace) -> None:
 )
 def export(arguments: argparse.Namespace) -> None:
     """Writes verified exports of a model, and the model card."""
-    from vaegan_jax import weights
     from vaegan_jax.export import formats as exporting
     from vaegan_jax.runtime.files import write_atomic
+    from vaegan_jax.trained import weights
 
     formats = list(dict.fromkeys(arguments.format))
     if arguments.dtype and "safetensors" not in formats:

@@ -17,6 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vaegan_jax import networks, randomness
+from vaegan_jax.config.rules import MIN_SAMPLES
 from vaegan_jax.data.feed import ImageArray
 from vaegan_jax.data.images import Images, Split
 from vaegan_jax.evaluation import distances, latents, pixels, vae_metrics
@@ -32,7 +33,6 @@ from vaegan_jax.evaluation.number import (
     random_subset,
 )
 from vaegan_jax.randomness import Purpose
-from vaegan_jax.rules import MIN_SAMPLES
 
 _MAX_DEFAULT_SAMPLES = 10_000
 _PAIRS = 16

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaegan_jax import config as configuration
-from vaegan_jax import networks, trained, weights
+from vaegan_jax import networks, trained
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -25,12 +25,7 @@ _COMIC_FACES_LICENCE = "Apache-2.0: drawn by faces.js, https://github.com/zengm-
 
 
 class Export(NamedTuple):
-    """A verified export.
-
-    Attributes:
-      data: content of the file.
-      verified: result of the verification, as text.
-    """
+    """The content of a verified export's file, and the result of the verification as text."""
 
     data: bytes
     verified: str
@@ -52,7 +47,6 @@ def card(model: trained.Trained, licence: str = "", made_by: str = "") -> dict[s
         kept = ("embedding", "seed", "checkpoints", "numbers")
         evaluation = {name: evaluation.get(name) for name in kept}
     flat = configuration.flatten(model.config)
-    parts = {name: model.parts.get(name) for name in ("encoder", "decoder", "generator")}
     return {
         "architecture": "vaegan_jax: Encoder, Decoder (Flax linen); a generator is a Decoder",
         "takes": f"latents float32 [B, {model.latent_size}]",
@@ -63,9 +57,9 @@ def card(model: trained.Trained, licence: str = "", made_by: str = "") -> dict[s
         "steps": facts["steps"],
         "sha256": facts["sha256"],
         "parameters": {
-            name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-            for name, params in parts.items()
-            if params is not None
+            name: sum(leaf.size for leaf in jax.tree.leaves(model.parts[name]))
+            for name in ("encoder", "decoder", "generator")
+            if name in model.parts
         },
         "config": {name: value for name, value in flat.items() if name not in _PRIVATE},
         "data": facts["data"],
@@ -91,14 +85,8 @@ def to_safetensors(
 ) -> Export:
     """Exports all parameters of a model to one file, which `trained.load` reads.
 
-    Verified by loading it: images and posteriors must equal those of the model with its parameters
-    rounded to `dtype`, bit for bit.
-
-    Args:
-      model: see `with_decoder`.
-      card: of the model.
-      dtype: one of `weights.DTYPES`.
-      scratch: path of a temporary file.
+    Verified by loading it from `scratch`, a temporary file: images and posteriors must equal those
+    of the model with its parameters rounded to `dtype` of `weights.DTYPES`, bit for bit.
 
     Raises:
       UserError: if the results differ.

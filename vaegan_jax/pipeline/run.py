@@ -8,8 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, recipe, registry, resume, trained, workdir
+from vaegan_jax import checkpoints, registry, trained, workdir
 from vaegan_jax import config as configuration
+from vaegan_jax.config import recipe, resume
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import latents

@@ -17,7 +17,7 @@ from vaegan_jax.evaluation.evaluate import Measure
 from vaegan_jax.pipeline import starts
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import compilation, memory
-from vaegan_jax.trained_model import Trained
+from vaegan_jax.trained import Trained
 from vaegan_jax.training import loop
 
 State = TypeVar("State")

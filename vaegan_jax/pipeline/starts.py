@@ -11,9 +11,10 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, gan, trained, weights, workdir
+from vaegan_jax import checkpoints, gan, trained, workdir
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 
 def load(

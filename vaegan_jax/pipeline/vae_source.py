@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, trained, weights, workdir
+from vaegan_jax import checkpoints, trained, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import starts
 from vaegan_jax.runtime import parallel
+from vaegan_jax.trained import weights
 
 
 def load(config: ConfigDict) -> trained.Trained | None:

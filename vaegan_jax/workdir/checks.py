@@ -4,8 +4,9 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, resume
+from vaegan_jax import checkpoints
 from vaegan_jax import config as configuration
+from vaegan_jax.config import resume
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import parallel
 from vaegan_jax.workdir.reader import CHECKPOINTS, CONFIG, ENVIRONMENT, Reader

@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from vaegan_jax import config as configuration
-from vaegan_jax import resume
+from vaegan_jax.config import resume
 from vaegan_jax.errors import UserError
 from vaegan_jax.runtime import parallel
 from vaegan_jax.runtime.files import write_atomic

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from vaegan_jax import checkpoints, resume, workdir
+from vaegan_jax import checkpoints, workdir
 from vaegan_jax import config as configuration
+from vaegan_jax.config import resume
 from vaegan_jax.errors import UserError, one_line
 from vaegan_jax.training import monitor
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaegan_jax import resume, workdir
+from vaegan_jax import workdir
+from vaegan_jax.config import resume
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments.compare import identity, records, statistics
 from vaegan_jax.experiments.compare.identity import Identity

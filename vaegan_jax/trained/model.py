@@ -68,8 +68,8 @@ class Trained:
           float32 [B, H, W, C] in [-1, 1]: a NumPy array, or a tracer for traced latents.
 
         Raises:
-          UserError: if the latents have another shape or are not finite; values of tracers are not
-            checked.
+          UserError: if the latents have another shape or are not finite, which is not checked for
+            tracers.
         """
         decode = networks.make_decode(self.config.model, self.image_shape)
         return _map(decode, self.params, self._checked(latents))
@@ -104,20 +104,12 @@ class Trained:
 
     @property
     def noise(self) -> str:
-        """The distribution of the latents that `decode` takes, see ``gan.noise``."""
+        """The distribution of the latents that `decode` takes: ``gan.noise``; normal for a VAE."""
         noise: str = self.config.gan.noise if self.model == "gan" else "normal"
         return noise
 
     def sample(self, key: jax.Array, count: int = 1) -> Any:
-        """Decodes random latents, of ``gan.noise`` for a GAN and normal for a VAE.
-
-        Args:
-          key: consumed.
-          count: the number of images, B.
-
-        Returns:
-          Images as those of `decode`.
-        """
+        """Decodes random latents of the distribution `noise`; the key is consumed."""
         return self.decode(randomness.latents(key, (count, self.latent_size), self.noise))
 
     def to_generator_latents(self, latents: jax.typing.ArrayLike) -> Any:
@@ -156,10 +148,7 @@ def _to_array(array: jax.typing.ArrayLike) -> Any:
 
 
 def _map(function: Callable[[Any, Any], Any], params: Any, rows: Any) -> Any:
-    """Applies ``function(params, rows)`` in batches of constant size.
-
-    Returns arrays with one row per input row; traced rows are one batch.
-    """
+    """Applies ``function(params, rows)`` in batches of constant size; traced rows are one batch."""
     jitted = jax.jit(function)
     rows = rows.astype(np.float32)
     if _is_traced(rows):

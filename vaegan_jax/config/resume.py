@@ -4,9 +4,28 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from vaegan_jax.config import FIELDS
-from vaegan_jax.recipe import is_automatic
-from vaegan_jax.rules import Resume
+from vaegan_jax.config import FIELDS, default_config, flatten
+from vaegan_jax.config.recipe import is_automatic
+
+_NO_EFFECT = {
+    "data.path",
+    "data.directory",
+    "data.max_resident_mb",
+    "data.workers",
+    "transfer.vae",
+    "training.max_checkpoints",
+    "training.seconds_per_call",
+}
+"""Fields on which nothing that is trained depends, besides those of the evaluation."""
+
+_AHEAD = {
+    "vae.steps",
+    "gan.steps",
+    "training.log_every",
+    "training.picture_every",
+    "training.checkpoint_every",
+}
+"""Fields on which only later steps depend."""
 
 
 class Change(NamedTuple):
@@ -19,9 +38,7 @@ class Change(NamedTuple):
 
 def affects_training(name: str) -> bool:
     """Returns whether anything that is trained depends on a field of this or another version."""
-    if name not in FIELDS:
-        return not name.startswith("evaluation.")
-    return FIELDS[name].resume is not Resume.ALWAYS
+    return name not in _NO_EFFECT and not name.startswith("evaluation.")
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
@@ -30,7 +47,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     Fields that no training result depends on are ignored, and so are those that `now` leaves
     automatic. A field that a config lacks has its default.
     """
-    defaults = {name: field.default for name, field in FIELDS.items()}
+    defaults = flatten(default_config())
     before, now = defaults | before, defaults | now
     changes = [
         Change(name, before.get(name, "absent"), now.get(name, "absent"))
@@ -53,7 +70,7 @@ def objection(change: Change, config: ConfigDict, saved: dict[str, int]) -> str:
         return ""
     if change.name not in FIELDS:
         return "it was removed: resume with the version that run.json names"
-    if FIELDS[change.name].resume is not Resume.AHEAD:
+    if change.name not in _AHEAD:
         return "the steps already taken depend on it"
     if field != "steps":
         return ""

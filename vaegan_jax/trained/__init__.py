@@ -21,16 +21,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vaegan_jax import checkpoints, migrations, vae, weights, workdir
+from vaegan_jax import checkpoints, vae, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError, one_line
-from vaegan_jax.trained_model import DECODING_PARTS as DECODING_PARTS
-from vaegan_jax.trained_model import Trained as Trained
+from vaegan_jax.trained import weights
+from vaegan_jax.trained.model import DECODING_PARTS as DECODING_PARTS
+from vaegan_jax.trained.model import Trained as Trained
 
 MODELS = ("vae", "gan")
 PRETRAINED = "pretrained"
-PRETRAINED_FILE = pathlib.Path(__file__).parent / "export/pretrained/comic_faces.safetensors"
+PRETRAINED_FILE = pathlib.Path(__file__).parents[1] / "export/pretrained/comic_faces.safetensors"
 
 _RECORDED = {
     "data": workdir.DATA,
@@ -38,7 +39,7 @@ _RECORDED = {
     "environment": workdir.ENVIRONMENT,
     "evaluation": workdir.NUMBERS,
 }
-_Read = tuple[int, ConfigDict, dict[str, Any], dict[str, Any]]  # step, config, parts, facts
+_Read = tuple[ConfigDict, dict[str, Any], dict[str, Any]]  # config, parts, facts
 
 
 class Part(NamedTuple):
@@ -83,27 +84,26 @@ def load(
     """
     path = _resolve(source, model)
     names = DECODING_PARTS[model] + (("encoder", "likelihood") if encoder else ())
-    chosen = best_step(path, model) if isinstance(step, str) else step
+    chosen = _best_step(path, model) if isinstance(step, str) else step
     read = _read_export if path.is_file() else _read_run
-    chosen, config, parts, facts = read(path, model, chosen, names)
+    config, parts, facts = read(path, model, chosen, names)
     sha256 = weights.digest({name: parts[name] for name in DECODING_PARTS[model]})
     facts |= {"source": str(path), "sha256": sha256}
     shape = images.settings(config.data).image_shape
     placed = jax.device_put({name: part for name, part in parts.items() if part is not None})
     size = config.model.latent_size
-    return Trained(model, chosen, config, shape, size, facts, placed)
+    return Trained(model, facts["steps"][model], config, shape, size, facts, placed)
 
 
-def best_step(path: pathlib.Path, model: str = "gan") -> int:
-    """Returns the best step of a run's finished GAN; see `load`."""
+def _best_step(path: pathlib.Path, model: str) -> int:
     has_best = path.is_dir() and model == "gan"
     facts = workdir.Reader(path).read_json(workdir.BEST_FACTS) if has_best else None
-    best: int | None = (facts or {}).get("step")
-    if best is None:
+    if facts is None:
         raise UserError(
             f"{path} has no best checkpoint of its {model}: that needs a finished GAN with a curve "
             "(evaluation.curve_every)."
         )
+    best: int = facts["step"]
     return best
 
 
@@ -129,7 +129,7 @@ def read_parts(
       image_shape: (height, width, channels).
       folder: the run's folder.
       steps: the checkpoint step by stage; None for a stage without a checkpoint.
-      names: names of the parts.
+      names: of the parts.
 
     Returns:
       float32 arrays by name; None if there is no checkpoint or the likelihood is not learned.
@@ -140,8 +140,7 @@ def read_parts(
     table = parts_table(config, image_shape)
     result: dict[str, Any] = dict.fromkeys(names)
     for stage, step in steps.items():
-        parts = {name: table[name] for name in result if name in table}
-        parts = {name: part for name, part in parts.items() if part.stage == stage}
+        parts = {n: part for n, part in table.items() if n in result and part.stage == stage}
         if step is not None and parts:
             directory = _directory(folder, stage, step) or folder.checkpoints(stage)
             templates = {part.path: part.template for part in parts.values()}
@@ -161,16 +160,10 @@ def config_from(flat: dict[str, Any], source: str) -> ConfigDict:
     """Unflattens a config; unknown fields are dropped and missing fields set to their defaults.
 
     Raises:
-      UserError: if a value is invalid, or the networks are those of an earlier version; the message
-        includes `source`.
+      UserError: if a value is invalid; the message includes `source`.
     """
     config = configuration.default_config()
     try:
-        if migrations.has_earlier_networks(flat):
-            raise UserError(
-                f"The networks in {source} are those of an earlier version, with 4x4 kernels: read "
-                "it with the version that made it, or train again."
-            )
         known = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in flat.items()
@@ -201,19 +194,18 @@ def _resolve(source: str | pathlib.Path, model: str) -> pathlib.Path:
 
 def _read_run(path: pathlib.Path, model: str, step: int | None, names: tuple[str, ...]) -> _Read:
     folder = workdir.Workdir(path)
-    flat: Any = folder.read_json(workdir.CONFIG)
-    config = config_from(flat, str(path / workdir.CONFIG))
+    config = config_from(folder.config(), str(path / workdir.CONFIG))
     shape = images.settings(config.data).image_shape
     chosen = checkpoints.latest(folder.checkpoints(model)) if step is None else step
     if chosen is None or not _directory(folder, model, chosen):
         raise _missing(path, model, step)
     saved: dict[str, int | None] = {model: chosen}
-    if "encoder" in names:  # a GAN is initialised from the last checkpoint of the VAE
-        saved.setdefault("vae", checkpoints.latest(folder.checkpoints("vae")))
+    if "encoder" in names and model == "gan":  # initialised from the VAE's last checkpoint
+        saved["vae"] = checkpoints.latest(folder.checkpoints("vae"))
     parts = read_parts(config, shape, folder, saved, names)
     facts: dict[str, Any] = {name: folder.read_json(file) for name, file in _RECORDED.items()}
-    steps_read = {stage: step for stage, step in saved.items() if step is not None}
-    return chosen, config, parts, facts | {"dtype": "float32", "steps": steps_read, "card": None}
+    facts["steps"] = {stage: step for stage, step in saved.items() if step is not None}
+    return config, parts, facts | {"dtype": "float32", "card": None}
 
 
 def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[str, ...]) -> _Read:
@@ -224,11 +216,9 @@ def _read_export(path: pathlib.Path, model: str, step: int | None, names: tuple[
     parts = {name: weights.read(path, name) for name in names}
     for name, part in parts.items():
         if part is not None or name in DECODING_PARTS[model]:
-            checkpoints.require_equal_leaves(
-                {} if part is None else part, table[name].template, f"{name} in {path}"
-            )
+            checkpoints.require_equal_leaves(part, table[name].template, f"{name} in {path}")
     facts = {name: card.get(name) for name in (*_RECORDED, "dtype")}
-    return saved[model], config, parts, facts | {"steps": saved, "card": card}
+    return config, parts, facts | {"steps": saved, "card": card}
 
 
 def _read_card(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, int], ConfigDict]:

@@ -1,6 +1,4 @@
-import json
 import pickle
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +7,11 @@ import pytest
 from absl import logging
 
 from tests import made_runs
-from vaegan_jax import gan, networks, randomness, trained, transfer, weights, workdir
+from vaegan_jax import config as configuration
+from vaegan_jax import gan, networks, randomness, trained, transfer
 from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.errors import UserError
+from vaegan_jax.trained import weights
 
 SHAPE = made_runs.SHAPE
 
@@ -41,10 +41,8 @@ def test_decode_uses_the_decoder_or_the_ema_of_the_checkpoint(run, model, step, 
     loaded = trained.load(str(path), model, step)
     assert (loaded.model, loaded.step) == (model, loaded_step)
     assert (loaded.latent_size, loaded.image_shape) == (5, SHAPE)
-    if model == "vae":
-        params = made_runs.at(vae_state, loaded_step).params["decoder"]
-    else:
-        params = made_runs.at(gan_state, loaded_step).ema
+    saved = made_runs.at(vae_state if model == "vae" else gan_state, loaded_step)
+    params = saved.params["decoder"] if model == "vae" else saved.ema
     images = loaded.decode(latents(3))
     assert images.dtype == np.float32
     np.testing.assert_allclose(images, decode(params, latents(3)), atol=1e-5)
@@ -86,22 +84,18 @@ def test_matched_generator_decodes_encoder_latents_as_the_decoder_does(tmp_path)
     np.testing.assert_allclose(images, decode(vae_state.params["decoder"], z), atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [0, 1, 8, 17])
-def test_image_does_not_depend_on_the_batch(run, count):
-    model = trained.load(run[0])
-    images = model.decode(latents(20)[:count])
-    assert images.shape == (count, *SHAPE)
-    np.testing.assert_array_equal(images, model.decode(latents(20))[:count])
+def test_image_does_not_depend_on_the_batch(run):
+    model, z = trained.load(run[0]), latents(20)
+    expected = model.decode(z)
+    for count in (0, 1, 8, 17):
+        np.testing.assert_array_equal(model.decode(z[:count]), expected[:count])
 
 
-def test_config_of_another_version_gets_defaults(run, tmp_path):
-    path = tmp_path / "old"
-    shutil.copytree(run[0], path)
-    flat = json.loads((path / "config.json").read_text())
+def test_config_of_another_version_gets_defaults(tmp_path):
+    flat = configuration.flatten(made_runs.tiny())
     del flat["gan.noise"], flat["model.spectral_norm"]
-    (path / "config.json").write_text(json.dumps(flat | {"gan.gone": 3}))
-    config = trained.load(path).config
-    assert config.model.spectral_norm is False
+    config = trained.config_from(flat | {"gan.gone": 3, "gan.b1": 0.25}, "there")
+    assert (config.gan.noise, config.model.spectral_norm, config.gan.b1) == ("normal", False, 0.25)
     assert config.data.image_size == (16, 32)
 
 
@@ -110,16 +104,6 @@ def test_loading_prints_no_warnings_of_orbax(run, caplog, monkeypatch):
     with caplog.at_level("WARNING", "absl"):
         trained.load(run[0])
     assert not caplog.records
-
-
-def test_damaged_newest_checkpoint_is_skipped_and_kept(run, tmp_path):
-    path = tmp_path / "damaged"
-    shutil.copytree(run[0], path)
-    (path / "checkpoints/gan/5/checksums.json").write_text("{}")
-    assert trained.load(path).step == 2
-    assert (path / "checkpoints/gan/5").is_dir()
-    with pytest.raises(UserError, match="5"):
-        trained.load(path, step=5)
 
 
 def test_missing_run_step_or_model_is_refused(run, tmp_path):
@@ -132,7 +116,9 @@ def test_missing_run_step_or_model_is_refused(run, tmp_path):
         trained.steps(run[0], "flow")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"model.base_width": "wide"}', "{"])
+@pytest.mark.parametrize(
+    "text", ["[]", '{"model.base_width": "wide"}', '{"data.image_size": [3]}', "{"]
+)
 def test_damaged_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
@@ -148,24 +134,18 @@ def test_gan_from_scratch_has_no_encoder(tmp_path):
     np.testing.assert_array_equal(model.to_generator_latents(latents(2)), latents(2))
 
 
-def test_wrong_shapes_are_refused(run):
+def test_invalid_latents_and_images_are_refused(run):
     model = trained.load(run[0])
     for bad in (np.zeros((2, 4)), np.zeros(5), np.full((1, 5), np.nan)):
         with pytest.raises(UserError, match="latents"):
             model.decode(bad)
     with pytest.raises(UserError, match=r"\(16, 32, 3\).*\(16, 16, 3\)"):
         model.encode(np.zeros((1, 16, 16, 3)))
-
-
-@pytest.mark.parametrize(
-    "change", [lambda x: (255 * x).astype(np.uint8), lambda x: 255 * x, lambda x: x * np.nan]
-)
-def test_images_of_another_dtype_or_range_are_refused(run, change):
-    model = trained.load(run[0])
-    pictures = np.random.default_rng(0).uniform(0.1, 1, (2, *SHAPE))
-    model.encode(2 * np.round(pictures) - 1)
-    with pytest.raises(UserError, match=r"\[-1, 1\]"):
-        model.encode(change(pictures))
+    pictures = np.full((2, *SHAPE), -1.0)
+    model.encode(pictures)
+    for other in (pictures.astype(np.int8), 255 * pictures, pictures * np.nan):
+        with pytest.raises(UserError, match=r"\[-1, 1\]"):
+            model.encode(other)
 
 
 def test_model_is_a_pure_function(run):
@@ -205,33 +185,15 @@ def test_used_model_can_be_pickled(run):
     images = model.decode(latents(2))
     copy = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(copy.decode(latents(2)), images)
-    assert copy.config == model.config
 
 
-def test_export_round_trip_is_bit_identical(run, tmp_path):
-    model = trained.load(run[0])
-    card = {
-        "config": json.loads((run[0] / "config.json").read_text()),
-        "steps": {"gan": 5, "vae": 7},
-        "dtype": "float32",
-    }
-    file = tmp_path / "model.safetensors"
+def test_export_without_the_step_or_a_part_is_refused(run, tmp_path):
+    model, file = trained.load(run[0]), tmp_path / "model.safetensors"
+    card = {"config": configuration.flatten(model.config), "steps": {"gan": 5, "vae": 7}}
     file.write_bytes(weights.pack(model.parts, card))
-    export, z = trained.load(file), latents(3)
-    np.testing.assert_array_equal(export.decode(z), model.decode(z))
-    np.testing.assert_array_equal(export.to_generator_latents(z), model.to_generator_latents(z))
-    assert export.facts["sha256"] == model.facts["sha256"]
+    assert trained.load(file).facts["sha256"] == model.facts["sha256"]
     assert trained.steps(file, "gan") == [5]
     with pytest.raises(UserError, match=r"step 3.*gan \[5\]"):
         trained.load(file, step=3)
     with pytest.raises(UserError, match="decoder in"):
         trained.load(file, "vae")
-
-
-def test_read_parts_returns_none_for_missing_parts(run):
-    folder, steps = workdir.Workdir(run[0]), {"vae": 7, "gan": None}
-    names = ("likelihood", "generator", "decoder")
-    parts = trained.read_parts(made_runs.tiny(), SHAPE, folder, steps, names)
-    assert parts["likelihood"] is None
-    assert parts["generator"] is None
-    assert jax.tree.leaves(parts["decoder"])

@@ -1,6 +1,6 @@
 """The automatic recipe: training settings that follow from the data.
 
-A config that leaves a field at its value in `config.AUTOMATIC` leaves the choice to `resolve`. The
+A config that leaves a field of `AUTOMATIC` at its default leaves the choice to `resolve`. The
 chosen values stand in the run's config.json, and a run that resumes keeps them.
 """
 
@@ -12,6 +12,15 @@ from ml_collections import ConfigDict
 
 from vaegan_jax import config as configuration
 
+AUTOMATIC = (
+    "vae.steps",
+    "vae.batch_size",
+    "gan.steps",
+    "gan.batch_size",
+    "gan.penalties",
+    "gan.augmentations",
+    "gan.ema_half_life_images",
+)
 BATCH_SIZE = 8
 VAE_BATCH_SIZE = 16
 IMAGES_PER_TRAINING_IMAGE = 25
@@ -72,4 +81,4 @@ def keep(config: ConfigDict, saved: Mapping[str, Any]) -> ConfigDict:
 
 def is_automatic(name: str, value: Any) -> bool:
     """Returns whether a field is left to `resolve`."""
-    return name in configuration.AUTOMATIC and bool(value == configuration.AUTOMATIC[name])
+    return name in AUTOMATIC and bool(value == configuration.FIELDS[name].default)

@@ -4,10 +4,11 @@ Tensors are named by their path in the tree, such as ``generator.dense.kernel``.
 metadata entry ``vaegan_jax``.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,12 +45,9 @@ def rounded(tree: Any, dtype: str) -> Any:
 
 
 def pack(tree: Mapping[str, Any], card: Mapping[str, Any], dtype: str = "float32") -> bytes:
-    """Returns the serialized parameters and model card.
+    """Returns a file's content: a tree of arrays, rounded to a dtype of `DTYPES`, and a model card.
 
-    Args:
-      tree: nested dictionaries of float32 arrays; keys must not contain dots.
-      card: JSON-compatible model card.
-      dtype: one of `DTYPES`, to which the arrays are rounded.
+    The tree is nested dictionaries of float32 arrays, whose keys have no dots.
     """
     tensors = {
         name: np.ascontiguousarray(np.asarray(leaf).astype(DTYPES[dtype]))
@@ -64,23 +62,15 @@ def read_card(path: pathlib.Path) -> dict[str, Any]:
     """Returns the model card of a file; reads only the header.
 
     Raises:
-      UserError: if the file cannot be read, has no model card, or has another format version.
+      UserError: if the file cannot be read, or has no model card of this format.
     """
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            card = json.loads((file.metadata() or {})[_KEY])
-        version = card["format"]
-    except KeyError as error:
-        raise UserError(
-            f"{path} has no model card of vaegan_jax in its header: name a file that "
-            "`vaegan export` wrote."
-        ) from error
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    with _open(path) as file:
+        card = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+        version = card.get("format", "none")
     if version != FORMAT:
         raise UserError(
-            f"{path} has format {version}, but this version of vaegan_jax reads format {FORMAT}: "
-            "use the version that wrote it."
+            f"{path} has no model card of format {FORMAT} in its header ({version!r}): name a file "
+            "that `vaegan export` wrote, or use the version of vaegan_jax that wrote it."
         )
     return dict(card)
 
@@ -88,21 +78,22 @@ def read_card(path: pathlib.Path) -> dict[str, Any]:
 def read(path: pathlib.Path, name: str) -> Any:
     """Returns one top-level entry of the tree in a file, as float32; None if it is missing.
 
-    Args:
-      path: the file.
-      name: the entry, such as "generator"; no other entry is read.
-
     Raises:
       UserError: if the file is damaged.
     """
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            names = [key for key in file.keys() if key == name or key.startswith(f"{name}.")]  # noqa: SIM118 - no mapping
-            flat = {key: file.get_tensor(key).astype(np.float32) for key in names}
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    with _open(path) as file:
+        names = [key for key in file.keys() if key == name or key.startswith(f"{name}.")]  # noqa: SIM118 - no mapping
+        flat = {key: file.get_tensor(key).astype(np.float32) for key in names}
     return unflatten_dict(flat, sep=".").get(name)
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read as an export ({one_line(error)}): export it again.")
+@contextlib.contextmanager
+def _open(path: pathlib.Path) -> Iterator[Any]:
+    """Opens a file; what is wrong with it is a `UserError`."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            yield file
+    except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read as an export ({one_line(error)}): export it again."
+        ) from error
