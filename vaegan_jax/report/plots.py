@@ -75,10 +75,10 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
             shown = dict(zip(labels, handles, strict=True))  # one of each label
             axes.legend(shown.values(), shown.keys())
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
     element = buffer.getvalue()
     element = element[element.index("<svg") :].replace(_INK, "currentColor")
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     # The page sets the width.
     element = re.sub(r' (?:width|height)="[\d.]+pt"', "", element, count=2)
     return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -6,41 +6,16 @@ from typing import Any, NamedTuple
 from vaegan_jax.evaluation.number import SUBJECTS as SUBJECTS
 from vaegan_jax.evaluation.number import format_value
 
-MEANINGS = {
-    "fd_nN, fid_nN": "Frechet distance between Gaussians fitted to the features of N samples and "
-    "of the test images; lower is better, and it depends on N. Only Inception's is called FID.",
-    "precision": "Fraction of the samples within the manifold of test images.",
-    "recall": "Fraction of the test images within the manifold of samples; low with missing modes.",
-    "density": "Mean density of test images around the samples; may exceed 1.",
-    "coverage": "Fraction of the test images with a sample nearby.",
-    "vendi": "Effective number of different images.",
-    "authenticity": "Fraction of the samples that are further from their nearest training image "
-    "than that image is from its nearest neighbour; low with copies.",
-    "data_copying": "C_T of the test for data copying: 0 if samples are as far from the training "
-    "images as test images are, below -3 if they are nearer.",
-    "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
-    "lattice": "Mean square of the pattern that repeats every 4 pixels; high with a checkerboard.",
-    "psnr, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in dB (better "
-    "if higher), perceptual distance (better if lower).",
-    "calibrated_elbo, calibrated_iwae_K": "Bounds on the negative log-likelihood of test images in "
-    "bits per pixel and channel; lower is better, 8 is a uniform density. The variance of the "
-    "decoder is calibrated to the reconstructions of training images.",
-    "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
-    "active_units": "Latent dimensions whose posterior mean varies with the image; 0 if collapsed.",
-}
-"""Explanations of the metrics for the report."""
-
 Row = dict[str, Any]
 """A `Number` as in `evaluation/numbers.json`."""
 
 
 class Table(NamedTuple):
-    """A table of strings; the note names the rows that are left out."""
+    """A table of strings."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
-    note: str = ""
 
 
 def make(evaluation: dict[str, Any]) -> list[Table]:
@@ -74,11 +49,8 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
         by_metric.setdefault(n["metric"], {})[n["subject"]] = n
     counts = sorted({n["count"] for n in numbers})
     title += f", {' and '.join(map(str, counts))} of each"
-    rows, omitted = [], []
+    rows = []
     for metric, by_subject in by_metric.items():
-        if not any(n["informative"] for n in by_subject.values()):
-            omitted.append(metric)
-            continue
         cells = {name: with_error(n) for name, n in by_subject.items()}
         floors = {name: _floor(n) for name, n in by_subject.items()}
         shared = {*floors.values()}
@@ -86,9 +58,7 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
             cells = {name: f"{cell} (floor: {floors[name]})" for name, cell in cells.items()}
             shared = {"see each"}
         rows.append([metric, *(cells.get(name, "") for name in subjects), *shared])
-    note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
-    columns = ["", *(SUBJECTS[name] for name in subjects), "floor"]
-    return Table(title, columns, rows, note if omitted else "")
+    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows)
 
 
 def _floor(number: Row) -> str:
@@ -115,6 +85,17 @@ def rounded(value: float, error: float = 0.0, sign: str = "") -> str:
         decimals = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
         return f"{value:{sign}z.{decimals}f}"
     return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
+
+
+def for_page(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the report shows of an evaluation, by the names in its template."""
+    subjects = {number["subject"] for number in evaluation["numbers"]}
+    return {
+        "embedding_names": embedding_names(evaluation),
+        "remarks": remarks(evaluation),
+        "sampled": [x for name, x in SUBJECTS.items() if name in subjects and "samples" in name],
+        "tables": make(evaluation),
+    }
 
 
 def embedding_names(evaluation: dict[str, Any]) -> str:
@@ -152,4 +133,4 @@ def lay_out(table: Table) -> list[str]:
     for first, *others in cells:
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append(("    " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
-    return lines + ([f"    {table.note}"] if table.note else [])
+    return lines

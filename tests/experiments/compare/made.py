@@ -25,6 +25,13 @@ def edit(path, **changes):
     path.write_text(json.dumps({name: x for name, x in found.items() if x is not None}))
 
 
+def keep_only(run, *names):
+    """Removes all other files of a run."""
+    for file in run.rglob("*"):
+        if file.is_file() and file.name not in names:
+            file.unlink()
+
+
 def edit_number(run, index, **changes):
     """Changes a number of a run's evaluation."""
     path = run / "evaluation/numbers.json"

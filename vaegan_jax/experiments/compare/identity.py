@@ -53,12 +53,7 @@ def compare_bits(a: Run, b: Run) -> Identity:
     """
     of_a, of_b = _values(a, b), _values(b, a)
     shared = sorted(of_a.keys() & of_b.keys())
-    differing = [
-        Difference(STAGES[key[0]], *key[1:], (of_a[key], of_b[key]))
-        for key in shared
-        if of_a[key] != of_b[key]
-    ]
-    first = [each for each in differing if each[:2] == differing[0][:2]]
+    differing = [key for key in shared if of_a[key] != of_b[key]]
     only = [
         sorted({f"{STAGES[stage]}/{name}" for stage, _, name in mine.keys() - other.keys()})
         for mine, other in ((of_a, of_b), (of_b, of_a))
@@ -69,11 +64,17 @@ def compare_bits(a: Run, b: Run) -> Identity:
         verdict = DIFFERENT
     else:
         verdict = PARTLY_IDENTICAL if any(only) else IDENTICAL
-    leaves = sum(name.startswith(_LEAF) for *_, name in shared)
-    unequal = sum(each.name.startswith(_LEAF) for each in differing)
-    equal_numbers = len(shared) - leaves - (len(differing) - unequal)
-    counts = (equal_numbers, len(shared) - leaves), (leaves - unequal, leaves)
-    return Identity(verdict, *counts, first, only)
+
+    def count(of_leaves: bool) -> tuple[int, int]:
+        keys = [key for key in shared if key[2].startswith(_LEAF) == of_leaves]
+        return sum(of_a[key] == of_b[key] for key in keys), len(keys)
+
+    first = [
+        Difference(STAGES[key[0]], *key[1:], (of_a[key], of_b[key]))
+        for key in differing
+        if key[:2] == differing[0][:2]
+    ]
+    return Identity(verdict, count(False), count(True), first, only)
 
 
 def _values(run: Run, other: Run) -> dict[tuple[int, int, str], str]:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from vaegan_jax import workdir
-from vaegan_jax.experiments.compare.summary import Comparison, Group
+from vaegan_jax.experiments.compare.summary import Comparison, Group, run_names
 from vaegan_jax.report import page, plots
 
 _PICTURES = (
@@ -20,17 +20,15 @@ def render(comparison: Comparison) -> str:
     Raises:
       OSError: if a picture cannot be read.
     """
-    pictures = []
+    runs = run_names(comparison.groups)
+    pictures: dict[str, dict[str, page.Picture]] = {}
     for stage, name, caption in _PICTURES:
-        shown = [
-            picture
-            for label, run in comparison.runs.items()
-            for picture in page.newest(pathlib.Path(run.name), stage, name, label)
-        ]
-        pictures += [(caption, shown)] if shown else []
+        for label, run in runs.items():
+            if picture := page.newest(pathlib.Path(run.name), stage, name):
+                pictures.setdefault(caption, {})[label] = picture
     return page.render(
         pathlib.Path(__file__).with_name("comparison.html.jinja"),
-        title=f"{len(comparison.runs)} runs compared",
+        title=f"{len(runs)} runs compared",
         sections=comparison.sections,
         pictures=pictures,
         plots=_plots(comparison.groups),

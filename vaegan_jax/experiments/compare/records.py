@@ -30,13 +30,12 @@ _COPIES = {
 
 
 class Record(NamedTuple):
-    """One number of the run in a folder, at a step of training or of the evaluated checkpoint.
+    """One number of a run, at a step of training or of the evaluated checkpoint.
 
     Names are such as "loss", "curve/fd_pixels" and "gan_samples/test/pixels fd_n100". NaN stands
     for any value of an evaluation that is not finite.
     """
 
-    run: str
     stage: str
     step: int
     name: str
@@ -71,7 +70,7 @@ class Run:
 
 
 class FactDifference(NamedTuple):
-    """A fact in which runs differ: one value per run, None if missing."""
+    """A fact in which runs differ: one value per run, or "absent"."""
 
     file: str
     name: str
@@ -102,8 +101,11 @@ def read(path: pathlib.Path) -> Run:
 
 def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
     """Returns the facts in which runs differ, except copies of other facts."""
-    names = dict.fromkeys(name for run in runs for name in run.facts if name not in _COPIES)
-    facts = [FactDifference(*name, [run.facts.get(name) for run in runs]) for name in names]
+    facts = [
+        FactDifference(*name, [run.facts.get(name, "absent") for run in runs])
+        for name in dict.fromkeys(name for run in runs for name in run.facts)
+        if name not in _COPIES
+    ]
     return [fact for fact in facts if any(value != fact.values[0] for value in fact.values)]
 
 
@@ -124,9 +126,8 @@ def _read(folder: workdir.Reader) -> Run:
         for file, tree in recorded.items()
         for name, value in flatten_dict(tree, sep=".").items()
     }
-    name = str(folder.path)
     records = [
-        Record(name, line["stage"], line["step"], prefix + key, float(value))
+        Record(line["stage"], line["step"], prefix + key, float(value))
         for lines, prefix in ((folder.metrics(), ""), (folder.curve(), CURVE))
         for line in lines
         for key, value in line.items()
@@ -138,11 +139,11 @@ def _read(folder: workdir.Reader) -> Run:
         metric = f"{number['embedding']} {number['metric']}".strip()
         key = f"{number['subject']}/{number['against'] or 'alone'}/{metric}"
         value = math.nan if number["value"] is None else float(number["value"])
-        records.append(Record(name, EVALUATION, step, key, value))
+        records.append(Record(EVALUATION, step, key, value))
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
     found = [finding["name"] for finding in evaluation["findings"]]
     problems = _problems(folder, config, steps, found)
-    return Run(name, config, facts, records, steps, problems)
+    return Run(str(folder.path), config, facts, records, steps, problems)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:

@@ -105,10 +105,10 @@ def table(groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> list[Row]:
     """Compares the final numbers of groups of runs; the rows of the primary comparison are first.
 
     The primary comparison is fixed: the Frechet distances of the GAN's samples to the test images
-    in all embeddings, or else the last ones of its curve, or else the first number. It is one test,
-    which rejects only if that of every embedding does: its p value is their largest (Berger 1982,
-    Technometrics 24, 295-300). With several groups, it is adjusted for the differences from the
-    first group; the p values of all other rows for all rows and differences (`holm`).
+    in all embeddings, or else the last ones of its curve. It is one test, which rejects only if
+    that of every embedding does: its p value is their largest (Berger 1982, Technometrics 24,
+    295-300). With several groups, it is adjusted for the differences from the first group; the p
+    values of all other rows for all rows and differences (`holm`).
 
     Args:
       groups: for each group, the numbers of its runs by a key; runs with the same key are paired.
@@ -116,7 +116,7 @@ def table(groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> list[Row]:
     runs = [numbers for of in groups for numbers in of.values()]
     names = [*dict.fromkeys(name for numbers in runs for name in numbers)]
     distances = [*filter(DISTANCE.fullmatch, names)]
-    primary = [x for x in distances if "/curve/" not in x] or distances or names[:1]
+    primary = [x for x in distances if "/curve/" not in x] or distances
     rows = [_row(name, groups, name in primary) for name in dict.fromkeys([*primary, *names])]
     first, others = rows[: len(primary)], rows[len(primary) :]
     _adjust([[row.differences[i] for row in first] for i in range(len(groups) - 1)])
