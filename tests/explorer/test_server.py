@@ -70,13 +70,11 @@ def test_results_are_those_of_the_session(client, session):
         ("GET", "/api/decode", {}, 404),
         ("POST", "/", {}, 404),
         ("GET", "/../../../etc/passwd", {}, 404),
-        ("GET", "/..%2fserver.py", {}, 404),
         ("POST", "/api/encode", {"content-length": "-1"}, 411),
         ("POST", "/api/encode", {"content-length": str(server.MAX_BODY_BYTES + 1)}, 413),
         ("POST", "/api/encode", {"content-length": "9" * 5000}, 413),
         ("GET", "/", {"host": "evil.example"}, 421),
         ("POST", "/api/facts", {"host": "127.0.0.1.evil.example"}, 421),
-        ("GET", "/", {"host": "[::1"}, 421),
         ("GET", "/", {"host": ""}, 421),
         ("POST", "/api/facts", {"origin": "http://evil.example"}, 403),
         ("POST", "/api/facts", {"origin": "http://127.0.0.1:9"}, 403),
@@ -87,33 +85,21 @@ def test_foreign_or_malformed_request_is_refused(client, method, path, headers, 
     assert_refused(client(method, path, **headers), status)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1:80", "[::1]:8765"])
+@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1:80"])
 def test_loopback_hosts_are_served(client, host):
     assert client("POST", "/api/facts", host=host, origin=f"http://{host}")[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/explorer.js", "/explorer.js?token=right"])
-def test_request_without_token_is_refused(token_client, path):
-    assert_refused(token_client("GET", path), 401)
+@pytest.mark.parametrize("query", ["", "?token=", "?token=righ", "?token=r%C3%AFght"])
+def test_result_without_the_token_is_refused(token_client, query):
+    assert_refused(token_client("POST", f"/api/facts{query}"), 401)
 
 
-@pytest.mark.parametrize("token", ["wrong", "", "righ", "right%20", "r%C3%AFght", "%00"])
-def test_wrong_token_is_refused(token_client, token):
-    assert_refused(token_client("GET", f"/?token={token}"), 401)
-    cookie = f"vaegan_explorer_{token_client.port}={token}"
-    assert_refused(token_client("POST", "/api/facts", cookie=cookie), 401)
-
-
-def test_token_is_exchanged_for_a_cookie(token_client):
-    status, headers, _ = token_client("GET", "/?token=right")
-    assert (status, headers["location"]) == (303, "/")
-    cookie = headers["set-cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=Lax" in cookie
-    kept = {"cookie": "other=1; " + cookie.partition(";")[0]}
-    assert token_client("POST", "/api/facts", host="laptop.local", **kept)[0] == 200
-    foreign = token_client("POST", "/api/facts", origin="http://evil.example", **kept)
-    assert_refused(foreign, 403)
+def test_token_allows_any_host_name_but_no_other_origin(token_client):
+    assert token_client("GET", "/?token=right", host="laptop.local")[0] == 200
+    path = "/api/facts?token=right"
+    assert token_client("POST", path, host="laptop.local")[0] == 200
+    assert_refused(token_client("POST", path, origin="http://evil.example"), 403)
 
 
 def test_internal_error_reveals_nothing(serve, capsys):
