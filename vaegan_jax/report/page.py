@@ -38,7 +38,7 @@ def make(folder: Workdir) -> str:
             if (of_stage := folder.metrics(stage))
         },
         evaluation=evaluation,
-        **(tables.for_page(evaluation) if evaluation else {}),
+        tables=tables,
         troubles=folder.troubles(),
         latent=latent_use.summary(latent) if latent else "",
         vae_source=vae_source(folder),

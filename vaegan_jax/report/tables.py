@@ -87,17 +87,6 @@ def rounded(value: float, error: float = 0.0, sign: str = "") -> str:
     return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
-def for_page(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the report shows of an evaluation, by the names in its template."""
-    subjects = {number["subject"] for number in evaluation["numbers"]}
-    return {
-        "embedding_names": embedding_names(evaluation),
-        "remarks": remarks(evaluation),
-        "sampled": [x for name, x in SUBJECTS.items() if name in subjects and "samples" in name],
-        "tables": make(evaluation),
-    }
-
-
 def embedding_names(evaluation: dict[str, Any]) -> str:
     """Returns the names of the embeddings, for a sentence."""
     return " and ".join(embedding["name"] for embedding in evaluation["embeddings"])

@@ -7,12 +7,6 @@ from vaegan_jax import workdir
 from vaegan_jax.experiments.compare.summary import Comparison, Group, run_names
 from vaegan_jax.report import page, plots
 
-_PICTURES = (
-    ("gan", "samples", "Samples of the GAN (EMA of the generator)"),
-    ("vae", "samples", "Samples of the VAE's decoder"),
-    ("vae", "reconstructions", "Held-out images, with reconstructions below"),
-)
-
 
 def render(comparison: Comparison) -> str:
     """Returns the page, with the newest pictures and the curves of the runs.
@@ -22,10 +16,10 @@ def render(comparison: Comparison) -> str:
     """
     runs = run_names(comparison.groups)
     pictures: dict[str, dict[str, page.Picture]] = {}
-    for stage, name, caption in _PICTURES:
+    for stage, name in (("gan", "samples"), ("vae", "samples"), ("vae", "reconstructions")):
         for label, run in runs.items():
             if picture := page.newest(pathlib.Path(run.name), stage, name):
-                pictures.setdefault(caption, {})[label] = picture
+                pictures.setdefault(f"{stage}/{name}", {})[label] = picture
     return page.render(
         pathlib.Path(__file__).with_name("comparison.html.jinja"),
         title=f"{len(runs)} runs compared",

@@ -20,8 +20,6 @@ STAGES = (*TRAINED, EVALUATION)
 CURVE = "curve/"
 """Prefix of the names of records of curve.jsonl."""
 
-NOT_FINITE, COLLAPSED, ENDED_EARLY = PROBLEMS = ("not finite", "collapsed", "ended early")
-
 _COLLAPSES = {"mode_collapse", "posterior_collapse"}
 # Facts that others determine.
 _COPIES = {
@@ -52,7 +50,7 @@ class Run:
       facts: config.json, data.json, run.json and the settings in numbers.json, by file and name.
       records: all numbers, in the order of their files.
       checkpoints: steps by stage.
-      problems: what went wrong, by those of `PROBLEMS` that apply.
+      problems: reasons by what went wrong: "not finite", "collapsed" or "ended early".
     """
 
     name: str
@@ -159,15 +157,15 @@ def _problems(
     for stage in _stages(config):
         last = max((line["step"] for line in folder.metrics(stage)), default=0)
         if last < (steps := config[f"{stage}.steps"]):
-            problems[ENDED_EARLY] = f"{stage} step {last} of {steps}"
+            problems["ended early"] = f"{stage} step {last} of {steps}"
             break
     for line in folder.troubles():
         # Otherwise it was resumed.
         is_last = line["step"] > max(saved[line["stage"]], default=0)
         if line["trouble"] == monitor.NOT_FINITE and is_last:
-            problems = {NOT_FINITE: f"{line['stage']} step {line['step']}"}
+            problems = {"not finite": f"{line['stage']} step {line['step']}"}
     names = [line["trouble"] for line in folder.troubles()]
     names += [name.lower().replace(" ", "_") for name in found]
     if collapses := _COLLAPSES & {*names}:
-        problems[COLLAPSED] = " and ".join(sorted(collapses)).replace("_", " ")
+        problems["collapsed"] = " and ".join(sorted(collapses)).replace("_", " ")
     return problems

@@ -1,5 +1,6 @@
 """The comparison of two or more runs, as sections of text and tables."""
 
+import collections
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -46,8 +47,8 @@ class Group(NamedTuple):
     @property
     def heading(self) -> str:
         """The label, the number of runs and of those with a problem."""
-        found = [problem for run in self.runs.values() for problem in run.problems]
-        counts = [f"{found.count(x)} {x}" for x in records.PROBLEMS if x in found]
+        found = collections.Counter(x for run in self.runs.values() for x in run.problems)
+        counts = [f"{count} {problem}" for problem, count in found.items()]
         return ", ".join([self.label, f"n={len(self.runs)}", *counts])
 
     @property
