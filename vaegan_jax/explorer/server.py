@@ -28,13 +28,10 @@ _POLICY = (
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a session.
+    """Serves a session at a host and a port, 0 for any free one.
 
-    Args:
-      address: host and port to bind to; 0 for any free port.
-      session: what the explorer shows.
-      token: required of every request for results; None for a server bound to loopback, which
-        accepts only loopback host names.
+    Every request for results must contain the token. Without a token, for a server bound to
+    loopback, only loopback host names are accepted.
 
     Raises:
       OSError: if the address cannot be bound.

@@ -17,14 +17,8 @@ from vaegan_jax.runtime import compilation
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> the equivalent latents of another."""
 
-COLUMNS = 8
-"""Number of columns and rows of a sample grid."""
-
-GAP = 2
-"""Pixels between the images of a grid."""
-
-_TRAVERSED_UNITS = 8
-_MAX_DEVIATIONS = 3.0
+COLUMNS = 8  # and rows of a grid of samples
+GAP = 2  # pixels between the images of a grid
 
 
 def same(latents: jax.Array) -> jax.Array:
@@ -133,16 +127,16 @@ def traversals(
     variance: np.ndarray,
     to_network: Convert = same,
 ) -> np.ndarray:
-    """Shows the effect of the most active latent dimensions, one per row: uint8 [H, W, C].
+    """Shows the effect of the 8 most active latent dimensions, one per row: uint8 [H, W, C].
 
     Along a row one dimension changes from -3 to 3 standard deviations around the mean while the
     others stay at the mean. Mean and variance are those of the posterior means over the data,
     float32 [L]; `to_network` maps the VAE's latents to those of the network of `params`.
     """
     columns = COLUMNS + 1  # odd, so the middle column is the mean
-    units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
+    units = np.argsort(-variance, kind="stable")[:8]
     z = np.tile(mean, (len(units), columns, 1))
-    offsets = np.linspace(-_MAX_DEVIATIONS, _MAX_DEVIATIONS, columns)
+    offsets = np.linspace(-3.0, 3.0, columns)
     z[np.arange(len(units)), :, units] += np.sqrt(variance[units])[:, None] * offsets
     latents = to_network(jnp.asarray(z.reshape(-1, len(mean))))
     images = _make_decode(config.model, image_shape)(params, latents)

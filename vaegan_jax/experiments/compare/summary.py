@@ -51,11 +51,6 @@ class Group(NamedTuple):
         counts = [f"{count} {problem}" for problem, count in found.items()]
         return ", ".join([self.label, f"n={len(self.runs)}", *counts])
 
-    @property
-    def seconds(self) -> float:
-        """Mean training time, NaN if unknown."""
-        return float(np.mean([run.seconds for run in self.runs.values()]))
-
 
 class Section(NamedTuple):
     """A section: paragraphs, and tables of text or of numbers."""
@@ -225,9 +220,10 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row]) -> Section:
     """Returns the final numbers and times of groups, with warnings and conclusions."""
     first, *others = groups
     lines, times = [], []
-    for group in groups:
-        ratio = group.seconds / (first.seconds or math.nan)
-        times.append([group.heading, f"{group.seconds:.0f}", f"{ratio:.2f}"])
+    seconds = [np.mean([run.seconds for run in group.runs.values()]) for group in groups]
+    for group, mean in zip(groups, seconds, strict=True):
+        ratio = mean / (seconds[0] or math.nan)
+        times.append([group.heading, f"{mean:.0f}", f"{ratio:.2f}"])
         if abs(math.log(ratio)) > math.log(_MAX_COST_RATIO):
             lines.append(
                 f"Warning: unequal cost: training {group.label} took {ratio:.2f} times as long as "
