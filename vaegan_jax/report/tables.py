@@ -87,11 +87,6 @@ def rounded(value: float, error: float = 0.0, sign: str = "") -> str:
     return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
-def embedding_names(evaluation: dict[str, Any]) -> str:
-    """Returns the names of the embeddings, for a sentence."""
-    return " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
-
-
 def remarks(evaluation: dict[str, Any]) -> str:
     """Returns what the errors of an evaluation cover, and whether its test images are unseen."""
     text = (
@@ -108,7 +103,8 @@ def remarks(evaluation: dict[str, Any]) -> str:
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """Returns the tables for a terminal."""
-    lines = [f"evaluated with {embedding_names(evaluation)}. {remarks(evaluation)}"]
+    names = " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
+    lines = [f"evaluated with {names}. {remarks(evaluation)}"]
     for table in make(evaluation):
         lines += lay_out(table)
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The comparison of two or more runs, as sections of text and tables."""
 
 import collections
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -52,31 +53,21 @@ class Group(NamedTuple):
         return ", ".join([self.label, f"n={len(self.runs)}", *counts])
 
 
-class Section(NamedTuple):
-    """A section: paragraphs, and tables of text or of numbers."""
-
-    title: str
-    lines: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    is_numeric: bool = False
-
-
 class Comparison(NamedTuple):
     """The comparison of runs: of two, each is a group.
 
-    `is_different` says whether they are two runs that are not identical.
+    The sections have paragraphs and tables by title. `is_different` says whether they are two runs
+    that are not identical.
     """
 
     groups: list[Group]
-    sections: list[Section]
+    sections: dict[str, Sequence[str | Table]]
     is_different: bool
 
     def __str__(self) -> str:
-        lines: list[str] = []
-        for section in self.sections:
-            lines += section.lines
-            lines += [line for table in section.tables for line in lay_out(table)]
-        return "\n".join(lines)
+        parts = [part for section in self.sections.values() for part in section]
+        lines = [[part] if isinstance(part, str) else lay_out(part) for part in parts]
+        return "\n".join(itertools.chain(*lines))
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -98,16 +89,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
         )
     names = run_names(groups)
     is_different = result is not None and result.verdict != identity.IDENTICAL
-    sections = [
-        Section("Runs", tables=[_runs_table(names)]),
-        Section("Verdict", [*_verdict(result, [*names])] if result else []),
-        _facts_section(names, result),
-        Section("Notes", [*_notes(runs)]),
-    ]
-    if rows and (result is None or is_different):
-        sections.append(_numbers_section(groups, rows))
-    shown = [section for section in sections if section.lines or section.tables]
-    return Comparison(groups, shown, is_different)
+    shows_numbers = rows and (result is None or is_different)
+    sections: dict[str, Sequence[str | Table]] = {
+        "Runs": [_runs_table(names)],
+        "Verdict": [*_verdict(result, [*names])] if result else [],
+        "Facts": _facts(names, result),
+        "Notes": [*_notes(runs)],
+        "Final numbers": _final_numbers(groups, rows) if shows_numbers else [],
+    }
+    return Comparison(groups, {x: parts for x, parts in sections.items() if parts}, is_different)
 
 
 def run_names(groups: Sequence[Group]) -> dict[str, Run]:
@@ -193,18 +183,17 @@ def _verdict(result: Identity, labels: Sequence[str]) -> Iterator[str]:
             yield f"Only in {label}, or for more steps: {_named(names)}"
 
 
-def _facts_section(runs: dict[str, Run], result: Identity | None) -> Section:
+def _facts(runs: dict[str, Run], result: Identity | None) -> list[str | Table]:
     """Returns the facts in which runs differ; those that separate groups are in their table."""
     is_caused = result is not None and result.verdict == identity.DIFFERENT
     facts = records.differing_facts([*runs.values()])
     if result is None:
         facts = [fact for fact in facts if not fact.is_cause]
     if not facts:
-        lines = ["No recorded fact differs: the cause is unknown."] if is_caused else []
-        return Section("Facts", lines)
+        return ["No recorded fact differs: the cause is unknown."] if is_caused else []
     cells = [[fact.file, fact.name, _spread(fact.values, [*runs])] for fact in facts]
     title = "Likely causes" if is_caused else "Recorded facts that differ"
-    return Section("Facts", tables=[Table(title, ["file", "fact", "values"], cells)])
+    return [Table(title, ["file", "fact", "values"], cells)]
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:
@@ -216,7 +205,7 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{run.name}: times do not include the training of the VAE of {source}."
 
 
-def _numbers_section(groups: Sequence[Group], rows: Sequence[Row]) -> Section:
+def _final_numbers(groups: Sequence[Group], rows: Sequence[Row]) -> list[str | Table]:
     """Returns the final numbers and times of groups, with warnings and conclusions."""
     first, *others = groups
     lines, times = [], []
@@ -240,8 +229,7 @@ def _numbers_section(groups: Sequence[Group], rows: Sequence[Row]) -> Section:
             lines.append(f"Primary comparison, {group.label} - {first.label}: {result}.")
         lines.append(_EXPLANATION)
     columns = ["", "seconds", f"relative to {first.label}"]
-    tables = [Table("Training time, mean over runs", columns, times)]
-    return Section("Final numbers", lines, tables + _tables(groups, rows), True)
+    return [*lines, Table("Training time, mean over runs", columns, times), *_tables(groups, rows)]
 
 
 def _conclusion(first: str, other: str, tests: Sequence[Estimate]) -> str:
