@@ -21,6 +21,12 @@ _PAGES = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/explorer.js": ("explorer.js", "text/javascript; charset=utf-8"),
 }
+_ACTIONS: dict[str, Any] = {
+    "/api/facts": Session.facts,
+    "/api/samples": Session.samples,
+    "/api/decode": Session.decode,
+    "/api/encode": Session.encode,
+}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,27 +73,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Responds with the result of a method of the session."""
         if self._is_foreign():
             return
-        session, url = self.server.session, urlsplit(self.path)
-        actions: dict[str, Any] = {
-            "/api/facts": lambda body: session.facts(),
-            "/api/samples": session.samples,
-            "/api/decode": session.decode,
-            "/api/encode": session.encode,
-        }
-        length = self.headers.get("content-length", "")
+        url, length = urlsplit(self.path), self.headers.get("content-length", "")
         token, given = self.server.token, parse_qs(url.query).get("token", [""])[0]
         if token is not None and not secrets.compare_digest(given.encode(), token.encode()):
             self._refuse(401, "Open the address printed at the start of the explorer.")
-        elif url.path not in actions:
+        elif url.path not in _ACTIONS:
             self._refuse(404, "There is no such page.")
-        elif not (length.isascii() and length.isdigit()):
-            self._refuse(411, "A request must have a length.")
-        elif len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            self._refuse(413, f"A request may have at most {MAX_BODY_BYTES // 2**20} MB.")
+        elif not (length.isdecimal() and len(length) < 10 and int(length) <= MAX_BODY_BYTES):
+            self._refuse(413, f"A request must have a length of at most {MAX_BODY_BYTES} bytes.")
         else:
             body = self.rfile.read(int(length))
             try:
-                content = json.dumps(actions[url.path](body)).encode()
+                content = json.dumps(_ACTIONS[url.path](self.server.session, body)).encode()
             except UserError as error:
                 self._refuse(400, str(error))
             except Exception:

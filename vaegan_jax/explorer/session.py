@@ -40,7 +40,7 @@ class Session:
         self.main = self.models.get("gan") or self.models["vae"]
         self.name = pathlib.Path(source).name
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, _: bytes = b"") -> dict[str, Any]:
         """Returns what the page needs before the first request."""
         return {
             "name": self.name,
@@ -56,11 +56,8 @@ class Session:
             raise UserError("The seed must be an integer from 0 to 4294967295.")
         shape = (SAMPLES, self.main.latent_size)
         latents = np.asarray(randomness.picture_latents(seed, shape, self.main.noise))
-        pictures = _to_urls(self.main.decode(latents))
-        return [
-            {"latent": latent.tolist(), "picture": picture}
-            for latent, picture in zip(latents, pictures, strict=True)
-        ]
+        urls = _to_urls(self.main.decode(latents))
+        return [{"latent": z.tolist(), "picture": x} for z, x in zip(latents, urls, strict=True)]
 
     def decode(self, body: bytes) -> dict[str, str]:
         """Returns the picture of each model, by name, at one latent."""
