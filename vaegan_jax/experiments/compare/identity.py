@@ -1,10 +1,9 @@
 """Bitwise comparison of two runs: a verdict, and the first difference."""
 
 import hashlib
-import pathlib
 from typing import NamedTuple
 
-from vaegan_jax import checkpoints, workdir
+from vaegan_jax import checkpoints
 from vaegan_jax.experiments.compare import records
 from vaegan_jax.experiments.compare.records import STAGES, Run
 
@@ -87,10 +86,9 @@ def _values(run: Run, other: Run) -> dict[tuple[int, int, str], str]:
         for record in run.records
         if record.name.removeprefix(records.CURVE) not in _NOT_COMPARED
     }
-    folder = workdir.Reader(pathlib.Path(run.name))
     for index, stage in enumerate(records.TRAINED):
         for step in {*run.checkpoints[stage]} & {*other.checkpoints[stage]}:
-            for name, x in checkpoints.load(folder.checkpoints(stage), step).items():
+            for name, x in checkpoints.load(run.folder.checkpoints(stage), step).items():
                 content = f"{x.dtype} {x.shape}\n".encode() + x.tobytes()  # in C order
                 values[index, step, _LEAF + name] = hashlib.sha256(content).hexdigest()
     return values

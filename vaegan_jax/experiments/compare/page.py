@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Sequence
 
-from vaegan_jax import workdir
 from vaegan_jax.experiments.compare.summary import Comparison, Group, run_names
 from vaegan_jax.report import page, plots
 
@@ -18,7 +17,7 @@ def render(comparison: Comparison) -> str:
     pictures: dict[str, dict[str, page.Picture]] = {}
     for stage, name in (("gan", "samples"), ("vae", "samples"), ("vae", "reconstructions")):
         for label, run in runs.items():
-            if picture := page.newest(pathlib.Path(run.name), stage, name):
+            if picture := page.newest(run.folder.path, stage, name):
                 pictures.setdefault(f"{stage}/{name}", {})[label] = picture
     return page.render(
         pathlib.Path(__file__).with_name("comparison.html.jinja"),
@@ -37,8 +36,7 @@ def _plots(groups: Sequence[Group]) -> list[str]:
         dashed = (index + index // len(plots.COLOURS)) % 2 == 1
         style = plots.Line(label, (), (), dashed, index)
         for run in members.values():
-            folder = workdir.Reader(pathlib.Path(run.name))
-            runs.append((style, folder.curve(), folder.metrics()))
+            runs.append((style, run.folder.curve(), run.folder.metrics()))
     drawn = []
     for name in plots.distance_names([line for _, curve, _ in runs for line in curve]):
         lines = [

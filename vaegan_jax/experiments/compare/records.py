@@ -45,7 +45,7 @@ class Run:
     """The contents of a run's folder.
 
     Attributes:
-      name: the folder.
+      folder: reads its files.
       config: flat; fields that are newer than the run have their defaults.
       facts: config.json, data.json, run.json and the settings in numbers.json, by file and name.
       records: all numbers, in the order of their files.
@@ -53,7 +53,7 @@ class Run:
       problems: reasons by what went wrong: "not finite", "collapsed" or "ended early".
     """
 
-    name: str
+    folder: workdir.Reader
     config: dict[str, Any]
     facts: dict[tuple[str, str], Any]
     records: list[Record]
@@ -141,7 +141,7 @@ def _read(folder: workdir.Reader) -> Run:
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
     found = [finding["name"] for finding in evaluation["findings"]]
     problems = _problems(folder, config, steps, found)
-    return Run(str(folder.path), config, facts, records, steps, problems)
+    return Run(folder, config, facts, records, steps, problems)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:

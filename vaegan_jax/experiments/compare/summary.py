@@ -117,8 +117,8 @@ def _by_config(runs: Sequence[Run]) -> list[dict[Any, Run]]:
         first = of_seed.setdefault(run.config["seed"], run)
         if first is not run:
             raise UserError(
-                f"{run.name} has the config and the seed of {first.name}: compare these two alone, "
-                "or omit one."
+                f"{run.folder.path} has the config and the seed of {first.folder.path}: compare "
+                "these two alone, or omit one."
             )
     return [*groups.values()]
 
@@ -163,7 +163,7 @@ def _runs_table(runs: dict[str, Run]) -> Table:
     for (label, run), config in zip(runs.items(), configs, strict=True):
         shown = {"seed": run.config["seed"]} | {x: config.get(x, "absent") for x in names}
         text = ", ".join(f"{name}={_short(value)}" for name, value in shown.items())
-        rows.append([label, run.name, text])
+        rows.append([label, str(run.folder.path), text])
     return Table("Groups", ["", "folder", "config"], rows)
 
 
@@ -200,9 +200,9 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
     """Yields sentences on problems of runs, and on VAEs that were trained elsewhere."""
     for run in runs:
         for problem, why in run.problems.items():
-            yield f"{run.name}: {problem} ({why})."
+            yield f"{run.folder.path}: {problem} ({why})."
         if source := run.facts.get((workdir.ENVIRONMENT, "vae.source")):
-            yield f"{run.name}: times do not include the training of the VAE of {source}."
+            yield f"{run.folder.path}: times do not include the training of the VAE of {source}."
 
 
 def _final_numbers(groups: Sequence[Group], rows: Sequence[Row]) -> list[str | Table]:
