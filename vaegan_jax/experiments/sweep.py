@@ -97,9 +97,8 @@ def run_all(
     print(f"All {len(runs)} runs have ended. To compare them:\nvaegan compare {folders}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs had values that are not finite "
-            f"({', '.join(failed)}): compare the others, or lower the learning rates in another "
-            "--workdir."
+            f"Values of {', '.join(failed)} were not finite: compare the other runs, or lower the "
+            "learning rates in another --workdir."
         )
 
 

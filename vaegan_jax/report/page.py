@@ -29,7 +29,7 @@ def make(folder: Workdir) -> str:
     metrics = folder.metrics()
     evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
     return render(
-        pathlib.Path(__file__).with_name("report.html.jinja"),
+        "report.html.jinja",
         name=folder.path.absolute().name,
         title=f"{folder.path.absolute().name}: VAE and GAN",
         stages={
@@ -92,16 +92,16 @@ def vae_source(folder: Workdir) -> str:
     )
 
 
-def render(template: pathlib.Path, **values: Any) -> str:
-    """Returns a template filled with values; it may include the templates of this folder."""
+def render(template: str, **values: Any) -> str:
+    """Returns a template of this folder filled with values."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page: str = environment.get_template(template.name).render(values)
+    page: str = environment.get_template(template).render(values)
     return page
 
 

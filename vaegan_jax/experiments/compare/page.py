@@ -1,6 +1,5 @@
 """The HTML page of a comparison, in one file."""
 
-import pathlib
 from collections.abc import Sequence
 
 from vaegan_jax.experiments.compare.summary import Comparison, Group, run_names
@@ -20,7 +19,7 @@ def render(comparison: Comparison) -> str:
             if picture := page.newest(run.folder.path, stage, name):
                 pictures.setdefault(f"{stage}/{name}", {})[label] = picture
     return page.render(
-        pathlib.Path(__file__).with_name("comparison.html.jinja"),
+        "comparison.html.jinja",
         title=f"{len(runs)} runs compared",
         sections=comparison.sections,
         pictures=pictures,

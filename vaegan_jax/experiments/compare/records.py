@@ -154,18 +154,16 @@ def _problems(
 ) -> dict[str, str]:
     """Returns what went wrong by problem; `found` has the names of the evaluation's findings."""
     problems = {}
-    for stage in _stages(config):
+    for stage in reversed(_stages(config)):
         last = max((line["step"] for line in folder.metrics(stage)), default=0)
         if last < (steps := config[f"{stage}.steps"]):
             problems["ended early"] = f"{stage} step {last} of {steps}"
-            break
+    names = {name.lower().replace(" ", "_") for name in found}
     for line in folder.troubles():
-        # Otherwise it was resumed.
-        is_last = line["step"] > max(saved[line["stage"]], default=0)
-        if line["trouble"] == monitor.NOT_FINITE and is_last:
+        names.add(line["trouble"])
+        was_resumed = line["step"] <= max(saved[line["stage"]], default=0)
+        if line["trouble"] == monitor.NOT_FINITE and not was_resumed:
             problems = {"not finite": f"{line['stage']} step {line['step']}"}
-    names = [line["trouble"] for line in folder.troubles()]
-    names += [name.lower().replace(" ", "_") for name in found]
-    if collapses := _COLLAPSES & {*names}:
+    if collapses := _COLLAPSES & names:
         problems["collapsed"] = " and ".join(sorted(collapses)).replace("_", " ")
     return problems
