@@ -8,18 +8,18 @@ import re
 
 import pytest
 
-from tests.explorer.conftest import png
+from tests.explorer.conftest import png, serve
 from vaegan_jax.explorer import server
 
 
 @pytest.fixture(scope="module")
-def client(session, serve):
+def client(session):
     with serve(session) as port:
         yield functools.partial(request, port)
 
 
 @pytest.fixture(scope="module")
-def token_client(session, serve):
+def token_client(session):
     """A client of an explorer that is bound to other interfaces than loopback."""
     with serve(session, "right") as port:
         yield functools.partial(request, port)

@@ -64,8 +64,8 @@ def decoder_pictures(
     """
     decode = _make_decode(config.model, image_shape)
     z = fixed_latents(config, COLUMNS**2, distribution)
-    ends = z[: COLUMNS // 2 * 2]
-    shown = {"samples": z, "interpolations": between(ends[::2], ends[1::2], COLUMNS)}
+    between_samples = between(z[:COLUMNS:2], z[1:COLUMNS:2], COLUMNS)
+    shown = {"samples": z, "interpolations": between_samples}
     return {name: grid(np.asarray(decode(params, z)), COLUMNS) for name, z in shown.items()}
 
 

@@ -92,12 +92,10 @@ def test_seconds_of_training_are_those_of_the_last_lines(tmp_path):
     [
         ("config.json", "{}"),
         ("config.json", '{"seed": 0, '),
-        ("config.json", "[1]"),
         ("data.json", "\xff"),
         ("evaluation/numbers.json", '{"format": 2, "numbers": [{"metric": "x"}]}'),
         ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
         ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
-        ("curve.jsonl", '{"loss": 1}\n'),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, name, text):
