@@ -6,9 +6,6 @@ from typing import Any, NamedTuple
 from vaegan_jax.evaluation.number import SUBJECTS as SUBJECTS
 from vaegan_jax.evaluation.number import format_value
 
-Row = dict[str, Any]
-"""A `Number` as in `evaluation/numbers.json`."""
-
 
 class Table(NamedTuple):
     """A table of strings."""
@@ -20,7 +17,7 @@ class Table(NamedTuple):
 
 def make(evaluation: dict[str, Any]) -> list[Table]:
     """Returns the tables of the contents of `evaluation/numbers.json`."""
-    numbers: list[Row] = evaluation["numbers"]
+    numbers: list[dict[str, Any]] = evaluation["numbers"]
     tables = []
     for embedding in dict.fromkeys(n["embedding"] for n in numbers if n["embedding"]):
         chosen = [n for n in numbers if n["embedding"] == embedding]
@@ -38,13 +35,13 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
+def _subject_table(title: str, numbers: Sequence[dict[str, Any]]) -> Table:
     """Returns a table with one column per set and a floor column.
 
     If the floors of a metric differ between sets, each cell shows its floor instead.
     """
     subjects = [name for name in SUBJECTS if any(n["subject"] == name for n in numbers)]
-    by_metric: dict[str, dict[str, Row]] = {}
+    by_metric: dict[str, dict[str, dict[str, Any]]] = {}
     for n in numbers:
         by_metric.setdefault(n["metric"], {})[n["subject"]] = n
     counts = sorted({n["count"] for n in numbers})
@@ -61,13 +58,13 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
     return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows)
 
 
-def _floor(number: Row) -> str:
+def _floor(number: dict[str, Any]) -> str:
     if number["floor"] is None and number["against"]:
         return "none at this count"
     return format_value(number["floor"])
 
 
-def with_error(number: Row) -> str:
+def with_error(number: dict[str, Any]) -> str:
     """Formats ``value ± standard error``; both are rounded to two digits of the error."""
     value, error = number["value"], number["error"]
     if value is None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import scipy.stats
 
 from tests.conftest import ROOT
 from tests.experiments.compare import made
@@ -112,16 +113,20 @@ def test_groups_have_intervals_and_paired_differences(tmp_path, compare):
 
 @pytest.mark.parametrize(
     ("second", "result"),
-    [((15.0, 16.5, 17.0), "B is better than A"), ((25.0, 26.5, 27.0), "neither is called better"),
-     ((20.5, 20.5, 22.0), "not resolved")],
-)  # fmt: skip
+    [
+        ((15.0, 16.6, 17.0), "B is better than A, in all embeddings"),
+        ((25.0, 26.6, 27.0), "neither is called better, since the embeddings disagree"),
+        ((20.5, 20.5, 22.0), "not resolved"),
+    ],
+)
 def test_better_needs_all_embeddings(tmp_path, compare, second, result):
     lower = 15.0, 16.5, 17.0
     paths = [*runs(tmp_path / "a"), *runs(tmp_path / "b", lower, **{"gan.old": "x"})]
     for path, distance, value in zip(paths, (*BASE, *lower), (*BASE, *second), strict=True):
         added = made.number("gan_samples", "test", "fd_n100", value, embedding="dino")
         made.edit(path / "evaluation/numbers.json", numbers=[*made.numbers(distance), added])
-    assert f"B - A: {result}" in compare(*paths)
+    p = max(scipy.stats.ttest_rel(values, BASE).pvalue for values in (lower, second))
+    assert f"B - A: {result} (p={p:.2g})." in compare(*paths)
 
 
 @pytest.mark.parametrize(

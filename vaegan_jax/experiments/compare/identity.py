@@ -10,7 +10,6 @@ from vaegan_jax.experiments.compare.records import STAGES, Run
 IDENTICAL = "identical"
 PARTLY_IDENTICAL = "identical where both have values"
 DIFFERENT = "different"
-NOTHING_SHARED = "nothing to compare"
 
 # Identical runs have different times; the number of images is a function of the step.
 _NOT_COMPARED = ("seconds", "steps_per_second", "images_per_second", "images")
@@ -57,9 +56,7 @@ def compare_bits(a: Run, b: Run) -> Identity:
         sorted({f"{STAGES[stage]}/{name}" for stage, _, name in mine.keys() - other.keys()})
         for mine, other in ((of_a, of_b), (of_b, of_a))
     ]
-    if not shared:
-        verdict = NOTHING_SHARED
-    elif differing or any(fact.is_cause for fact in records.differing_facts([a, b])):
+    if differing or any(fact.is_cause for fact in records.differing_facts([a, b])):
         verdict = DIFFERENT
     else:
         verdict = PARTLY_IDENTICAL if any(only) else IDENTICAL

@@ -82,7 +82,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     rows = statistics.table(
         [{key: _final_values(run) for key, run in group.runs.items()} for group in groups]
     )
-    if not rows if result is None else result.verdict == identity.NOTHING_SHARED:
+    if not (result.numbers[1] + result.leaves[1] if result else rows):
         raise UserError(
             "These runs share no values: train them further, or evaluate each with `vaegan "
             "evaluate RUN`."
