@@ -43,9 +43,10 @@ def test_members_are_all_pairs_of_variants_and_seeds(swept):
 @pytest.mark.parametrize(
     ("seeds", "variants", "names"),
     [
-        ((), ("a", "b: gan.steps=900"), ["a", "b"]),
-        ((7, 8), (), ["seed_7", "seed_8"]),
-        ((4,), ("a",), ["a_seed_4"]),
+        ((), ("a", "b: gan.steps=900"), {"a": 5, "b": 5}),
+        ((), ("a: seed=6", "b"), {"a": 6, "b": 5}),
+        ((7, 8), (), {"seed_7": 7, "seed_8": 8}),
+        ((4,), ("a",), {"a_seed_4": 4}),
     ],
 )
 def test_seeds_or_variants_alone(seeds, variants, names):
@@ -54,8 +55,7 @@ def test_seeds_or_variants_alone(seeds, variants, names):
     config.seed, config.seeds, config.variants = 5, seeds, variants
     assert sweep.is_sweep(config)
     members = sweep.members(config)
-    assert [member.name for member in members] == names
-    assert [member.config.seed for member in members] == list(seeds or [5] * len(variants))
+    assert {member.name: member.config.seed for member in members} == names
     assert not any(sweep.is_sweep(member.config) for member in members)
 
 
@@ -68,15 +68,15 @@ def test_seeds_or_variants_alone(seeds, variants, names):
         (("a: gan.steps=9e2",), "gan.steps"),
         (("a: gan.steps=-1",), "gan.steps"),
         (("a: seeds=(1,)",), "seeds"),
-        (("a", "a: gan.steps=900"), "name a"),
-        (("same",), "fine and same"),
-        (("a: gan.steps=900", "b: gan.steps = 900"), "a and b"),
+        (("a: seed=5",), "seed,"),
+        (("a: gan.steps=800", "a: gan.steps=900"), "a_seed_3 and a_seed_3"),
+        (("a: gan.steps=900", "b: gan.steps = 900"), "a_seed_3 and b_seed_3"),
         (("a/b",), "a/b"),
     ],
 )
 def test_invalid_variants_are_refused_before_any_run(variants, named, tmp_path):
     config = configuration.default_config()
-    config.variants = ("fine", *variants)
+    config.seeds, config.variants = (3,), ("fine", *variants)
     with pytest.raises(UserError, match=named):
         sweep.run_all(config, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -85,11 +85,8 @@ def test_invalid_variants_are_refused_before_any_run(variants, named, tmp_path):
 @pytest.mark.parametrize(
     ("override", "value"),
     [
-        ("gan.noise=uniform", "uniform"),
         ("gan.noise = 'uniform'", "uniform"),
         ("vae.kl_weight=2", 2.0),
-        ("data.image_size=(32, 48)", (32, 48)),
-        ("data.flip=True", True),
         ("data.flip=true", True),
         ("data.path=12", "12"),
         ("data.path=a=b", "a=b"),
@@ -100,26 +97,6 @@ def test_set_field(override, value):
     section, name = set_field(config, override).split(".")
     assert config[section][name] == value
     assert type(config[section][name]) is type(value)
-
-
-def test_seed_and_seeds_are_exclusive():
-    config = configuration.default_config()
-    config.variants = ("a: seed=5", "b")
-    assert [member.config.seed for member in sweep.members(config)] == [5, 0]
-    config.seeds = (3,)
-    with pytest.raises(UserError, match="seeds"):
-        sweep.members(config)
-
-
-def test_run_all_trains_each_member_in_a_subfolder(swept, tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(run, "train_and_evaluate", lambda *arguments: calls.append(arguments))
-    sweep.run_all(swept, tmp_path, ("vae",))
-    members = sweep.members(swept)
-    assert [variant for *_, variant, _ in calls] == ["warm"] * 2 + ["scratch"] * 2 + ["size"] * 2
-    assert [path for _, path, *_ in calls] == [tmp_path / member.name for member in members]
-    assert [config.seed for config, *_ in calls] == [member.config.seed for member in members]
-    assert {stages for _, _, stages, *_ in calls} == {("vae",)}
 
 
 def test_members_share_a_vae_with_the_bits_of_runs_alone(config, tmp_path, monkeypatch):
@@ -156,12 +133,14 @@ def test_members_share_a_vae_with_the_bits_of_runs_alone(config, tmp_path, monke
     assert {**recorded[0], "variant": ""} == recorded[1]
 
 
-def test_a_run_that_is_not_finite_does_not_stop_the_others(swept, tmp_path, monkeypatch):
-    began = []
+def test_members_are_trained_in_subfolders_and_a_run_that_is_not_finite_stops_no_others(
+    swept, tmp_path, monkeypatch
+):
+    calls = []
 
-    def train(config, path, *_):
+    def train(config, path, stages, profile, variant, others):
         path.mkdir(parents=True)
-        began.append(path.name)
+        calls.append((path, config.seed, variant, stages))
         if path.name == "warm_seed_1":
             trouble = {"stage": "gan", "step": 4, "trouble": "not_finite"}
             (path / "metrics.jsonl").write_text(f"{json.dumps(trouble)}\n")
@@ -171,13 +150,16 @@ def test_a_run_that_is_not_finite_does_not_stop_the_others(swept, tmp_path, monk
 
     monkeypatch.setattr(run, "train_and_evaluate", train)
     with pytest.raises(UserError, match="space"):
-        sweep.run_all(swept, tmp_path / "all")
-    names = [member.name for member in sweep.members(swept)]
-    assert began == names[:5]
+        sweep.run_all(swept, tmp_path / "all", ("vae",))
+    expected = [
+        (tmp_path / "all" / name, config.seed, variant, ("vae",))
+        for name, config, variant in sweep.members(swept)
+    ]
+    assert calls == expected[:5]
     swept.variants = swept.variants[:2]
     with pytest.raises(UserError, match="warm_seed_1"):
         sweep.run_all(swept, tmp_path / "two")
-    assert began[5:] == names[:4]
+    assert len(calls) == 5 + 4
 
 
 def test_the_equal_cost_config_differs_in_the_start_and_the_steps_of_the_gan():

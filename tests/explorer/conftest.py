@@ -24,22 +24,17 @@ def session(run_path):
     return Session(run_path)
 
 
-@pytest.fixture(scope="session")
-def serve():
-    """Returns a context manager that serves a session on loopback and yields the port."""
-
-    @contextlib.contextmanager
-    def served(session, token=None):
-        with Server(("127.0.0.1", 0), session, token) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                yield server.server_port
-            finally:
-                server.shutdown()
-                thread.join()
-
-    return served
+@contextlib.contextmanager
+def serve(session, token=None):
+    """Serves a session on loopback and yields the port."""
+    with Server(("127.0.0.1", 0), session, token) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def png(width, height, colour=(200, 30, 60)):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.explorer.conftest import png
+from tests.explorer.conftest import png, serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -20,7 +20,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def page(session, serve):
+def page(session):
     """The page at the first sample; fails after an error or a request to another host."""
     errors, urls = [], []
     with serve(session) as port, sync_api.sync_playwright() as playwright:

@@ -30,11 +30,6 @@ def request(value):
     return json.dumps(value).encode()
 
 
-def made(path, **options):
-    made_runs.write(path, made_runs.tiny(), **options)
-    return path
-
-
 def expected(run_path, latent):
     """Returns the newest models' pictures at a latent of the generator, by the formula."""
     gan, vae = trained.load(run_path, "gan"), trained.load(run_path, "vae")
@@ -83,57 +78,38 @@ def test_encode_applies_the_runs_preprocessing(session, run_path):
     np.testing.assert_allclose(result["latent"], latent, rtol=1e-3, atol=1e-3)
 
 
-def test_gan_without_vae(tmp_path):
-    opened = Session(made(tmp_path / "run", vae_steps=(), scratch=True))
-    assert opened.facts()["steps"] == {"gan": 5}
-    assert not opened.facts()["encoder"]
-    assert opened.decode(request(LATENT)).keys() == {"gan"}
-    with pytest.raises(UserError, match="no encoder"):
-        opened.encode(png(40, 20))
-
-
-def test_vae_without_gan(tmp_path):
-    opened = Session(made(tmp_path / "run", gan_steps=()))
-    assert opened.facts()["steps"] == {"vae": 7}
-    assert opened.decode(request(LATENT)).keys() == {"vae"}
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [({"vae_steps": (), "scratch": True}, {"gan": 5}), ({"gan_steps": ()}, {"vae": 7})],
+)
+def test_run_with_one_model(tmp_path, options, steps):
+    made_runs.write(tmp_path, made_runs.tiny(), **options)
+    opened = Session(tmp_path)
+    assert opened.facts()["steps"] == steps
+    assert opened.decode(request(LATENT)).keys() == steps.keys()
     assert np.shape(opened.facts()["directions"]) == (5, 5)
+    assert opened.facts()["encoder"] == ("vae" in steps)
+    if "vae" not in steps:
+        with pytest.raises(UserError, match="no encoder"):
+            opened.encode(png(40, 20))
 
 
 def test_run_without_checkpoint_is_refused(tmp_path):
+    made_runs.write(tmp_path, made_runs.tiny(), vae_steps=(), gan_steps=())
     with pytest.raises(UserError, match="no checkpoint"):
-        Session(made(tmp_path / "run", vae_steps=(), gan_steps=()))
+        Session(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"[" * 100_000, b"\xff\xfe\x00{", b"{}", b"null", b"[1, 2, 3, 4]", b'["a"]',
-     b"[[1], [2, 3]]", request([float("nan")] * 5), b"[1e999, 0, 0, 0, 0]",
-     request([10**400] * 5)],
+    ("action", "body"),
+    [("decode", body)
+     for body in (b"", b"[" * 100_000, b"\xff\xfe\x00{", b"{}", b"null", b"[1, 2, 3, 4]",
+                  b'["a"]', b"[[1], [2, 3]]", b"[1e999, 0, 0, 0, 0]", request([10**400] * 5))]
+    + [("samples", body) for body in (b"", b"-1", b"4294967296", b"1.5", b"true", b'"1"', b"[1]")]
+    + [("encode", body)
+       for body in (b"", b"GET / HTTP/1.1", png(50, 50)[:60], png(1, 500),
+                    broken_png((7_000, 7_000, 8, 2, 0, 0, 0), b""))],
 )  # fmt: skip
-def test_invalid_latent_is_refused(session, body):
+def test_invalid_request_is_refused(session, action, body):
     with pytest.raises(UserError):
-        session.decode(body)
-
-
-@pytest.mark.parametrize("body", [b"", b"-1", b"4294967296", b"1.5", b"true", b'"1"', b"[1]"])
-def test_invalid_seed_is_refused(session, body):
-    with pytest.raises(UserError):
-        session.samples(body)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"GET / HTTP/1.1",
-        png(50, 50)[:60],
-        broken_png((60_000, 60_000, 8, 2, 0, 0, 0), b""),
-        broken_png((7_000, 7_000, 8, 2, 0, 0, 0), b""),
-        png(1, 500),
-        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-    ],
-    ids=["empty", "no image", "truncated", "bomb", "too large", "too long", "svg"],
-)
-def test_bad_image_is_refused(session, data):
-    with pytest.raises(UserError, match="cannot be used"):
-        session.encode(data)
+        getattr(session, action)(body)

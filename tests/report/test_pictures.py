@@ -41,7 +41,7 @@ def test_grid_layout():
 
 
 def test_decoder_pictures_show_samples_and_interpolations(config, params):
-    made = pictures.make_decoder_pictures(config, SHAPE, "normal")(params["decoder"])
+    made = pictures.decoder_pictures(config, SHAPE, params["decoder"], "normal")
     z = pictures.fixed_latents(config, 16, "normal")
     images = decoded(config, params["decoder"], z)
     for i, image in enumerate(images):
@@ -56,7 +56,7 @@ def test_decoder_pictures_show_samples_and_interpolations(config, params):
 @pytest.mark.parametrize("count", [3, 9])
 def test_rows_of_originals_and_reconstructions_alternate(config, params, count):
     images = np.random.default_rng(0).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
-    picture = pictures.make_reconstruction_picture(config, images)(params)
+    picture = pictures.reconstruction_picture(config, SHAPE, params, images)
     shown = min(count, 8)
     assert picture.shape == (2 * -(-shown // 4) * 18 - 2, 4 * 34 - 2, 3)
     encoder = networks.make_encoder(config.model, SHAPE)

@@ -1,4 +1,4 @@
-"""Plots as parsed from their SVG: texts, and line coordinates relative to the axes."""
+"""Plots, as SVG and as the axes that Matplotlib drew."""
 
 import math
 import re
@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from vaegan_jax.report import plots
 from vaegan_jax.report.plots import Line
@@ -18,56 +19,25 @@ LINES = [
 ]
 
 
-def draw(lines=LINES, title='Distance & <"more">', log=False):
-    return plots.svg(lines, title, "images seen", 'kernel "distance"', log)
+def draw(lines=LINES, log=False):
+    return plots.svg(lines, 'Distance & <"more">', "images seen", 'kernel "distance"', log)
 
 
 def texts(element):
     return ["".join(text.itertext()) for text in ET.fromstring(element).iter(f"{SVG}text")]
 
 
-def scale(root, axis):
-    """Returns the function from coordinates of the page to values, fitted to the tick labels."""
-    ticks = [
-        (float(text.get(axis)), float("".join(text.itertext()).replace("\N{MINUS SIGN}", "-")))
-        for group in root.iter(f"{SVG}g")
-        if re.fullmatch(rf"{axis}tick_\d+", group.get("id", ""))
-        for text in group.iter(f"{SVG}text")
-    ]
-    slope, offset = np.polyfit(*zip(*ticks, strict=True), 1)
-    return lambda coordinate: slope * coordinate + offset
+@pytest.fixture
+def axes(monkeypatch):
+    """The axes of all plots, in order."""
+    drawn, save = [], Figure.savefig
 
+    def recorded(figure, *arguments, **options):
+        drawn.extend(figure.axes)
+        save(figure, *arguments, **options)
 
-def points(path):
-    return np.array([[float(x), float(y)] for x, y in re.findall(r"[ML] (\S+) (\S+)", path)])
-
-
-def drawn(element):
-    """Returns the lines on linear axes in order: (x, y, colour, whether dashed)."""
-    root = ET.fromstring(element)
-    to_x, to_y = scale(root, "x"), scale(root, "y")
-    # The baseline of a label is below its grid line.
-    tick = next(g for g in root.iter(f"{SVG}g") if g.get("id") == "ytick_1")
-    grid = points(next(tick.iter(f"{SVG}path")).get("d"))[0, 1]
-    label = float(next(tick.iter(f"{SVG}text")).get("y"))
-    lines = []
-    for path in root.iter(f"{SVG}path"):
-        style = path.get("style", "")
-        colour = re.search(r"stroke: (#\w+)", style)
-        if path.get("clip-path") and colour:
-            x, y = points(path.get("d")).T
-            lines.append((to_x(x), to_y(y + label - grid), colour[1], "stroke-dasharray" in style))
-    return lines
-
-
-def heights(element):
-    """The heights on the page of the points of the first line."""
-    paths = [
-        path
-        for path in ET.fromstring(element).iter(f"{SVG}path")
-        if path.get("clip-path") and "currentColor" not in path.get("style")
-    ]
-    return -points(paths[0].get("d"))[:, 1]
+    monkeypatch.setattr(Figure, "savefig", recorded)
+    return drawn
 
 
 def test_svg_is_self_contained():
@@ -96,24 +66,24 @@ def test_svg_has_texts_title_colours_and_size_of_the_page():
     assert (root.get("width"), root.get("height")) == (None, None)
 
 
-def test_lines_have_their_values_colours_and_styles():
-    lines = drawn(draw())
-    for line, (x, y, _, dashed) in zip(LINES, lines, strict=True):
-        np.testing.assert_allclose(x, line.x, atol=0.05)
-        np.testing.assert_allclose(y, line.y, atol=0.01)
-        assert dashed == line.dashed
-    assert lines[0][2] != lines[1][2]
-    fixed = [Line("A", [1, 2], [5.0, 6.0], colour=1), Line("", [1, 2], [4.0, 3.0], True, colour=7)]
-    assert [line[2:] for line in drawn(draw(fixed))] == [("#e0742f", False), ("#e0742f", True)]
+def test_lines_have_their_values_colours_and_styles(axes):
+    draw()
+    draw([Line("A", [1, 2], [5.0, 6.0], colour=1), Line("", [1, 2], [4.0, 3.0], True, colour=7)])
+    automatic, fixed = (plot.get_lines() for plot in axes)
+    for line, shown in zip(LINES, automatic, strict=True):
+        np.testing.assert_array_equal(shown.get_xydata().T, (line.x, line.y))
+        assert shown.is_dashed() == line.dashed
+    assert automatic[0].get_color() != automatic[1].get_color()
+    assert [line.get_color() for line in fixed] == [plots.COLOURS[1]] * 2
+    assert [line.is_dashed() for line in fixed] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("other", "logarithmic"), [([5.0, 3.0], True), ([5.0, 0.0], False), ([5.0, -3.0], False)]
+    ("other", "scale"), [([5.0, 3.0], "log"), ([5.0, 0.0], "linear"), ([5.0, -3.0], "linear")]
 )
-def test_log_axis_requires_positive_values(other, logarithmic):
-    lines = [Line("loss", [0, 1, 2], [1.0, 10.0, 100.0]), Line("kl", [0, 1], other)]
-    steps = np.diff(heights(draw(lines, log=True)))
-    np.testing.assert_allclose(steps[1], (1 if logarithmic else 10) * steps[0], rtol=1e-4)
+def test_log_axis_requires_positive_values(axes, other, scale):
+    draw([Line("loss", [0, 1, 2], [1.0, 10.0, 100.0]), Line("kl", [0, 1], other)], log=True)
+    assert axes[0].get_yscale() == scale
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -121,39 +91,32 @@ def test_log_axis_requires_positive_values(other, logarithmic):
 def test_missing_and_constant_values_are_drawn_without_warnings(y, log):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ET.fromstring(draw([Line("loss", [1, 2, 3], y)], log=log))
-        ET.fromstring(draw([Line("loss", [1], y[:1])], log=log))
-
-
-def curve_line(stage, step, images, seconds, **numbers):
-    return {"stage": stage, "step": step, "images": images, "seconds": seconds} | numbers
+        ET.fromstring(draw([Line("loss", [1, 2, 3], y)], log))
+        ET.fromstring(draw([Line("loss", [1], y[:1])], log))
 
 
 CURVE = [
-    curve_line("vae", 1, 10, 2.0, fd_pixels=9.0, kd_pixels=0.5, fd_pixels_floor=2.0),
-    curve_line("vae", 2, 20, 4.0, fd_pixels=7.0, kd_pixels=-0.25, fd_pixels_floor=2.0),
-    curve_line("gan", 1, 5, 3.0, fd_pixels=6.0, kd_pixels=0.25, fd_pixels_floor=2.0),
-    curve_line("gan", 2, 15, 6.0, fd_pixels=4.0, kd_pixels=0.0, fd_pixels_floor=2.0),
-]
+    {"stage": stage, "step": step, "images": images, "seconds": seconds, "fd_pixels": distance,
+     "kd_pixels": 0.5, "fd_pixels_floor": 2.0}
+    for stage, step, images, seconds, distance in (
+        ("vae", 1, 10, 2.0, 9.0), ("vae", 2, 20, 4.0, 7.0),
+        ("gan", 1, 5, 3.0, 6.0), ("gan", 2, 15, 6.0, 4.0),
+    )
+]  # fmt: skip
 
 
-def titles(elements):
-    return [ET.fromstring(element).get("aria-label") for element in elements]
-
-
-def test_distances_are_plotted_against_images_and_seconds_of_both_stages():
+def test_distances_are_plotted_against_images_and_seconds_of_both_stages(axes):
     for cost, vae, gan in (("images", [10, 20], [25, 35]), ("seconds", [2, 4], [7, 10])):
         found = list(plots.distances(CURVE, "fd_pixels", cost))
         assert found == [("vae", vae, [9, 7]), ("gan", gan, [6, 4])]
-    elements = plots.distance_plots(CURVE)
-    assert titles(elements) == ["fd_pixels to validation images"] * 2
-    for element in elements:
-        assert [line[3] for line in drawn(element)] == [False, False, True]
+    for element in plots.distance_plots(CURVE):
         assert {"VAE samples", "GAN samples", "real images"} <= set(texts(element))
-    x, y, *_ = drawn(elements[1])[2]  # the floor
-    np.testing.assert_allclose((*x, *y), (0, 10, 2, 2), atol=0.05)
-    without_floor = [{k: v for k, v in line.items() if "floor" not in k} for line in CURVE]
-    assert len(drawn(plots.distance_plots(without_floor)[0])) == 2
+    assert [plot.get_title() for plot in axes] == ["fd_pixels to validation images"] * 2
+    for plot, end in zip(axes, (35, 10), strict=True):
+        assert [line.is_dashed() for line in plot.get_lines()] == [False, False, True]
+        np.testing.assert_array_equal(plot.get_lines()[2].get_xydata(), [(0, 2), (end, 2)])
+    plots.distance_plots([{k: v for k, v in line.items() if "floor" not in k} for line in CURVE])
+    assert len(axes[2].get_lines()) == 2
     assert plots.distance_plots([]) == []
 
 
@@ -167,13 +130,14 @@ METRICS = [
 ]  # fmt: skip
 
 
-def test_learning_curves_show_the_scalars_of_their_stage():
+def test_learning_curves_show_the_scalars_of_their_stage(axes):
     loss, gradient = plots.learning_plots(METRICS, "vae")
     assert {"loss", "kl", "steps", "nats per image"} <= set(texts(loss))
     assert "gradient norm" not in texts(gradient)  # one line needs no legend
-    elements = plots.learning_plots(METRICS, "gan")
-    assert titles(elements) == ["Discriminator's AUC", "Discriminator's logits", "Term r1"]
-    assert len(drawn(elements[1])) == 2
-    assert plots.points(METRICS, "gan", "fake_logit") == ([2, 4, 6], [-2, -4, -6])
-    assert plots.points(METRICS, "gan", "r1") == ([4, 6], [0.5, 0.75])
+    plots.learning_plots(METRICS, "gan")
+    titles = ["Discriminator's AUC", "Discriminator's logits", "Term r1"]
+    assert [plot.get_title() for plot in axes[2:]] == titles
+    fake, term = axes[3].get_lines()[1], axes[4].get_lines()[0]
+    np.testing.assert_array_equal(fake.get_xydata(), [(2, -2), (4, -4), (6, -6)])
+    np.testing.assert_array_equal(term.get_xydata(), [(4, 0.5), (6, 0.75)])
     assert plots.learning_plots(METRICS[3:], "vae") == []

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vaegan_jax.cli import launch, models, program, runs
+from vaegan_jax.cli import explore, launch, models, program, runs
 from vaegan_jax.cli.options import Command
 from vaegan_jax.errors import one_line
-from vaegan_jax.explorer import command as explorer
 
 _COMMANDS = (
     *(runs.evaluate, runs.report, runs.metrics, runs.compare, runs.losses),
-    *(models.sample, models.interpolate, models.reconstruct, models.export),
+    *(models.sample, models.interpolate, models.reconstruct, models.export, explore.explore),
 )
 
 
@@ -57,13 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="Trains a run: the same as launch.py, with its flags.")
     for command in _COMMANDS:
         _add(commands, command)
-    explorer.add_arguments(_add(commands, Command(explorer.explore, "runs/quickstart --open")))
     return parser
 
 
-def _add(commands: Any, command: Command) -> argparse.ArgumentParser:
+def _add(commands: Any, command: Command) -> None:
     name, text = command.function.__name__, inspect.getdoc(command.function) or ""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=text.partition("\n")[0],
         description=text.partition("\n\nRaises")[0],
@@ -72,7 +70,6 @@ def _add(commands: Any, command: Command) -> argparse.ArgumentParser:
     for names, settings in command.options:
         parser.add_argument(*names, **settings)
     parser.set_defaults(command=command)
-    return parser
 
 
 if __name__ == "__main__":

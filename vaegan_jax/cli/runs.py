@@ -72,7 +72,7 @@ def metrics(arguments: argparse.Namespace) -> None:
     delimiter = "," if arguments.csv else "\t"
     writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
     writer.writerow(("run", "stage", "step", "name", "value"))
-    writer.writerows(record for run in runs for record in run.records)
+    writer.writerows((run.folder.path, *record) for run in runs for record in run.records)
 
 
 @options.command(

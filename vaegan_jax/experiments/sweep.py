@@ -97,27 +97,23 @@ def run_all(
     print(f"All {len(runs)} runs have ended. To compare them:\nvaegan compare {folders}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs had values that are not finite "
-            f"({', '.join(failed)}): compare the others, or lower the learning rates in another "
-            "--workdir."
+            f"Values of {', '.join(failed)} were not finite: compare the other runs, or lower the "
+            "learning rates in another --workdir."
         )
 
 
 def _require_distinct(runs: Sequence[Member]) -> None:
-    """Checks that names are valid and unique, and that no two configs are equal."""
-    names = [run.name for run in runs]
-    first: dict[str, str] = {}
-    for name, config, _ in runs:
-        if names.count(name) > 1:
-            raise UserError(f"seeds and variants give two runs the name {name}: make names unique.")
+    """Checks that names are valid, and that no two names or configs are equal."""
+    for index, (name, config, _) in enumerate(runs):
         if not re.fullmatch(r"[\w.-]+", name):
             raise UserError(
                 f"variants contains the name {name!r}, which cannot name a folder: use letters, "
                 "digits, dots, dashes and underscores."
             )
-        other = first.setdefault(configuration.to_json(config), name)
-        if other != name:
-            raise UserError(
-                f"The runs {other} and {name} have the same config: override a field in one of "
-                "the variants, such as transfer.generator=scratch."
-            )
+        for other in runs[:index]:
+            if other.name == name or other.config == config:
+                raise UserError(
+                    f"Two runs of seeds and variants, {other.name} and {name}, have the same name "
+                    "or the same config: rename a variant, or override a field in one of them, "
+                    "such as transfer.generator=scratch."
+                )

@@ -4,7 +4,6 @@ import http.server
 import json
 import pathlib
 import secrets
-import socket
 import sys
 import traceback
 from typing import Any
@@ -13,14 +12,20 @@ from urllib.parse import parse_qs, urlsplit
 from vaegan_jax.errors import UserError
 from vaegan_jax.explorer.session import Session
 
+LOOPBACK = ("localhost", "127.0.0.1")
 MAX_BODY_BYTES = 20 * 2**20
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _STATIC = pathlib.Path(__file__).parent / "static"
 _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/explorer.js": ("explorer.js", "text/javascript; charset=utf-8"),
+}
+_ACTIONS: dict[str, Any] = {
+    "/api/facts": Session.facts,
+    "/api/samples": Session.samples,
+    "/api/decode": Session.decode,
+    "/api/encode": Session.encode,
 }
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
@@ -29,13 +34,10 @@ _POLICY = (
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a session.
+    """Serves a session at a host and a port, 0 for any free one.
 
-    Args:
-      address: host and port to bind to; 0 for any free port.
-      session: what the explorer shows.
-      token: required of every client; None for a server bound to loopback, which accepts only
-        loopback host names.
+    Every request for results must contain the token. Without a token, for a server bound to
+    loopback, only loopback host names are accepted.
 
     Raises:
       OSError: if the address cannot be bound.
@@ -43,7 +45,6 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], session: Session, token: str | None) -> None:
         self.session, self.token = session, token
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -60,36 +61,30 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Responds with a static file."""
         path = urlsplit(self.path).path
-        if self._is_refused():
+        if self._is_foreign():
             return
-        if path not in _PAGES:
+        if path in _PAGES:
+            name, media_type = _PAGES[path]
+            self._send(200, media_type, (_STATIC / name).read_bytes())
+        else:
             self._refuse(404, "There is no such page.")
-            return
-        name, media_type = _PAGES[path]
-        self._send(200, media_type, (_STATIC / name).read_bytes())
 
     def do_POST(self) -> None:
         """Responds with the result of a method of the session."""
-        if self._is_refused():
+        if self._is_foreign():
             return
-        session = self.server.session
-        actions: dict[str, Any] = {
-            "/api/facts": lambda body: session.facts(),
-            "/api/samples": session.samples,
-            "/api/decode": session.decode,
-            "/api/encode": session.encode,
-        }
-        length = self.headers.get("content-length", "")
-        if self.path not in actions:
+        url, length = urlsplit(self.path), self.headers.get("content-length", "")
+        token, given = self.server.token, parse_qs(url.query).get("token", [""])[0]
+        if token is not None and not secrets.compare_digest(given.encode(), token.encode()):
+            self._refuse(401, "Open the address printed at the start of the explorer.")
+        elif url.path not in _ACTIONS:
             self._refuse(404, "There is no such page.")
-        elif not (length.isascii() and length.isdigit()):
-            self._refuse(411, "A request must have a length.")
-        elif len(length) > 9 or int(length) > MAX_BODY_BYTES:
-            self._refuse(413, f"A request may have at most {MAX_BODY_BYTES // 2**20} MB.")
+        elif not (length.isdecimal() and len(length) < 10 and int(length) <= MAX_BODY_BYTES):
+            self._refuse(413, f"A request must have a length of at most {MAX_BODY_BYTES} bytes.")
         else:
             body = self.rfile.read(int(length))
             try:
-                content = json.dumps(actions[self.path](body)).encode()
+                content = json.dumps(_ACTIONS[url.path](self.server.session, body)).encode()
             except UserError as error:
                 self._refuse(400, str(error))
             except Exception:
@@ -98,58 +93,33 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             else:
                 self._send(200, "application/json", content)
 
-    def _is_refused(self) -> bool:
-        """Checks host, origin and token; responds to a request that is not allowed."""
-        host, token = self.headers.get("host", ""), self.server.token
-        origin = self.headers.get("origin")
-        if token is None and _host_name(host) not in _LOOPBACK:
+    def _is_foreign(self) -> bool:
+        """Refuses requests for another host, and those of another origin's pages."""
+        host, origin = self.headers.get("host", ""), self.headers.get("origin")
+        if self.server.token is None and host.partition(":")[0] not in LOOPBACK:
             # DNS rebinding: a foreign page's host name that resolves to this machine.
             self._refuse(421, "This explorer serves only localhost.")
-        elif origin is not None and origin.partition("://")[2].lower() != host.lower():
+            return True
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             self._refuse(403, "Requests of other pages are refused.")
-        elif token is not None and not self._has_cookie(token):
-            self._exchange(token)
-        else:
-            return False
-        return True
-
-    def _has_cookie(self, token: str) -> bool:
-        expected = f"{self._cookie}={token}".encode()
-        cookies = self.headers.get("cookie", "").split(";")
-        return any(secrets.compare_digest(each.strip().encode(), expected) for each in cookies)
-
-    def _exchange(self, token: str) -> None:
-        """Exchanges the token in the address of the page for a cookie."""
-        url = urlsplit(self.path)
-        given = parse_qs(url.query).get("token", [""])[0]
-        is_right = secrets.compare_digest(given.encode(), token.encode())
-        if not (is_right and url.path == "/" and self.command == "GET"):
-            self._refuse(401, "Open the address printed at the start of the explorer.")
-            return
-        cookie = f"{self._cookie}={token}; HttpOnly; SameSite=Lax; Path=/"
-        self._send(303, "text/plain", b"", {"location": "/", "set-cookie": cookie})
-
-    @property
-    def _cookie(self) -> str:
-        """The cookie's name; cookies are shared between the ports of a host."""
-        return f"vaegan_explorer_{self.server.server_port}"
+            return True
+        return False
 
     def _refuse(self, status: int, text: str) -> None:
         # The body of a refused request may be unread, so the connection cannot be used again.
-        content = json.dumps({"error": text}).encode()
-        self._send(status, "application/json", content, {"connection": "close"})
+        self.close_connection = True
+        self._send(status, "application/json", json.dumps({"error": text}).encode())
 
-    def _send(
-        self, status: int, media_type: str, content: bytes, headers: dict[str, str] | None = None
-    ) -> None:
+    def _send(self, status: int, media_type: str, content: bytes) -> None:
         self.send_response(status)
         for name, value in {
             "content-type": media_type,
             "content-length": str(len(content)),
             "content-security-policy": _POLICY,
             "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
             "cache-control": "no-store",
-            **(headers or {}),
+            "connection": "close" if self.close_connection else "keep-alive",
         }.items():
             self.send_header(name, value)
         self.end_headers()
@@ -157,10 +127,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Prints nothing for a request."""
-
-
-def _host_name(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None

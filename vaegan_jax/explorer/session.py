@@ -16,23 +16,20 @@ from vaegan_jax.errors import UserError, one_line
 
 SAMPLES = 16
 DIRECTIONS = 8
-MAX_PIXELS = 40_000_000
-"""Maximum number of pixels of an uploaded image."""
+MAX_PIXELS = 40_000_000  # of an uploaded image
 
 
 class Session:
-    """The newest decoder and generator of a run, an export or the bundled model.
+    """The newest decoder and generator of a run, an export or the bundled model (`trained.load`).
 
     Latents are those of the generator if there is one, and of the decoder otherwise: lists of L
     numbers. Pictures are PNG files as data URLs. Requests and responses are JSON.
+
+    Raises:
+      UserError: if there is no checkpoint, or a request is invalid.
     """
 
     def __init__(self, source: str | pathlib.Path) -> None:
-        """Loads a source, see `trained.load`.
-
-        Raises:
-          UserError: if there is no checkpoint.
-        """
         self.models = {
             model: trained.load(source, model)
             for model in trained.MODELS
@@ -43,7 +40,7 @@ class Session:
         self.main = self.models.get("gan") or self.models["vae"]
         self.name = pathlib.Path(source).name
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, _: bytes = b"") -> dict[str, Any]:
         """Returns what the page needs before the first request."""
         return {
             "name": self.name,
@@ -59,11 +56,8 @@ class Session:
             raise UserError("The seed must be an integer from 0 to 4294967295.")
         shape = (SAMPLES, self.main.latent_size)
         latents = np.asarray(randomness.picture_latents(seed, shape, self.main.noise))
-        pictures = _to_urls(self.main.decode(latents))
-        return [
-            {"latent": latent.tolist(), "picture": picture}
-            for latent, picture in zip(latents, pictures, strict=True)
-        ]
+        urls = _to_urls(self.main.decode(latents))
+        return [{"latent": z.tolist(), "picture": x} for z, x in zip(latents, urls, strict=True)]
 
     def decode(self, body: bytes) -> dict[str, str]:
         """Returns the picture of each model, by name, at one latent."""
@@ -92,14 +86,9 @@ class Session:
 def directions(kernel: np.ndarray) -> np.ndarray:
     """Returns the directions in which the first layer's output changes most, by the change.
 
-    Shen and Zhou 2021, arXiv 2007.06600, equation 6: the eigenvectors of the kernel's Gram matrix
-    with the largest eigenvalues.
-
-    Args:
-      kernel: of the decoder's first layer, float32 [L, features].
-
-    Returns:
-      Orthonormal rows, float64 [min(L, DIRECTIONS), L].
+    Shen and Zhou 2021, arXiv 2007.06600, equation 6: the eigenvectors of the Gram matrix of the
+    layer's kernel, float32 [L, features], with the largest eigenvalues, as orthonormal rows,
+    float64 [min(L, DIRECTIONS), L].
     """
     kernel = np.asarray(kernel, np.float64)
     _, vectors = np.linalg.eigh(kernel @ kernel.T)  # in ascending order

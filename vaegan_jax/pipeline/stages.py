@@ -34,8 +34,6 @@ def make_vae_stage(
     """Returns the VAE stage of a run; it begins with the parameters of `start`, if given."""
     del folder  # the same signature as `make_gan_stage`
     init, seed = _compiled_init(config, vae.init, data.shape), np.uint32(config.seed)
-    reconstructions = pictures.make_reconstruction_picture(config, data.validation)
-    decoder_pictures = pictures.make_decoder_pictures(config, data.shape, "normal")
 
     def initial_state() -> vae.VAEState:
         state: vae.VAEState = memory.checked(init, "vae")(seed=seed)
@@ -52,8 +50,10 @@ def make_vae_stage(
         init=initial_state,
         step=vae.make_train_step(config, data.shape),
         pictures=lambda state: {
-            "reconstructions": reconstructions(state.params),
-            **decoder_pictures(state.params["decoder"]),
+            "reconstructions": pictures.reconstruction_picture(
+                config, data.shape, state.params, data.validation
+            ),
+            **pictures.decoder_pictures(config, data.shape, state.params["decoder"], "normal"),
         },
         shown=("reconstruction", "kl"),
         measure=_state_measure(measure, lambda state: state.params["decoder"], "normal"),
@@ -70,7 +70,6 @@ def make_gan_stage(
     """Returns the GAN stage of a run; it begins with the VAE's last checkpoint, or with `start`."""
     random_init = _compiled_init(config, gan.random_init, data.shape)
     init, seed = _compiled_init(config, gan.init, data.shape), np.uint32(config.seed)
-    generator_pictures = pictures.make_decoder_pictures(config, data.shape, config.gan.noise)
 
     def initial_state() -> gan.GANState:
         if config.transfer.generator == "vae":
@@ -96,7 +95,9 @@ def make_gan_stage(
         template=jax.eval_shape(init, jax.eval_shape(random_init, seed=seed), seed=seed),
         init=initial_state,
         step=gan.make_train_step(config, data.shape),
-        pictures=lambda state: generator_pictures(state.ema),
+        pictures=lambda state: pictures.decoder_pictures(
+            config, data.shape, state.ema, config.gan.noise
+        ),
         shown=("discriminator_loss", "generator_loss", "discriminator_auc"),
         measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
         # The matched decoder, with which the GAN is compared, or the start.

@@ -11,21 +11,12 @@ from vaegan_jax.evaluation import latents
 from vaegan_jax.report import plots, tables
 from vaegan_jax.workdir import BEST_FACTS, DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
-_NEAREST = (
-    "From top to bottom: samples, nearest training images, nearest test images. The top three rows "
-    "show the samples nearest to a training image, relative to the distance between that image and "
-    "its nearest neighbour."
-)
-_RECONSTRUCTIONS = "Rows of validation images alternate with rows of their reconstructions"
-_INTERPOLATIONS = "Spherical interpolations between two latents per row, through"
-_TRAVERSALS = "The most active latent dimensions, one per row, from -3 to 3 deviations, through"
-
 
 class Picture(NamedTuple):
-    """A picture on a page; `source` is a data URI."""
+    """A picture on a page, as a data URI, and the step at which it was drawn during training."""
 
     source: str
-    caption: str
+    step: int | None = None
 
 
 def make(folder: Workdir) -> str:
@@ -38,7 +29,7 @@ def make(folder: Workdir) -> str:
     metrics = folder.metrics()
     evaluation, latent = folder.evaluation(), folder.read_json(LATENT)
     return render(
-        pathlib.Path(__file__).with_name("report.html.jinja"),
+        "report.html.jinja",
         name=folder.path.absolute().name,
         title=f"{folder.path.absolute().name}: VAE and GAN",
         stages={
@@ -47,16 +38,11 @@ def make(folder: Workdir) -> str:
             if (of_stage := folder.metrics(stage))
         },
         evaluation=evaluation,
-        embedding_names=tables.embedding_names(evaluation) if evaluation else "",
-        remarks=tables.remarks(evaluation) if evaluation else "",
+        tables=tables,
         troubles=folder.troubles(),
         latent=latents.use_summary(latent) if latent else "",
         vae_source=vae_source(folder),
         best=best(folder),
-        tables=tables.make(evaluation) if evaluation else [],
-        meanings=tables.MEANINGS.items(),
-        samples=_samples(folder, evaluation),
-        nearest=_evaluated(folder, "nearest", _NEAREST),
         pictures=_pictures(folder),
         distances=plots.distance_plots(folder.curve()),
         learning=[x for stage in ("vae", "gan") for x in plots.learning_plots(metrics, stage)],
@@ -106,49 +92,35 @@ def vae_source(folder: Workdir) -> str:
     )
 
 
-def render(template: pathlib.Path, **values: Any) -> str:
-    """Returns a template filled with values; it may include the templates of this folder."""
+def render(template: str, **values: Any) -> str:
+    """Returns a template of this folder filled with values."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page: str = environment.get_template(template.name).render(values)
+    page: str = environment.get_template(template).render(values)
     return page
 
 
-def _samples(folder: Workdir, evaluation: dict[str, Any] | None) -> list[Picture]:
-    """Returns samples of all evaluated networks side by side, or those of the last steps."""
-    subjects = {number["subject"] for number in evaluation["numbers"]} if evaluation else set()
-    labels = [label for name, label in tables.SUBJECTS.items()
-              if name in subjects and name.endswith("samples")]  # fmt: skip
-    caption = f"Samples at equal latents, one row each: {', '.join(labels)}."
-    return _evaluated(folder, "side_by_side", caption) or [
-        *newest(folder.path, "vae", "samples", "Samples of the VAE's decoder"),
-        *newest(folder.path, "gan", "samples", "Samples of the GAN's generator (EMA)"),
-    ]
+def _pictures(folder: Workdir) -> dict[str, Picture | None]:
+    """Returns the newest pictures by stage and name, and those of the evaluation by name."""
+    pictures = {
+        f"{stage}/{name}": newest(folder.path, stage, name)
+        for stage in ("vae", "gan")
+        for name in ("samples", "reconstructions", "interpolations")
+    }
+    for path in (folder.path / "evaluation").glob("*.png"):
+        pictures[path.stem] = Picture(as_uri(path))
+    return pictures
 
 
-def _pictures(folder: Workdir) -> list[Picture]:
-    shown = newest(folder.path, "vae", "reconstructions", _RECONSTRUCTIONS)
-    for stage, label in (("vae", "the VAE's decoder"), ("gan", "the GAN's generator")):
-        shown += newest(folder.path, stage, "interpolations", f"{_INTERPOLATIONS} {label}")
-        shown += _evaluated(folder, f"traversals_{stage}", f"{_TRAVERSALS} {label}")
-    return shown
-
-
-def newest(path: pathlib.Path, stage: str, name: str, caption: str) -> list[Picture]:
+def newest(path: pathlib.Path, stage: str, name: str) -> Picture | None:
     """Returns the latest picture with this name of a stage of the run in a folder, if any."""
     steps = pictures_by_step(path, stage, name)
-    return [Picture(as_uri(steps[last]), f"{caption}; step {last}.") for last in sorted(steps)[-1:]]
-
-
-def _evaluated(folder: Workdir, name: str, caption: str) -> list[Picture]:
-    """Returns a picture of the evaluation, if there is one."""
-    path = folder.path / "evaluation" / f"{name}.png"
-    return [Picture(as_uri(path), caption)] if path.exists() else []
+    return Picture(as_uri(steps[max(steps)]), max(steps)) if steps else None
 
 
 def as_uri(path: pathlib.Path) -> str:

@@ -17,14 +17,8 @@ from vaegan_jax.runtime import compilation
 Convert = Callable[[jax.Array], jax.Array]
 """Latents [N, L] of one network -> the equivalent latents of another."""
 
-COLUMNS = 8
-"""Number of columns and rows of a sample grid."""
-
-GAP = 2
-"""Pixels between the images of a grid."""
-
-_TRAVERSED_UNITS = 8
-_MAX_DEVIATIONS = 3.0
+COLUMNS = 8  # and rows of a grid of samples
+GAP = 2  # pixels between the images of a grid
 
 
 def same(latents: jax.Array) -> jax.Array:
@@ -60,26 +54,19 @@ def between(a: jax.Array, b: jax.Array, count: int) -> jax.Array:
     return jax.vmap(slerp, (0, 0, None))(a, b, t).reshape(-1, a.shape[-1])
 
 
-def make_decoder_pictures(
-    config: ConfigDict, image_shape: tuple[int, int, int], distribution: str
-) -> Callable[[optax.Params], dict[str, np.ndarray]]:
-    """Returns a function that maps decoder or generator parameters to pictures.
+def decoder_pictures(
+    config: ConfigDict, image_shape: tuple[int, int, int], params: optax.Params, distribution: str
+) -> dict[str, np.ndarray]:
+    """Returns the pictures of a decoder or generator, uint8 [H, W, C] each.
 
-    The pictures are `samples` at the fixed latents and `interpolations` between the first of these
-    latents, one pair per row; each is uint8 [H, W, C].
+    They are `samples` at the fixed latents and `interpolations` between the first of these latents,
+    one pair per row.
     """
     decode = _make_decode(config.model, image_shape)
-
-    def pictures(params: optax.Params) -> dict[str, np.ndarray]:
-        z = fixed_latents(config, COLUMNS**2, distribution)
-        ends = z[: COLUMNS // 2 * 2]
-        shown = {"samples": z, "interpolations": between(ends[::2], ends[1::2], COLUMNS)}
-        return {
-            name: grid(np.asarray(decode(params, latents)), COLUMNS)
-            for name, latents in shown.items()
-        }
-
-    return pictures
+    z = fixed_latents(config, COLUMNS**2, distribution)
+    between_samples = between(z[:COLUMNS:2], z[1:COLUMNS:2], COLUMNS)
+    shown = {"samples": z, "interpolations": between_samples}
+    return {name: grid(np.asarray(decode(params, z)), COLUMNS) for name, z in shown.items()}
 
 
 @compilation.per_config
@@ -91,24 +78,20 @@ def _make_decode(
     return jax.jit(lambda params, z: preprocessing.to_uint8(decode(params, z)))
 
 
-def make_reconstruction_picture(
-    config: ConfigDict, images: ImageArray
-) -> Callable[[dict[str, optax.Params]], np.ndarray]:
-    """Returns a function that maps VAE parameters to a picture of reconstructions.
+def reconstruction_picture(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    params: dict[str, optax.Params],
+    images: ImageArray,
+) -> np.ndarray:
+    """Shows reconstructions by a VAE from the posterior means: uint8 [H, W, C].
 
-    In the picture, uint8 [H, W, C], rows of the first `images`, uint8 [N, H, W, C], alternate with
-    rows of their reconstructions from the posterior means.
+    Rows of the first `images`, uint8 [N, H, W, C], alternate with rows of their reconstructions.
     """
     originals = images[np.arange(min(len(images), COLUMNS * (COLUMNS // 2)))]
-    image_shape = (originals.shape[1], originals.shape[2], originals.shape[3])
-    encode = _make_encode(config.model, image_shape)
-    decode = _make_decode(config.model, image_shape)
-
-    def picture(params: dict[str, optax.Params]) -> np.ndarray:
-        reconstructions = decode(params["decoder"], encode(params["encoder"], originals))
-        return grid(np.stack((originals, np.asarray(reconstructions))), COLUMNS)
-
-    return picture
+    means = _make_encode(config.model, image_shape)(params["encoder"], originals)
+    reconstructions = _make_decode(config.model, image_shape)(params["decoder"], means)
+    return grid(np.stack((originals, np.asarray(reconstructions))), COLUMNS)
 
 
 @compilation.per_config
@@ -144,18 +127,17 @@ def traversals(
     variance: np.ndarray,
     to_network: Convert = same,
 ) -> np.ndarray:
-    """Shows the effect of the most active latent dimensions, one per row: uint8 [H, W, C].
+    """Shows the effect of the 8 most active latent dimensions, one per row: uint8 [H, W, C].
 
     Along a row one dimension changes from -3 to 3 standard deviations around the mean while the
     others stay at the mean. Mean and variance are those of the posterior means over the data,
     float32 [L]; `to_network` maps the VAE's latents to those of the network of `params`.
     """
     columns = COLUMNS + 1  # odd, so the middle column is the mean
-    units = np.argsort(-variance, kind="stable")[:_TRAVERSED_UNITS]
+    units = np.argsort(-variance, kind="stable")[:8]
     z = np.tile(mean, (len(units), columns, 1))
-    offsets = np.linspace(-_MAX_DEVIATIONS, _MAX_DEVIATIONS, columns)
-    for row, unit in enumerate(units):
-        z[row, :, unit] += offsets * np.sqrt(variance[unit])
+    offsets = np.linspace(-3.0, 3.0, columns)
+    z[np.arange(len(units)), :, units] += np.sqrt(variance[units])[:, None] * offsets
     latents = to_network(jnp.asarray(z.reshape(-1, len(mean))))
     images = _make_decode(config.model, image_shape)(params, latents)
     return grid(np.asarray(images), columns)

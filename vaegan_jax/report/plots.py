@@ -75,10 +75,10 @@ def svg(lines: Sequence[Line], title: str, x_label: str, y_label: str, log: bool
             shown = dict(zip(labels, handles, strict=True))  # one of each label
             axes.legend(shown.values(), shown.keys())
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
     element = buffer.getvalue()
     element = element[element.index("<svg") :].replace(_INK, "currentColor")
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     # The page sets the width.
     element = re.sub(r' (?:width|height)="[\d.]+pt"', "", element, count=2)
     return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
@@ -94,17 +94,24 @@ def is_distance(name: str) -> bool:
     return name.startswith(("fd_", "fid_")) and not name.endswith("_floor")
 
 
+def points(
+    lines: Sequence[dict[str, Any]], stage: str, name: str, x: str = "step"
+) -> tuple[list[float], list[float]]:
+    """Returns the steps, or another x, and the values of a scalar of a stage from JSONL lines."""
+    found = [line for line in lines if line["stage"] == stage and name in line]
+    return [line[x] for line in found], [line[name] for line in found]
+
+
 def distances(
     curve: Sequence[dict[str, Any]], name: str, cost: str
 ) -> Iterator[tuple[str, list[float], list[float]]]:
     """Yields the stage, costs and distances of each stage; the GAN's cost includes the VAE's."""
     spent = 0.0
     for stage in ("vae", "gan"):
-        lines = [line for line in curve if line["stage"] == stage and name in line]
-        if lines:
-            costs = [spent + line[cost] for line in lines]
-            yield stage, costs, [line[name] for line in lines]
-            spent = costs[-1]
+        costs, values = points(curve, stage, name, cost)
+        if costs:
+            yield stage, [spent + cost for cost in costs], values
+            spent += costs[-1]
 
 
 def distance_plots(curve: Sequence[dict[str, Any]]) -> list[str]:
@@ -141,14 +148,6 @@ LEARNING: dict[str, tuple[tuple[str, str, tuple[str, ...], bool], ...]] = {
     ),
 }
 """Learning curves by stage: (title, y label, scalars, logarithmic y axis)."""
-
-
-def points(
-    metrics: Sequence[dict[str, Any]], stage: str, name: str
-) -> tuple[list[float], list[float]]:
-    """Returns the steps and values of a scalar of a stage from the lines of metrics.jsonl."""
-    lines = [line for line in metrics if line["stage"] == stage and name in line]
-    return [line["step"] for line in lines], [line[name] for line in lines]
 
 
 def learning_plots(metrics: Sequence[dict[str, Any]], stage: str) -> list[str]:

@@ -6,46 +6,18 @@ from typing import Any, NamedTuple
 from vaegan_jax.evaluation.number import SUBJECTS as SUBJECTS
 from vaegan_jax.evaluation.number import format_value
 
-MEANINGS = {
-    "fd_nN, fid_nN": "Frechet distance between Gaussians fitted to the features of N samples and "
-    "of the test images; lower is better, and it depends on N. Only Inception's is called FID.",
-    "precision": "Fraction of the samples within the manifold of test images.",
-    "recall": "Fraction of the test images within the manifold of samples; low with missing modes.",
-    "density": "Mean density of test images around the samples; may exceed 1.",
-    "coverage": "Fraction of the test images with a sample nearby.",
-    "vendi": "Effective number of different images.",
-    "authenticity": "Fraction of the samples that are further from their nearest training image "
-    "than that image is from its nearest neighbour; low with copies.",
-    "data_copying": "C_T of the test for data copying: 0 if samples are as far from the training "
-    "images as test images are, below -3 if they are nearer.",
-    "sharpness": "Mean square of the Laplacian; low with blur, high with noise.",
-    "lattice": "Mean square of the pattern that repeats every 4 pixels; high with a checkerboard.",
-    "psnr, lpips_alex": "Reconstruction against original: peak signal-to-noise ratio in dB (better "
-    "if higher), perceptual distance (better if lower).",
-    "calibrated_elbo, calibrated_iwae_K": "Bounds on the negative log-likelihood of test images in "
-    "bits per pixel and channel; lower is better, 8 is a uniform density. The variance of the "
-    "decoder is calibrated to the reconstructions of training images.",
-    "kl_nats": "KL divergence of the posterior from the prior, in nats per image.",
-    "active_units": "Latent dimensions whose posterior mean varies with the image; 0 if collapsed.",
-}
-"""Explanations of the metrics for the report."""
-
-Row = dict[str, Any]
-"""A `Number` as in `evaluation/numbers.json`."""
-
 
 class Table(NamedTuple):
-    """A table of strings; the note names the rows that are left out."""
+    """A table of strings."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
-    note: str = ""
 
 
 def make(evaluation: dict[str, Any]) -> list[Table]:
     """Returns the tables of the contents of `evaluation/numbers.json`."""
-    numbers: list[Row] = evaluation["numbers"]
+    numbers: list[dict[str, Any]] = evaluation["numbers"]
     tables = []
     for embedding in dict.fromkeys(n["embedding"] for n in numbers if n["embedding"]):
         chosen = [n for n in numbers if n["embedding"] == embedding]
@@ -63,22 +35,19 @@ def make(evaluation: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
+def _subject_table(title: str, numbers: Sequence[dict[str, Any]]) -> Table:
     """Returns a table with one column per set and a floor column.
 
     If the floors of a metric differ between sets, each cell shows its floor instead.
     """
     subjects = [name for name in SUBJECTS if any(n["subject"] == name for n in numbers)]
-    by_metric: dict[str, dict[str, Row]] = {}
+    by_metric: dict[str, dict[str, dict[str, Any]]] = {}
     for n in numbers:
         by_metric.setdefault(n["metric"], {})[n["subject"]] = n
     counts = sorted({n["count"] for n in numbers})
     title += f", {' and '.join(map(str, counts))} of each"
-    rows, omitted = [], []
+    rows = []
     for metric, by_subject in by_metric.items():
-        if not any(n["informative"] for n in by_subject.values()):
-            omitted.append(metric)
-            continue
         cells = {name: with_error(n) for name, n in by_subject.items()}
         floors = {name: _floor(n) for name, n in by_subject.items()}
         shared = {*floors.values()}
@@ -86,18 +55,16 @@ def _subject_table(title: str, numbers: Sequence[Row]) -> Table:
             cells = {name: f"{cell} (floor: {floors[name]})" for name, cell in cells.items()}
             shared = {"see each"}
         rows.append([metric, *(cells.get(name, "") for name in subjects), *shared])
-    note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
-    columns = ["", *(SUBJECTS[name] for name in subjects), "floor"]
-    return Table(title, columns, rows, note if omitted else "")
+    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows)
 
 
-def _floor(number: Row) -> str:
+def _floor(number: dict[str, Any]) -> str:
     if number["floor"] is None and number["against"]:
         return "none at this count"
     return format_value(number["floor"])
 
 
-def with_error(number: Row) -> str:
+def with_error(number: dict[str, Any]) -> str:
     """Formats ``value ± standard error``; both are rounded to two digits of the error."""
     value, error = number["value"], number["error"]
     if value is None:
@@ -117,11 +84,6 @@ def rounded(value: float, error: float = 0.0, sign: str = "") -> str:
     return f"{value:{sign}.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
-def embedding_names(evaluation: dict[str, Any]) -> str:
-    """Returns the names of the embeddings, for a sentence."""
-    return " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
-
-
 def remarks(evaluation: dict[str, Any]) -> str:
     """Returns what the errors of an evaluation cover, and whether its test images are unseen."""
     text = (
@@ -138,7 +100,8 @@ def remarks(evaluation: dict[str, Any]) -> str:
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """Returns the tables for a terminal."""
-    lines = [f"evaluated with {embedding_names(evaluation)}. {remarks(evaluation)}"]
+    names = " and ".join(embedding["name"] for embedding in evaluation["embeddings"])
+    lines = [f"evaluated with {names}. {remarks(evaluation)}"]
     for table in make(evaluation):
         lines += lay_out(table)
     return "\n".join(lines)
@@ -152,4 +115,4 @@ def lay_out(table: Table) -> list[str]:
     for first, *others in cells:
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append(("    " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
-    return lines + ([f"    {table.note}"] if table.note else [])
+    return lines

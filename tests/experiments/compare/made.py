@@ -25,6 +25,13 @@ def edit(path, **changes):
     path.write_text(json.dumps({name: x for name, x in found.items() if x is not None}))
 
 
+def keep_only(run, *names):
+    """Removes all other files of a run."""
+    for file in run.rglob("*"):
+        if file.is_file() and file.name not in names:
+            file.unlink()
+
+
 def edit_number(run, index, **changes):
     """Changes a number of a run's evaluation."""
     path = run / "evaluation/numbers.json"
@@ -33,29 +40,24 @@ def edit_number(run, index, **changes):
     edit(path, numbers=numbers)
 
 
-def line(stage, step, seconds=1.0, **scalars):
-    rates = {"seconds": seconds * step, "images": 4 * step, "steps_per_second": 1 / seconds,
-             "images_per_second": 4 / seconds}  # fmt: skip
-    return {"stage": stage, "step": step} | rates | scalars
-
-
 def metrics(seconds=1.0):
     """Three lines of either stage."""
-    vae = [line("vae", s, seconds, loss=90.1 / s, kl=0.1 * s, sharpness=0.5) for s in (2, 4, 6)]
-    gan = [line("gan", s, seconds, discriminator_loss=1.3, generator_loss=0.1 * s)
-           for s in (2, 4, 6)]  # fmt: skip
-    return vae + gan
+    return [
+        {"stage": stage, "step": step, "seconds": seconds * step, "images": 4 * step,
+         "steps_per_second": 1 / seconds, "images_per_second": 4 / seconds} | scalars
+        for stage in ("vae", "gan")
+        for step in (2, 4, 6)
+        for scalars in [
+            {"loss": 90.1 / step, "kl": 0.1 * step, "sharpness": 0.5} if stage == "vae"
+            else {"discriminator_loss": 1.3, "generator_loss": 0.1 * step}
+        ]
+    ]  # fmt: skip
 
 
 def number(subject, against, metric, value, error=0.25, embedding="pixels", **more):
     return {"subject": subject, "against": against, "embedding": embedding, "metric": metric,
             "value": value, "error": error, "floor": 2.0, "count": 100,
             "reference_count": 200 if against else 0, "informative": True} | more  # fmt: skip
-
-
-def curve_line(stage, step, seconds, distance):
-    return {"stage": stage, "step": step, "seconds": seconds, "images": 4 * step,
-            "fd_pixels": distance, "fd_pixels_floor": 1.5}  # fmt: skip
 
 
 def numbers(distance):
@@ -81,11 +83,10 @@ def run(path, seconds=1.0, distance=20.0, **config):
     (path / "run.json").write_text(json.dumps(environment))
     write_lines(path / "metrics.jsonl", metrics(seconds))
     curve = [
-        curve_line("vae", 3, 3 * seconds, distance + 5),
-        curve_line("vae", 6, 6 * seconds, distance + 3),
-        curve_line("gan", 3, 3 * seconds, distance + 1),
-        curve_line("gan", 6, 6 * seconds, distance),
-    ]
+        {"stage": stage, "step": step, "seconds": step * seconds, "images": 4 * step,
+         "fd_pixels": distance + more, "fd_pixels_floor": 1.5}
+        for stage, step, more in (("vae", 3, 5), ("vae", 6, 3), ("gan", 3, 1), ("gan", 6, 0))
+    ]  # fmt: skip
     write_lines(path / "curve.jsonl", curve)
     (path / "evaluation").mkdir()
     evaluation = {

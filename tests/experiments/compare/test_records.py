@@ -36,13 +36,12 @@ def test_all_files_are_read_and_not_changed(tmp_path):
     assert found.facts["evaluation/numbers.json", "evaluation.samples"] == 100
     assert found.checkpoints == {"vae": [4, 12], "gan": []}
     assert found.problems == {}
-    values = {record[1:4]: record.value for record in found.records}
+    values = {record[:3]: record.value for record in found.records}
     for step in (2, 4, 6):
         assert values["vae", step, "loss"] == 90.1 / step
     assert values["gan", 3, "curve/fd_pixels"] == 21.0
     assert values["evaluation", 6, "gan_samples/test/pixels fd_n100"] == 20.0
     assert np.isnan(values["evaluation", 6, "gan_samples/alone/pixels vendi"])
-    assert {record.run for record in found.records} == {str(path)}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +92,10 @@ def test_seconds_of_training_are_those_of_the_last_lines(tmp_path):
     [
         ("config.json", "{}"),
         ("config.json", '{"seed": 0, '),
-        ("config.json", "[1]"),
         ("data.json", "\xff"),
         ("evaluation/numbers.json", '{"format": 2, "numbers": [{"metric": "x"}]}'),
         ("metrics.jsonl", '{"stage": "vae", "step": 1, "loss": "low"}\n'),
         ("metrics.jsonl", '{"stage": "vae", "loss": 1.0}\n'),
-        ("curve.jsonl", '{"loss": 1}\n'),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, name, text):
@@ -116,9 +113,7 @@ def test_missing_files_and_an_incomplete_last_line_are_allowed(tmp_path):
     text = (path / "metrics.jsonl").read_text()
     (path / "metrics.jsonl").write_text(text[:-20])
     assert len(records.read(path).records) == complete - text.splitlines()[-1].count(":") + 2
-    for file in path.rglob("*.json*"):
-        if file.name != "config.json":
-            file.unlink()
+    made.keep_only(path, "config.json")
     assert records.read(path).records == []
 
 
@@ -128,7 +123,7 @@ def test_differing_facts(tmp_path):
     made.edit(c / "data.json", train=950)
     found = records.differing_facts([records.read(path) for path in (a, b, c)])
     assert {(fact.file, fact.name): (fact.values, fact.is_cause) for fact in found} == {
-        ("run.json", "cpu"): (["chip", None, "chip"], False),
-        ("run.json", "settings.jax.x64"): ([None, True, None], False),
+        ("run.json", "cpu"): (["chip", "absent", "chip"], False),
+        ("run.json", "settings.jax.x64"): (["absent", True, "absent"], False),
         ("data.json", "train"): ([900, 900, 950], True),
     }

@@ -1,17 +1,15 @@
 """Bitwise comparison of two runs: a verdict, and the first difference."""
 
 import hashlib
-import pathlib
 from typing import NamedTuple
 
-from vaegan_jax import checkpoints, workdir
+from vaegan_jax import checkpoints
 from vaegan_jax.experiments.compare import records
 from vaegan_jax.experiments.compare.records import STAGES, Run
 
 IDENTICAL = "identical"
 PARTLY_IDENTICAL = "identical where both have values"
 DIFFERENT = "different"
-NOTHING_SHARED = "nothing to compare"
 
 # Identical runs have different times; the number of images is a function of the step.
 _NOT_COMPARED = ("seconds", "steps_per_second", "images_per_second", "images")
@@ -53,27 +51,26 @@ def compare_bits(a: Run, b: Run) -> Identity:
     """
     of_a, of_b = _values(a, b), _values(b, a)
     shared = sorted(of_a.keys() & of_b.keys())
-    differing = [
-        Difference(STAGES[key[0]], *key[1:], (of_a[key], of_b[key]))
-        for key in shared
-        if of_a[key] != of_b[key]
-    ]
-    first = [each for each in differing if each[:2] == differing[0][:2]]
+    differing = [key for key in shared if of_a[key] != of_b[key]]
     only = [
         sorted({f"{STAGES[stage]}/{name}" for stage, _, name in mine.keys() - other.keys()})
         for mine, other in ((of_a, of_b), (of_b, of_a))
     ]
-    if not shared:
-        verdict = NOTHING_SHARED
-    elif differing or any(fact.is_cause for fact in records.differing_facts([a, b])):
+    if differing or any(fact.is_cause for fact in records.differing_facts([a, b])):
         verdict = DIFFERENT
     else:
         verdict = PARTLY_IDENTICAL if any(only) else IDENTICAL
-    leaves = sum(name.startswith(_LEAF) for *_, name in shared)
-    unequal = sum(each.name.startswith(_LEAF) for each in differing)
-    equal_numbers = len(shared) - leaves - (len(differing) - unequal)
-    counts = (equal_numbers, len(shared) - leaves), (leaves - unequal, leaves)
-    return Identity(verdict, *counts, first, only)
+
+    def count(of_leaves: bool) -> tuple[int, int]:
+        keys = [key for key in shared if key[2].startswith(_LEAF) == of_leaves]
+        return sum(of_a[key] == of_b[key] for key in keys), len(keys)
+
+    first = [
+        Difference(STAGES[key[0]], *key[1:], (of_a[key], of_b[key]))
+        for key in differing
+        if key[:2] == differing[0][:2]
+    ]
+    return Identity(verdict, count(False), count(True), first, only)
 
 
 def _values(run: Run, other: Run) -> dict[tuple[int, int, str], str]:
@@ -86,10 +83,9 @@ def _values(run: Run, other: Run) -> dict[tuple[int, int, str], str]:
         for record in run.records
         if record.name.removeprefix(records.CURVE) not in _NOT_COMPARED
     }
-    folder = workdir.Reader(pathlib.Path(run.name))
     for index, stage in enumerate(records.TRAINED):
         for step in {*run.checkpoints[stage]} & {*other.checkpoints[stage]}:
-            for name, x in checkpoints.load(folder.checkpoints(stage), step).items():
+            for name, x in checkpoints.load(run.folder.checkpoints(stage), step).items():
                 content = f"{x.dtype} {x.shape}\n".encode() + x.tobytes()  # in C order
                 values[index, step, _LEAF + name] = hashlib.sha256(content).hexdigest()
     return values

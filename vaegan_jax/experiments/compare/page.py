@@ -1,17 +1,9 @@
 """The HTML page of a comparison, in one file."""
 
-import pathlib
 from collections.abc import Sequence
 
-from vaegan_jax import workdir
-from vaegan_jax.experiments.compare.summary import Comparison, Group
+from vaegan_jax.experiments.compare.summary import Comparison, Group, run_names
 from vaegan_jax.report import page, plots
-
-_PICTURES = (
-    ("gan", "samples", "Samples of the GAN (EMA of the generator)"),
-    ("vae", "samples", "Samples of the VAE's decoder"),
-    ("vae", "reconstructions", "Held-out images, with reconstructions below"),
-)
 
 
 def render(comparison: Comparison) -> str:
@@ -20,17 +12,15 @@ def render(comparison: Comparison) -> str:
     Raises:
       OSError: if a picture cannot be read.
     """
-    pictures = []
-    for stage, name, caption in _PICTURES:
-        shown = [
-            picture
-            for label, run in comparison.runs.items()
-            for picture in page.newest(pathlib.Path(run.name), stage, name, label)
-        ]
-        pictures += [(caption, shown)] if shown else []
+    runs = run_names(comparison.groups)
+    pictures: dict[str, dict[str, page.Picture]] = {}
+    for stage, name in (("gan", "samples"), ("vae", "samples"), ("vae", "reconstructions")):
+        for label, run in runs.items():
+            if picture := page.newest(run.folder.path, stage, name):
+                pictures.setdefault(f"{stage}/{name}", {})[label] = picture
     return page.render(
-        pathlib.Path(__file__).with_name("comparison.html.jinja"),
-        title=f"{len(comparison.runs)} runs compared",
+        "comparison.html.jinja",
+        title=f"{len(runs)} runs compared",
         sections=comparison.sections,
         pictures=pictures,
         plots=_plots(comparison.groups),
@@ -45,8 +35,7 @@ def _plots(groups: Sequence[Group]) -> list[str]:
         dashed = (index + index // len(plots.COLOURS)) % 2 == 1
         style = plots.Line(label, (), (), dashed, index)
         for run in members.values():
-            folder = workdir.Reader(pathlib.Path(run.name))
-            runs.append((style, folder.curve(), folder.metrics()))
+            runs.append((style, run.folder.curve(), run.folder.metrics()))
     drawn = []
     for name in plots.distance_names([line for _, curve, _ in runs for line in curve]):
         lines = [

@@ -21,8 +21,6 @@ STAGES = (*TRAINED, EVALUATION)
 CURVE = "curve/"
 """Prefix of the names of records of curve.jsonl."""
 
-NOT_FINITE, COLLAPSED, ENDED_EARLY = PROBLEMS = ("not finite", "collapsed", "ended early")
-
 _COLLAPSES = {"mode_collapse", "posterior_collapse"}
 # Facts that others determine.
 _COPIES = {
@@ -31,13 +29,12 @@ _COPIES = {
 
 
 class Record(NamedTuple):
-    """One number of the run in a folder, at a step of training or of the evaluated checkpoint.
+    """One number of a run, at a step of training or of the evaluated checkpoint.
 
     Names are such as "loss", "curve/fd_pixels" and "gan_samples/test/pixels fd_n100". NaN stands
     for any value of an evaluation that is not finite.
     """
 
-    run: str
     stage: str
     step: int
     name: str
@@ -49,15 +46,15 @@ class Run:
     """The contents of a run's folder.
 
     Attributes:
-      name: the folder.
+      folder: reads its files.
       config: flat; fields that are newer than the run have their defaults.
       facts: config.json, data.json, run.json and the settings in numbers.json, by file and name.
       records: all numbers, in the order of their files.
       checkpoints: steps by stage.
-      problems: what went wrong, by those of `PROBLEMS` that apply.
+      problems: reasons by what went wrong: "not finite", "collapsed" or "ended early".
     """
 
-    name: str
+    folder: workdir.Reader
     config: dict[str, Any]
     facts: dict[tuple[str, str], Any]
     records: list[Record]
@@ -72,7 +69,7 @@ class Run:
 
 
 class FactDifference(NamedTuple):
-    """A fact in which runs differ: one value per run, None if missing."""
+    """A fact in which runs differ: one value per run, or "absent"."""
 
     file: str
     name: str
@@ -103,8 +100,11 @@ def read(path: pathlib.Path) -> Run:
 
 def differing_facts(runs: Sequence[Run]) -> list[FactDifference]:
     """Returns the facts in which runs differ, except copies of other facts."""
-    names = dict.fromkeys(name for run in runs for name in run.facts if name not in _COPIES)
-    facts = [FactDifference(*name, [run.facts.get(name) for run in runs]) for name in names]
+    facts = [
+        FactDifference(*name, [run.facts.get(name, "absent") for run in runs])
+        for name in dict.fromkeys(name for run in runs for name in run.facts)
+        if name not in _COPIES
+    ]
     return [fact for fact in facts if any(value != fact.values[0] for value in fact.values)]
 
 
@@ -125,9 +125,8 @@ def _read(folder: workdir.Reader) -> Run:
         for file, tree in recorded.items()
         for name, value in flatten_dict(tree, sep=".").items()
     }
-    name = str(folder.path)
     records = [
-        Record(name, line["stage"], line["step"], prefix + key, float(value))
+        Record(line["stage"], line["step"], prefix + key, float(value))
         for lines, prefix in ((folder.metrics(), ""), (folder.curve(), CURVE))
         for line in lines
         for key, value in line.items()
@@ -139,11 +138,11 @@ def _read(folder: workdir.Reader) -> Run:
         metric = f"{number['embedding']} {number['metric']}".strip()
         key = f"{number['subject']}/{number['against'] or 'alone'}/{metric}"
         value = math.nan if number["value"] is None else float(number["value"])
-        records.append(Record(name, EVALUATION, step, key, value))
+        records.append(Record(EVALUATION, step, key, value))
     steps = {stage: checkpoints.steps(folder.checkpoints(stage)) for stage in TRAINED}
     found = [finding["name"] for finding in evaluation["findings"]]
     problems = _problems(folder, config, steps, found)
-    return Run(name, config, facts, records, steps, problems)
+    return Run(folder, config, facts, records, steps, problems)
 
 
 def _stages(config: dict[str, Any]) -> tuple[str, ...]:
@@ -156,18 +155,16 @@ def _problems(
 ) -> dict[str, str]:
     """Returns what went wrong by problem; `found` has the names of the evaluation's findings."""
     problems = {}
-    for stage in _stages(config):
+    for stage in reversed(_stages(config)):
         last = max((line["step"] for line in folder.metrics(stage)), default=0)
         if last < (steps := config[f"{stage}.steps"]):
-            problems[ENDED_EARLY] = f"{stage} step {last} of {steps}"
-            break
+            problems["ended early"] = f"{stage} step {last} of {steps}"
+    names = {name.lower().replace(" ", "_") for name in found}
     for line in folder.troubles():
-        # Otherwise it was resumed.
-        is_last = line["step"] > max(saved[line["stage"]], default=0)
-        if line["trouble"] == monitor.NOT_FINITE and is_last:
-            problems = {NOT_FINITE: f"{line['stage']} step {line['step']}"}
-    names = [line["trouble"] for line in folder.troubles()]
-    names += [name.lower().replace(" ", "_") for name in found]
-    if collapses := _COLLAPSES & {*names}:
-        problems[COLLAPSED] = " and ".join(sorted(collapses)).replace("_", " ")
+        names.add(line["trouble"])
+        was_resumed = line["step"] <= max(saved[line["stage"]], default=0)
+        if line["trouble"] == monitor.NOT_FINITE and not was_resumed:
+            problems = {"not finite": f"{line['stage']} step {line['step']}"}
+    if collapses := _COLLAPSES & names:
+        problems["collapsed"] = " and ".join(sorted(collapses)).replace("_", " ")
     return problems

@@ -75,15 +75,11 @@ def estimate(values: Sequence[float]) -> Estimate:
 def detectable(half_width: float, n: int, level: float) -> float:
     """Returns the true mean difference that a paired t test finds with probability `POWER`.
 
-    ``(t_{1 - level / 2} + t_POWER) * s / sqrt(n)`` with n - 1 degrees of freedom: Cohen 1988,
-    Statistical Power Analysis for the Behavioral Sciences, chapter 2, with Student's t instead of
-    the noncentral t distribution. This is optimistic for few pairs: for 3, the power is 0.77 at a
-    level of 0.05. The estimated s is taken as the true one.
-
-    Args:
-      half_width: of the interval of the mean difference, which gives s / sqrt(n).
-      n: number of pairs, at least 2.
-      level: of the two-sided test.
+    ``(t_{1 - level / 2} + t_POWER) * s / sqrt(n)`` with n - 1 degrees of freedom, for n >= 2 pairs:
+    Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, chapter 2, with Student's t
+    instead of the noncentral t distribution. This is optimistic for few pairs: for 3, the power is
+    0.77 at a level of 0.05. The estimated s, which follows from the half width of the interval of
+    the mean difference, is taken as the true one.
     """
     quantiles = scipy.stats.t.ppf([(1 + CONFIDENCE) / 2, 1 - level / 2, POWER], n - 1)
     return float(half_width / quantiles[0] * (quantiles[1] + quantiles[2]))
@@ -105,18 +101,17 @@ def table(groups: Sequence[Mapping[Any, Mapping[str, float]]]) -> list[Row]:
     """Compares the final numbers of groups of runs; the rows of the primary comparison are first.
 
     The primary comparison is fixed: the Frechet distances of the GAN's samples to the test images
-    in all embeddings, or else the last ones of its curve, or else the first number. It is one test,
-    which rejects only if that of every embedding does: its p value is their largest (Berger 1982,
-    Technometrics 24, 295-300). With several groups, it is adjusted for the differences from the
-    first group; the p values of all other rows for all rows and differences (`holm`).
+    in all embeddings, or else the last ones of its curve. It is one test, which rejects only if
+    that of every embedding does: its p value is their largest (Berger 1982, Technometrics 24,
+    295-300). With several groups, it is adjusted for the differences from the first group; the p
+    values of all other rows for all rows and differences (`holm`).
 
-    Args:
-      groups: for each group, the numbers of its runs by a key; runs with the same key are paired.
+    Each group has the numbers of its runs by a key; runs with the same key are paired.
     """
     runs = [numbers for of in groups for numbers in of.values()]
     names = [*dict.fromkeys(name for numbers in runs for name in numbers)]
     distances = [*filter(DISTANCE.fullmatch, names)]
-    primary = [x for x in distances if "/curve/" not in x] or distances or names[:1]
+    primary = [x for x in distances if "/curve/" not in x] or distances
     rows = [_row(name, groups, name in primary) for name in dict.fromkeys([*primary, *names])]
     first, others = rows[: len(primary)], rows[len(primary) :]
     _adjust([[row.differences[i] for row in first] for i in range(len(groups) - 1)])

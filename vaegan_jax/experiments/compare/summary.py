@@ -1,5 +1,7 @@
 """The comparison of two or more runs, as sections of text and tables."""
 
+import collections
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -47,50 +49,26 @@ class Group(NamedTuple):
     @property
     def heading(self) -> str:
         """The label, the number of runs and of those with a problem."""
-        found = [problem for run in self.runs.values() for problem in run.problems]
-        counts = [f"{found.count(x)} {x}" for x in records.PROBLEMS if x in found]
+        found = collections.Counter(x for run in self.runs.values() for x in run.problems)
+        counts = [f"{count} {problem}" for problem, count in found.items()]
         return ", ".join([self.label, f"n={len(self.runs)}", *counts])
-
-    @property
-    def seconds(self) -> float:
-        """Mean training time, NaN if unknown."""
-        return float(np.mean([run.seconds for run in self.runs.values()]))
-
-
-class Section(NamedTuple):
-    """A section: paragraphs, and tables of text or of numbers."""
-
-    title: str
-    lines: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    is_numeric: bool = False
 
 
 class Comparison(NamedTuple):
     """The comparison of runs: of two, each is a group.
 
-    `is_different` says whether they are two runs that are not identical.
+    The sections have paragraphs and tables by title. `is_different` says whether they are two runs
+    that are not identical.
     """
 
     groups: list[Group]
-    sections: list[Section]
+    sections: dict[str, Sequence[str | Table]]
     is_different: bool
 
-    @property
-    def runs(self) -> dict[str, Run]:
-        """The runs by short name: the group's label, with the seed if it has several runs."""
-        return {
-            f"{label}/{seed}" if len(runs) > 1 else label: run
-            for label, runs in self.groups
-            for seed, run in runs.items()
-        }
-
     def __str__(self) -> str:
-        lines: list[str] = []
-        for section in self.sections:
-            lines += section.lines
-            lines += [line for table in section.tables for line in lay_out(table)]
-        return "\n".join(lines)
+        parts = [part for section in self.sections.values() for part in section]
+        lines = [[part] if isinstance(part, str) else lay_out(part) for part in parts]
+        return "\n".join(itertools.chain(*lines))
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -101,60 +79,58 @@ def compare(runs: Sequence[Run]) -> Comparison:
         there is nothing to compare.
     """
     result = identity.compare_bits(*runs) if len(runs) == 2 else None
-    groups = [{"": run} for run in runs] if result else _group(runs)
-    compared = Comparison(
-        [Group(*each) for each in zip(_labels(groups), groups, strict=True)],
-        [],
-        result is not None and result.verdict != identity.IDENTICAL,
+    groups = _labelled([{"": run} for run in runs] if result else _by_config(runs))
+    rows = statistics.table(
+        [{key: _final_values(run) for key, run in group.runs.items()} for group in groups]
     )
-    rows = statistics.table([{key: _final_values(of[key]) for key in of} for of in groups])
-    if not rows if result is None else result.verdict == identity.NOTHING_SHARED:
+    if not (result.numbers[1] + result.leaves[1] if result else rows):
         raise UserError(
             "These runs share no values: train them further, or evaluate each with `vaegan "
             "evaluate RUN`."
         )
-    names = compared.runs
-    facts = records.differing_facts([*names.values()])
-    compared.sections.append(_runs_section(names))
-    if result is not None:
-        compared.sections.append(Section("Verdict", list(_verdict(result, [*names]))))
-    is_caused = result is not None and result.verdict == identity.DIFFERENT
-    facts = [fact for fact in facts if result is not None or not fact.is_cause]
-    if facts:
-        cells = [[fact.file, fact.name, _spread(fact.values, [*names])] for fact in facts]
-        title = "Likely causes" if is_caused else "Recorded facts that differ"
-        table = Table(title, ["file", "fact", "values"], cells)
-        compared.sections.append(Section("Facts", tables=[table]))
-    elif is_caused:
-        lines = ["No recorded fact differs: the cause is unknown."]
-        compared.sections.append(Section("Facts", lines))
-    if notes := [*_notes(runs)]:
-        compared.sections.append(Section("Notes", notes))
-    if rows and (result is None or compared.is_different):
-        compared.sections.append(_numbers_section(compared.groups, rows, result is not None))
-    return compared
+    names = run_names(groups)
+    is_different = result is not None and result.verdict != identity.IDENTICAL
+    shows_numbers = rows and (result is None or is_different)
+    sections: dict[str, Sequence[str | Table]] = {
+        "Runs": [_runs_table(names)],
+        "Verdict": [*_verdict(result, [*names])] if result else [],
+        "Facts": _facts(names, result),
+        "Notes": [*_notes(runs)],
+        "Final numbers": _final_numbers(groups, rows) if shows_numbers else [],
+    }
+    return Comparison(groups, {x: parts for x, parts in sections.items() if parts}, is_different)
 
 
-def _group(runs: Sequence[Run]) -> list[dict[Any, Run]]:
-    """Returns groups of runs by seed."""
+def run_names(groups: Sequence[Group]) -> dict[str, Run]:
+    """Returns the runs by short name: the group's label, with the seed if it has several runs."""
+    return {
+        f"{label}/{seed}" if len(runs) > 1 else label: run
+        for label, runs in groups
+        for seed, run in runs.items()
+    }
+
+
+def _by_config(runs: Sequence[Run]) -> list[dict[Any, Run]]:
+    """Returns the groups of runs, each by seed."""
     groups: dict[str, dict[Any, Run]] = {}
     for run in runs:
         of_seed = groups.setdefault(json.dumps(_fields(run), sort_keys=True), {})
         first = of_seed.setdefault(run.config["seed"], run)
         if first is not run:
             raise UserError(
-                f"{run.name} has the config and the seed of {first.name}: compare these two alone, "
-                "or omit one."
+                f"{run.folder.path} has the config and the seed of {first.folder.path}: compare "
+                "these two alone, or omit one."
             )
     return [*groups.values()]
 
 
-def _labels(groups: Sequence[dict[Any, Run]]) -> list[str]:
+def _labelled(groups: Sequence[dict[Any, Run]]) -> list[Group]:
+    """Names groups by their variants if these are different, otherwise by letters."""
     key = workdir.ENVIRONMENT, "variant"
-    names = [x for runs in groups for x in {run.facts.get(key, "") for run in runs.values()}]
-    if all(names) and len({*names}) == len(names) == len(groups):
-        return names
-    return [chr(ord("A") + i) if i < 26 else f"G{i + 1}" for i in range(len(groups))]
+    labels = [next(iter(runs.values())).facts.get(key, "") for runs in groups]
+    if not all(labels) or len({*labels}) < len(labels):
+        labels = [chr(ord("A") + i) if i < 26 else f"G{i + 1}" for i in range(len(groups))]
+    return [Group(*each) for each in zip(labels, groups, strict=True)]
 
 
 def _fields(run: Run) -> dict[str, Any]:
@@ -164,8 +140,8 @@ def _fields(run: Run) -> dict[str, Any]:
         for name, value in run.config.items()
         if (resume.affects_training(name) or name.startswith("evaluation.")) and name not in _FREE
     }
-    digest, train = (run.facts.get((workdir.DATA, name)) for name in ("digest", "train"))
-    return fields | {"images": digest and digest[:12], "training images": train}
+    digest, train = (run.facts.get((workdir.DATA, name), "absent") for name in ("digest", "train"))
+    return fields | {"images": digest[:12], "training images": train}
 
 
 def _final_values(run: Run) -> dict[str, float]:
@@ -179,29 +155,17 @@ def _final_values(run: Run) -> dict[str, float]:
     return values
 
 
-def _notes(runs: Sequence[Run]) -> Iterator[str]:
-    """Yields sentences on problems of runs and on numbers that are not finite."""
-    for run in runs:
-        for problem, why in run.problems.items():
-            yield f"{run.name}: {problem} ({why})."
-        if source := run.facts.get((workdir.ENVIRONMENT, "vae.source")):
-            yield f"{run.name}: times do not include the training of the VAE of {source}."
-        bad = [name for name, x in _final_values(run).items() if not math.isfinite(x)]
-        if bad:
-            yield f"{run.name}: not finite: {_named(bad)}."
-
-
-def _runs_section(runs: dict[str, Run]) -> Section:
+def _runs_table(runs: dict[str, Run]) -> Table:
     """Returns the folders, seeds and the fields in which groups differ."""
     configs = [_fields(run) for run in runs.values()]
     names = sorted({name for config in configs for name in config})
     names = [x for x in names if any(each.get(x) != configs[0].get(x) for each in configs)]
     rows = []
     for (label, run), config in zip(runs.items(), configs, strict=True):
-        shown = {"seed": run.config["seed"]} | {name: config.get(name) for name in names}
-        text = ", ".join(f"{name}={_short(_text(value))}" for name, value in shown.items())
-        rows.append([label, run.name, text])
-    return Section("Runs", tables=[Table("Groups", ["", "folder", "config"], rows)])
+        shown = {"seed": run.config["seed"]} | {x: config.get(x, "absent") for x in names}
+        text = ", ".join(f"{name}={_short(value)}" for name, value in shown.items())
+        rows.append([label, str(run.folder.path), text])
+    return Table("Groups", ["", "folder", "config"], rows)
 
 
 def _verdict(result: Identity, labels: Sequence[str]) -> Iterator[str]:
@@ -220,44 +184,62 @@ def _verdict(result: Identity, labels: Sequence[str]) -> Iterator[str]:
             yield f"Only in {label}, or for more steps: {_named(names)}"
 
 
-def _numbers_section(groups: Sequence[Group], rows: Sequence[Row], is_pair: bool) -> Section:
+def _facts(runs: dict[str, Run], result: Identity | None) -> list[str | Table]:
+    """Returns the facts in which runs differ; those that separate groups are in their table."""
+    is_caused = result is not None and result.verdict == identity.DIFFERENT
+    facts = records.differing_facts([*runs.values()])
+    if result is None:
+        facts = [fact for fact in facts if not fact.is_cause]
+    if not facts:
+        return ["No recorded fact differs: the cause is unknown."] if is_caused else []
+    cells = [[fact.file, fact.name, _spread(fact.values, [*runs])] for fact in facts]
+    title = "Likely causes" if is_caused else "Recorded facts that differ"
+    return [Table(title, ["file", "fact", "values"], cells)]
+
+
+def _notes(runs: Sequence[Run]) -> Iterator[str]:
+    """Yields sentences on problems of runs, and on VAEs that were trained elsewhere."""
+    for run in runs:
+        for problem, why in run.problems.items():
+            yield f"{run.folder.path}: {problem} ({why})."
+        if source := run.facts.get((workdir.ENVIRONMENT, "vae.source")):
+            yield f"{run.folder.path}: times do not include the training of the VAE of {source}."
+
+
+def _final_numbers(groups: Sequence[Group], rows: Sequence[Row]) -> list[str | Table]:
     """Returns the final numbers and times of groups, with warnings and conclusions."""
     first, *others = groups
-    ratios = [group.seconds / (first.seconds or math.nan) for group in groups]
-    is_unequal = [abs(math.log(ratio)) > math.log(_MAX_COST_RATIO) for ratio in ratios]
     lines, times = [], []
-    for group, ratio, unequal in zip(groups, ratios, is_unequal, strict=True):
-        flag = " (unequal)" if unequal else ""
-        times.append([group.heading, f"{group.seconds:.0f}", f"{ratio:.2f}{flag}"])
-        if unequal:
+    seconds = [np.mean([run.seconds for run in group.runs.values()]) for group in groups]
+    for group, mean in zip(groups, seconds, strict=True):
+        ratio = mean / (seconds[0] or math.nan)
+        times.append([group.heading, f"{mean:.0f}", f"{ratio:.2f}"])
+        if abs(math.log(ratio)) > math.log(_MAX_COST_RATIO):
             lines.append(
                 f"Warning: unequal cost: training {group.label} took {ratio:.2f} times as long as "
                 f"{first.label}."
             )
-    few = [f"{of.label} ({len(of.runs)})" for of in groups if len(of.runs) < _MIN_SEEDS]
-    if few and not is_pair:
-        lines.append(f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}.")
-    primary = [row.differences for row in rows if row.is_primary]
-    for group, unequal, *tests in zip(others, is_unequal[1:], *primary, strict=True):
-        result = _conclusion(first.label, group.label, tests, rows[0].name)
-        result += ", at unequal cost" if unequal else ""
-        if not is_pair:
+    if all(len(group.runs) == 1 for group in groups):
+        lines.append(_ONE_RUN_EACH)
+    else:
+        few = [f"{of.label} ({len(of.runs)})" for of in groups if len(of.runs) < _MIN_SEEDS]
+        lines += [f"Warning: fewer than {_MIN_SEEDS} seeds: {_named(few)}."] if few else []
+        primary = [row.differences for row in rows if row.is_primary]
+        for group, *tests in zip(others, *primary, strict=True) if primary else ():
+            result = _conclusion(first.label, group.label, tests)
             lines.append(f"Primary comparison, {group.label} - {first.label}: {result}.")
-    lines.append(_ONE_RUN_EACH if is_pair else _EXPLANATION)
+        lines.append(_EXPLANATION)
     columns = ["", "seconds", f"relative to {first.label}"]
-    tables = [Table("Training time, mean over runs", columns, times)]
-    return Section("Final numbers", lines, tables + _tables(groups, rows), True)
+    return [*lines, Table("Training time, mean over runs", columns, times), *_tables(groups, rows)]
 
 
-def _conclusion(first: str, other: str, tests: Sequence[Estimate], name: str) -> str:
+def _conclusion(first: str, other: str, tests: Sequence[Estimate]) -> str:
     """Returns the result of the primary comparison of two groups: one test per embedding."""
     test = tests[0]
     if math.isnan(test.adjusted_p):
         return "no test, which needs two or more pairs of finite values with some spread"
     if not test.is_resolved:
         result = "not resolved"
-    elif not statistics.DISTANCE.fullmatch(name):
-        result = "resolved, but this number does not say which is better"
     elif len({each.mean > 0 for each in tests}) > 1:
         result = "neither is called better, since the embeddings disagree"
     else:
@@ -317,15 +299,12 @@ def _spread(values: Sequence[Any], labels: Sequence[str]) -> str:
     """Returns the distinct values, each with its runs."""
     runs: dict[str, list[str]] = {}
     for value, label in zip(values, labels, strict=True):
-        runs.setdefault(_text(value), []).append(label)
+        runs.setdefault(str(value), []).append(label)
     return "; ".join(f"{_short(value)} ({_named(having)})" for value, having in runs.items())
 
 
-def _text(value: Any) -> str:
-    return "absent" if value is None else str(value) or "empty"
-
-
-def _short(text: str) -> str:
+def _short(value: Any) -> str:
+    text = str(value)
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
 
 

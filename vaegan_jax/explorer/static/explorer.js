@@ -10,7 +10,8 @@ const ends = { start: null, end: null }; // of the interpolation
 const sliders = []; // {input, output, direction}
 
 async function post(name, body) {
-  const response = await fetch(`api/${name}`, { method: "POST", body });
+  // The token of an explorer that is bound to other interfaces than loopback is in the address.
+  const response = await fetch(`api/${name}${location.search}`, { method: "POST", body });
   const result = await response.json();
   if (!response.ok) throw new Error(result.error);
   return result;
