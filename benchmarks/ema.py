@@ -119,7 +119,7 @@ def train(path: pathlib.Path, seed: int, measured: list[int], size: int) -> None
         served = resident.serve(step - max_steps, max_steps)
         indices = jnp.asarray(served.indices)
         block = loop.Block(served.images, indices, indices, jnp.int32(max_steps), jnp.uint32(seed))
-        state, rows = call(state, block)
+        state, rows, _ = call(state, block)
         metrics.append({"step": step} | {name: float(row.mean()) for name, row in rows.items()})
         if step in measured:
             line: dict[str, Any] = {"seed": seed, "step": step}

@@ -48,7 +48,7 @@ def make_timer(config: ConfigDict, name: str) -> Callable[[], float]:
     def measure() -> float:
         nonlocal state
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(call(state, block))
+        state, *_ = jax.block_until_ready(call(state, block))
         return (time.perf_counter() - began) / STEPS
 
     measure()  # compiles

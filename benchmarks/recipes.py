@@ -4,10 +4,9 @@
         --set gan.batch_size=4 gan.steps=12000 --seeds 0 1 2
     python benchmarks/recipes.py --workdir runs/recipes
 
-Variants with equal fields of data, model and VAE share one VAE per seed. A line of results.jsonl
-has the Frechet distances of 1,000 samples of the generator's moving average to the test images, in
-two embeddings, and the seconds of both stages; samples.png shows the first 64. Without a name, the
-results are printed as a table.
+A line of results.jsonl has the Frechet distances of 1,000 samples of the generator's moving average
+to the test images, in two embeddings, and the seconds of both stages; samples.png shows the first
+64. Without a name, the results are printed as a table.
 """
 
 import argparse
@@ -84,8 +83,7 @@ def main() -> None:
         data = images.load(config.data)
         config = recipe.resolve(config, len(data.train), data.shape)
         folder = args.workdir / f"{args.name}_{seed}"
-        siblings = sorted(path.parent for path in args.workdir.glob(f"*/{workdir.CONFIG}"))
-        run.train_and_evaluate(config, folder, ("vae", "gan"), siblings=siblings)
+        run.train_and_evaluate(config, folder, ("vae", "gan"))
         line = {"name": args.name, "seed": seed, "set": args.set}
         for stage in ("vae", "gan"):
             metrics = workdir.Reader(folder).metrics(stage)

@@ -167,7 +167,7 @@ def jax_steps(
             for first in range(0, steps, max_steps):
                 count = jnp.int32(min(max_steps, steps - first))
                 block = loop.Block(images, indices, indices, count, jnp.uint32(0))
-                state, _ = call(state, block)
+                state, *_ = call(state, block)
         else:
             for _ in range(steps):
                 state, _ = single_step(state, real, key)

@@ -75,7 +75,7 @@ def load(
         of comic faces.
       model: "gan" for the generator, "vae" for the decoder.
       step: the checkpoint step; None for the newest undamaged checkpoint; "best" for the GAN's with
-        the smallest distance of its curve, or the last one if the difference is not resolved.
+        the smallest distance of its curve.
       encoder: whether to read the encoder and the learned likelihood as well, if there are any.
 
     Raises:
@@ -95,16 +95,14 @@ def load(
 
 
 def best_step(path: pathlib.Path, model: str = "gan") -> int:
-    """Returns the best step of a run's finished GAN; see `load`."""
-    has_best = path.is_dir() and model == "gan"
-    facts = workdir.Reader(path).read_json(workdir.BEST_FACTS) if has_best else None
-    best: int | None = (facts or {}).get("step")
-    if best is None:
+    """Returns the step of a run's GAN with the smallest distance of its curve; see `load`."""
+    saved = checkpoints.steps(path / workdir.CHECKPOINTS / workdir.BEST)
+    if model != "gan" or not saved:
         raise UserError(
-            f"{path} has no best checkpoint of its {model}: that needs a finished GAN with a curve "
+            f"{path} has no best checkpoint of its {model}: that needs a GAN with a curve "
             "(evaluation.curve_every)."
         )
-    return best
+    return saved[-1]
 
 
 def steps(source: str | pathlib.Path, model: str) -> list[int]:

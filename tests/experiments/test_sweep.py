@@ -7,7 +7,6 @@ from vaegan_jax import config as configuration
 from vaegan_jax.config import set_field
 from vaegan_jax.errors import UserError
 from vaegan_jax.experiments import sweep
-from vaegan_jax.experiments.compare import identity, records
 from vaegan_jax.pipeline import run
 
 
@@ -116,44 +115,10 @@ def test_run_all_trains_each_member_in_a_subfolder(swept, tmp_path, monkeypatch)
     monkeypatch.setattr(run, "train_and_evaluate", lambda *arguments: calls.append(arguments))
     sweep.run_all(swept, tmp_path, ("vae",))
     members = sweep.members(swept)
-    assert [variant for *_, variant, _ in calls] == ["warm"] * 2 + ["scratch"] * 2 + ["size"] * 2
+    assert [variant for *_, variant in calls] == ["warm"] * 2 + ["scratch"] * 2 + ["size"] * 2
     assert [path for _, path, *_ in calls] == [tmp_path / member.name for member in members]
     assert [config.seed for config, *_ in calls] == [member.config.seed for member in members]
     assert {stages for _, _, stages, *_ in calls} == {("vae",)}
-
-
-def test_members_share_a_vae_with_the_bits_of_runs_alone(config, tmp_path, monkeypatch):
-    config.data.image_size = 16
-    config.evaluation.update(
-        embeddings="pixels", samples=40, max_reference_images=80,
-        max_likelihood_images=4, iwae_samples=2, curve_every=7, curve_samples=40,
-    )  # fmt: skip
-    trained, train = [], run.loop.train
-
-    def counted(stage, images, config, folder, *rest):
-        worked = train(stage, images, config, folder, *rest)
-        trained.extend([(folder.path.name, stage.name)] if worked else [])
-        return worked
-
-    monkeypatch.setattr(run.loop, "train", counted)
-    config.variants = (
-        "a", "b: gan.noise=uniform; transfer.match_posterior=False", "c: vae.learning_rate=1e-4"
-    )  # fmt: skip
-    sweep.run_all(config, tmp_path / "swept")
-    assert trained == [("a", "vae"), ("a", "gan"), ("b", "gan"), ("c", "vae"), ("c", "gan")]
-
-    b = sweep.members(config)[1].config
-    run.train_and_evaluate(b, tmp_path / "alone")
-    alone, shared = tmp_path / "alone", tmp_path / "swept" / "b"
-    for name in ("config.json", "latent.json", "data.json"):
-        assert (shared / name).read_bytes() == (alone / name).read_bytes()
-    for picture in alone.glob("**/*.png"):
-        assert (shared / picture.relative_to(alone)).read_bytes() == picture.read_bytes()
-    found = identity.compare_bits(records.read(shared), records.read(alone))
-    assert found.verdict == identity.IDENTICAL
-    assert min(found.numbers[1], found.leaves[1]) > 50
-    recorded = [json.loads((path / "run.json").read_text()) for path in (shared, alone)]
-    assert {**recorded[0], "variant": ""} == recorded[1]
 
 
 def test_a_run_that_is_not_finite_does_not_stop_the_others(swept, tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ from vaegan_jax.evaluation.number import (
     SUBJECTS,
     Number,
     evaluation_key,
-    jackknife_error,
     mean,
     random_subset,
 )
@@ -211,37 +210,6 @@ def _pixel_numbers(images: dict[str, np.ndarray], test: Split) -> list[Number]:
     ]
 
 
-def compare_generators(
-    config: ConfigDict, data: Images, embedding: Embedding, a: optax.Params, b: optax.Params
-) -> tuple[float, float]:
-    """Returns how much larger the Frechet distance of generator a is, and its standard error.
-
-    To the same validation images as that of the curve, from the same number of samples, but at
-    other latents, which both share. The error is that of the difference, by the jackknife over
-    pairs of samples; it does not cover other validation images.
-    """
-    count = config.evaluation.curve_samples
-    decode = jax.jit(networks.make_decode(config.model, data.shape))
-    key = evaluation_key(config.seed, 6, Purpose.LATENT)
-    z = randomness.latents(key, (count, config.model.latent_size), config.gan.noise)
-    real = distances.gaussian(extract(embedding, _validation(data, count)))
-    pairs = np.stack(
-        [extract(embedding, latents.decode_images(decode, each, z)) for each in (a, b)], axis=1
-    )
-
-    def difference(pairs: np.ndarray) -> float:
-        of_a, of_b = (distances.frechet(real, distances.gaussian(pairs[:, i])) for i in (0, 1))
-        return of_a - of_b
-
-    key = evaluation_key(config.seed, 6, Purpose.DEALING)
-    return difference(pairs), jackknife_error(key, pairs, difference)
-
-
-def _validation(data: Images, count: int) -> Split:
-    """Returns the validation images of the curve."""
-    return data.validation.take(np.arange(min(2 * count, len(data.validation))))
-
-
 def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embedding]) -> Measure:
     """Returns a function that measures distances during training.
 
@@ -255,7 +223,8 @@ def make_measure(config: ConfigDict, data: Images, embeddings: Sequence[Embeddin
     @functools.cache
     def reference(index: int) -> tuple[distances.Gaussian, float]:
         """Returns the reference and the floor in an embedding, computed once for both stages."""
-        real = distances.gaussian(extract(embeddings[index], _validation(data, count)))
+        validation = data.validation.take(np.arange(min(2 * count, len(data.validation))))
+        real = distances.gaussian(extract(embeddings[index], validation))
         if len(data.train) < count:
             return real, math.nan
         train = extract(embeddings[index], data.train.take(np.arange(count)))

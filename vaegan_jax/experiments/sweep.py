@@ -68,8 +68,7 @@ def run_all(
 ) -> None:
     """Trains all runs of a sweep, each in a subfolder of `path`.
 
-    Finished runs are skipped, so an interrupted sweep resumes. Runs that differ in fields of `gan`
-    and `transfer` only train their VAE once, see `vae_source.share`. A run with a value that is not
+    Finished runs are skipped, so an interrupted sweep resumes. A run with a value that is not
     finite does not stop the others, so that a comparison can count it.
 
     Raises:
@@ -85,8 +84,7 @@ def run_all(
     for number, (name, member, variant) in enumerate(runs, 1):
         print(f"Run {number} of {len(runs)}: {name}", flush=True)
         try:
-            others = [path / other.name for other in runs if other.name != name]
-            run.train_and_evaluate(member, path / name, stages, profile, variant, others)
+            run.train_and_evaluate(member, path / name, stages, profile, variant)
         except UserError as error:
             troubles = workdir.Reader(path / name).troubles()
             if all(line["trouble"] != monitor.NOT_FINITE for line in troubles):

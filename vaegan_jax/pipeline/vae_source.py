@@ -6,7 +6,7 @@ without the source from then on.
 
 import copy
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -99,39 +99,3 @@ def copy_to(folder: workdir.Workdir, model: trained.Trained) -> None:
         saved.save(model.step, parallel.put_state({"params": params}, sharding), {})
         source = model.facts["source"]
         folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
-
-
-def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path]) -> None:
-    """Copies the VAE stage from the first run that has finished the same one, if there is any.
-
-    The same means the same environment, sources and images, and config but for `gan` and
-    `transfer`, so every bit is the one that training would give. The siblings need not exist.
-    """
-    if parallel.is_primary() and not folder.checkpoints("vae").exists():
-        needed = _vae_facts(folder)
-        for other in map(workdir.Reader, siblings):
-            if (
-                needed is not None
-                and other.finished("vae")
-                and _vae_facts(other) == needed
-                and checkpoints.latest(other.checkpoints("vae")) == steps
-            ):
-                folder.copy_stage("vae", other, steps)
-                break
-    parallel.barrier("vae shared")
-
-
-def _vae_facts(folder: workdir.Reader) -> list[Any] | None:
-    """Returns all that the bits of a run's VAE stage depend on, if one environment has run it."""
-    environment, data = folder.read_json(workdir.ENVIRONMENT), folder.read_json(workdir.DATA)
-    if environment is None or data is None or "resumed_with" in environment:
-        return None
-
-    def of_vae(fields: Mapping[str, Any]) -> dict[str, Any]:
-        other = ("gan.", "transfer.generator", "transfer.discriminator", "transfer.match_posterior")
-        return {name: value for name, value in fields.items() if not name.startswith(other)}
-
-    sources = of_vae(environment.pop("sources", {}))
-    for name in ("variant", "config_sha256"):
-        environment.pop(name, None)
-    return [environment, sources, of_vae(folder.config()), data["digest"], data["train"]]

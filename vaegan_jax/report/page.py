@@ -9,7 +9,7 @@ import jinja2
 from vaegan_jax import config as configuration
 from vaegan_jax.evaluation import latent_use
 from vaegan_jax.report import plots, tables
-from vaegan_jax.workdir import BEST_FACTS, DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
+from vaegan_jax.workdir import DATA, ENVIRONMENT, LATENT, Workdir, pictures_by_step
 
 _NEAREST = (
     "From top to bottom: samples, nearest training images, nearest test images. The top three rows "
@@ -73,23 +73,11 @@ def make(folder: Workdir) -> str:
 
 
 def best(folder: Workdir) -> str:
-    """Returns which step of the GAN is the best; "" if that is not known."""
-    facts = folder.read_json(BEST_FACTS)
-    if not facts:
+    """Returns where the GAN's curve is smallest; "" if it has none."""
+    metric, step = folder.smallest_distance("gan")
+    if step is None:
         return ""
-    metric, smallest, last = (facts[x] for x in ("metric", "smallest_step", "last_step"))
-    text = f"best checkpoint: {metric} to validation images was smallest at step {smallest}"
-    if smallest == last:
-        return f"{text}, the last"
-    if not facts["samples"]:
-        return f"{text} of {last}, which was not kept"
-    change = (
-        f"it is {facts['difference']:.3g} ± {facts['error']:.2g} larger at the last step, {last}, "
-        f"from {facts['samples']} other samples of each"
-    )
-    if facts["step"] == last:
-        return f"{text}; {change}, which is no resolved difference"
-    return f"{text}, and more training made it worse: {change}. --step best uses that checkpoint"
+    return f"best checkpoint: step {step}, where {metric} to validation images is smallest"
 
 
 def vae_source(folder: Workdir) -> str:

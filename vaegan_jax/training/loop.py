@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,25 +24,6 @@ from vaegan_jax.training import monitor
 from vaegan_jax.training.log import Log
 from vaegan_jax.training.stage import RunWriter, Scalars, State
 from vaegan_jax.training.stage import Stage as Stage
-
-
-class Rows(flax.struct.PyTreeNode):
-    """What the host reads of a call, in few arrays, since each is copied separately.
-
-    Attributes:
-      values: float32 [max_steps, n], the scalars of one step per row; the first ``Block.steps``
-        rows are set.
-      is_state_finite: bool scalar, whether the state after the last step is finite.
-      names: of the n scalars.
-    """
-
-    values: jax.Array
-    is_state_finite: jax.Array
-    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
-
-    def by_name(self, steps: int) -> dict[str, np.ndarray]:
-        """Returns the scalars of the first steps, float32 [steps] each."""
-        return dict(zip(self.names, np.asarray(self.values)[:steps].T, strict=True))
 
 
 class Block(NamedTuple):
@@ -69,56 +49,56 @@ def train(
     images: ImageArray,
     config: ConfigDict,
     workdir: RunWriter,
-    stop: StopRequest,
     profile: bool = False,
-) -> bool:
-    """Trains a stage from its latest checkpoint to its last step; returns whether it took any.
+) -> None:
+    """Trains a stage from its latest checkpoint to its last step.
 
     Args:
       stage: the stage.
       images: uint8 [N, H, W, C], N at least the batch size.
       config: the run's config.
       workdir: receives metrics, pictures and checkpoints.
-      stop: checked after every call.
       profile: whether to write a trace of some steps to the workdir.
 
     Raises:
-      Stopped: after saving, if a signal requested it.
+      Stopped: after saving, if Ctrl-C or SIGTERM came during training.
       UserError: if a checkpoint does not fit or cannot be written, or if a value is not finite.
     """
     every = config.training
     checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.max_checkpoints)
     step = _latest_step(stage, checkpoints, workdir)
     if step == stage.steps:
-        return False
+        return
     state, progress = _restore_or_init(stage, checkpoints, workdir, step)
     trace = workdir.path / "profile" / stage.name if profile else None
     take_steps = _make_take_steps(stage, images, config, step, trace)
     log = Log(stage, config, workdir, step, progress)
-    signal = 0
     if step == 0 and stage.measures_start:
         _measure(stage, state, workdir, log, step)
-    while step < stage.steps and not signal:
-        state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
-        if bad := first_not_finite(scalars):
-            raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
-        step += len(next(iter(scalars.values())))
-        signal = parallel.any_process(stop.signal or 0)
-        log.add(scalars)
-        if _is_due(stage, step, every.log_every):
-            log.write(step)
-        if _is_due(stage, step, every.picture_every):
-            _draw(stage, state, workdir, step)
-        if _is_due(stage, step, config.evaluation.curve_every):
-            _measure(stage, state, workdir, log, step)
-        if _is_due(stage, step, every.checkpoint_every) or signal:
-            if not is_finite:
-                raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
-            checkpoints.save(step, state, log.progress())
-    if step < stage.steps:
+    with StopRequest() as stop:
+        signal = 0
+        while step < stage.steps and not signal:
+            state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
+            if bad := first_not_finite(scalars):
+                raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
+            step += len(next(iter(scalars.values())))
+            signal = parallel.any_process(stop.signal or 0)
+            log.add(scalars)
+            if _is_due(stage, step, every.log_every):
+                log.write(step)
+            if _is_due(stage, step, every.picture_every):
+                _draw(stage, state, workdir, step)
+            if _is_due(stage, step, config.evaluation.curve_every):
+                _measure(stage, state, workdir, log, step)
+            if _is_due(stage, step, every.checkpoint_every) or signal:
+                if not is_finite:
+                    raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
+                checkpoints.save(step, state, log.progress())
+        signal = signal or parallel.any_process(stop.signal or 0)
+    if step == stage.steps:
+        workdir.write_event(f"{stage.name}: finished at step {step}")
+    if signal:
         raise _stopped(stage, workdir, signal, step)
-    workdir.write_event(f"{stage.name}: finished at step {step}")
-    return True
 
 
 def _latest_step(stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter) -> int:
@@ -191,34 +171,36 @@ def _make_take_steps(
         )
         with jax.transfer_guard("disallow"):
             put = (parallel.put(array, sharding) for array in arrays)
-            state, rows = call(state, Block(served.images, *put))
+            state, scalars, is_finite = call(state, Block(served.images, *put))
             feed.prefetch()
-            fetched: Rows = jax.device_get(rows)
+            fetched = jax.device_get(scalars)
         steps_per_second = steps / (time.perf_counter() - began)
         allowed = max(1, int(config.training.seconds_per_call * steps_per_second))
-        return state, fetched.by_name(steps), bool(fetched.is_state_finite)
+        return state, {name: x[:steps] for name, x in fetched.items()}, bool(is_finite)
 
     return take_steps
 
 
 def make_call(
     stage: Stage[State], max_steps: int, flip: bool = False
-) -> Callable[[State, Block], tuple[State, Rows]]:
-    """Returns the jitted ``call(state, block) -> (state, rows)``, which takes many steps.
+) -> Callable[[State, Block], tuple[State, Scalars, jax.Array]]:
+    """Returns the jitted ``call(state, block) -> (state, scalars, is_finite)`` of many steps.
 
-    The state is donated. The number of steps and the seed are arguments of one compiled program,
-    so the length of a call does not change any bit of the result, and all seeds share the program.
-    On several devices each batch is sharded; state and scalars are replicated. `flip` mirrors
-    images at random.
+    The scalars are float32 [max_steps] by name, of which the first ``block.steps`` are set;
+    `is_finite` is a bool scalar, whether the new state is finite. The state is donated.
+
+    The number of steps and the seed are arguments of one compiled program, so the length of a call
+    does not change any bit of the result, and all seeds share the program. On several devices each
+    batch is sharded; state and scalars are replicated. `flip` mirrors images at random.
     """
     mesh = parallel.make_mesh()
     compiled = memory.checked(
         _compile_steps(stage.step, stage.number, max_steps, flip, mesh), stage.name
     )
 
-    def call(state: State, block: Block) -> tuple[State, Rows]:
+    def call(state: State, block: Block) -> tuple[State, Scalars, jax.Array]:
         with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
-            result: tuple[State, Rows] = compiled(state, block)
+            result: tuple[State, Scalars, jax.Array] = compiled(state, block)
         return result
 
     return call
@@ -243,7 +225,7 @@ def _compile_steps(
         result: tuple[State, Scalars] = step(state, preprocessing.to_network(batch), key)
         return result
 
-    def steps(state: State, block: Block) -> tuple[State, Rows]:
+    def steps(state: State, block: Block) -> tuple[State, Scalars, jax.Array]:
         _, scalars = jax.eval_shape(take_step, state, block, 0)
         names = tuple(sorted(scalars))
 
@@ -255,7 +237,8 @@ def _compile_steps(
 
         values = jnp.zeros((max_steps, len(names)), jnp.float32)
         state, values = jax.lax.fori_loop(0, block.steps, body, (state, values))
-        return state, Rows(values, _is_finite(state), names)
+        columns = dict(zip(names, values.T, strict=True))
+        return state, columns, _is_finite(state)
 
     return jax.jit(steps, donate_argnums=0, out_shardings=parallel.replicated(mesh))
 
@@ -307,20 +290,17 @@ def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> N
 
 
 def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int) -> None:
+    """Measures distances for the curve, and saves the state where they are smallest."""
     if stage.measure is None:
         return
     cost = log.cost(step)
     with log.paused():
         workdir.write_curve(stage.name, step, cost | stage.measure(parallel.local(state)))
-        if stage.kept is not None and workdir.smallest_distance(stage.name)[1] == step > 0:
-            _keep(stage.kept(state), workdir, step)
-
-
-def _keep(tree: Any, workdir: RunWriter, step: int) -> None:
-    """Saves a part of the state with the smallest distance, unless it was before resuming."""
-    best = Checkpoints(workdir.checkpoints("best"), keep=1)
-    if step > (best.latest() or 0):
-        best.save(step, tree, {})
+        smallest = parallel.broadcast_from_primary(workdir.smallest_distance(stage.name)[1] or 0)
+        if stage.kept is not None and step == smallest > 0:
+            best = Checkpoints(workdir.checkpoints("best"), keep=1)
+            if step > (best.latest() or 0):  # else it was saved before resuming
+                best.save(step, stage.kept(state), {})
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:

@@ -10,7 +10,6 @@ from vaegan_jax.errors import UserError
 BEST = "best"
 """Folder of checkpoints, beside those of the stages: the GAN with the smallest distance."""
 
-BEST_FACTS = "best.json"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 CURVE = "curve.jsonl"

@@ -3,10 +3,8 @@
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import shutil
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,21 +100,6 @@ class Workdir(reader.Reader):
             if written.isdecimal() and int(written) > step:
                 picture.unlink()
 
-    def copy_stage(self, stage: str, source: reader.Reader, step: int) -> None:
-        """Copies a finished stage of another run: records, pictures, and last its checkpoints."""
-        self._drop_records(stage, 0)
-        for name in (reader.METRICS, reader.CURVE):
-            for line in reader.read_lines(source.path / name):
-                if line["stage"] == stage:
-                    self._write_line(name, line)
-        for folder in ("images", "tensorboard"):
-            copy = self.path / folder / stage
-            shutil.copytree(source.path / folder / stage, copy, dirs_exist_ok=True)
-        partial = self.path / reader.CHECKPOINTS / f".{stage}"
-        shutil.copytree(source.checkpoints(stage), partial, dirs_exist_ok=True)
-        partial.rename(self.checkpoints(stage))
-        self.write_event(f"{stage}: finished at step {step} in {source.path}, and copied")
-
     def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl; floats are read back exactly."""
         self._write_line(reader.METRICS, {"stage": stage, "step": step} | scalars)
@@ -152,15 +135,13 @@ class Workdir(reader.Reader):
         self.write_event(f"{stage}, step {step}: {trouble.sentence}")
         return True
 
-    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> pathlib.Path:
+    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> None:
         """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
-        path = self.path / "images" / stage / f"{name}_{step:06d}.png"
-        if not self._writes:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save_picture(path, picture)
-        self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
-        return path
+        if self._writes:
+            folder = self.path / "images" / stage
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_picture(folder / f"{name}_{step:06d}.png", picture)
+            self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file in the folder, atomically."""
@@ -210,7 +191,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     """Opens the folder of a run under its lock, creating it if necessary.
 
     Raises:
-      UserError: if the folder cannot be written, holds another run, or is in use.
+      UserError: if the folder holds another run, or is in use.
     """
     if not parallel.is_primary():
         parallel.barrier("workdir opened")
@@ -218,39 +199,23 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
         return
     checks.require_usable(path, config)
     with contextlib.ExitStack() as stack:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(path))
-            workdir = stack.enter_context(contextlib.closing(Workdir(path)))
-            before = workdir.config()
-            changed = resume.differences(before, configuration.flatten(config))
-            if not before or changed:
-                write_atomic(path / reader.CONFIG, configuration.to_json(config))
-            for change in changed if before else ():
-                workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
-        except OSError as error:
-            raise checks.not_writable(path, error) from error
+        path.mkdir(parents=True, exist_ok=True)
+        try:  # the kernel releases the lock when the process ends in any way
+            stack.enter_context(filelock.FileLock(path / ".lock", timeout=0))
+        except filelock.Timeout as error:
+            raise UserError(
+                f"The workdir {path} is in use by another process: wait for it, or name another "
+                "--workdir."
+            ) from error
+        workdir = stack.enter_context(contextlib.closing(Workdir(path)))
+        before = workdir.config()
+        changed = resume.differences(before, configuration.flatten(config))
+        if not before or changed:
+            write_atomic(path / reader.CONFIG, configuration.to_json(config))
+        for change in changed if before else ():
+            workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         parallel.barrier("workdir opened")
         yield workdir
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a folder's lock, which the kernel releases when the process ends in any way."""
-    lock, owner = filelock.FileLock(path / ".lock"), path / ".lock-owner"
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        name = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
-        raise UserError(
-            f"The workdir {path} is in use by {name}: wait for it, or name another --workdir."
-        ) from error
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
