@@ -33,6 +33,7 @@ def test_generator_with_the_smallest_distance_is_kept(swinging, tmp_path):
     shutil.rmtree(tmp_path / "checkpoints/gan/4")
     model = trained.load(tmp_path, step="best")
     assert model.step == 4
+    assert not (tmp_path / "checkpoints/vae").exists()
     assert_trees_equal(model.params, kept)
     assert_trees_equal(trained.load(tmp_path, step=4).params, kept)
     assert "step 4, where fd_n40_pixels" in (tmp_path / "report.html").read_text()

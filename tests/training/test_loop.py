@@ -141,19 +141,6 @@ def test_resume_after_stop_is_bit_identical(tmp_path, config):
     assert names[0] == names[1] == [f"step_{step:06d}.png" for step in (0, 5, 7)]
 
 
-def test_finished_stage_writes_nothing(tmp_path, config):
-    stage = make_stage(config)
-    train(stage, config, tmp_path)
-    before = {
-        p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"
-    }
-    train(stage, config, tmp_path)
-    after = {
-        p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"
-    }
-    assert after == before
-
-
 @pytest.mark.parametrize("loss", ["damaged", "removed"])
 def test_finished_stage_without_checkpoints_is_refused(tmp_path, config, loss):
     stage = make_stage(config)

@@ -51,7 +51,7 @@ def train(
     workdir: RunWriter,
     profile: bool = False,
 ) -> None:
-    """Trains a stage from its latest checkpoint to its last step.
+    """Trains an unfinished stage from its latest checkpoint to its last step.
 
     Args:
       stage: the stage.
@@ -67,8 +67,6 @@ def train(
     every = config.training
     checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.max_checkpoints)
     step = _latest_step(stage, checkpoints, workdir)
-    if step == stage.steps:
-        return
     state, progress = _restore_or_init(stage, checkpoints, workdir, step)
     trace = workdir.path / "profile" / stage.name if profile else None
     take_steps = _make_take_steps(stage, images, config, step, trace)
