@@ -33,7 +33,6 @@ class Workdir(reader.Reader):
         super().__init__(path)
         self._writes = parallel.is_primary()
         self._tensorboards: dict[str, SummaryWriter] = {}
-        self._recorded: set[tuple[Any, ...]] = set()
 
     def require_data(self, facts: dict[str, Any]) -> None:
         """Records the images of the run: `digest`, the count `train`, and anything else.
@@ -71,34 +70,26 @@ class Workdir(reader.Reader):
         """Removes a stage's metrics and pictures after a step, and incomplete lines.
 
         They are written again when training continues from the checkpoint of that step, or from the
-        initial state at step 0. Records of values that were not finite are kept.
+        initial state at step 0.
         """
         if not self._writes:
             return
-        self._drop_records(stage, step)
-        if stage == "gan" and step == 0:
-            shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
-        self._recorded = {_identity(line) for line in self.troubles()}
-        self._tensorboards[stage] = SummaryWriter(
-            str(self.path / "tensorboard" / stage), purge_step=step + 1
-        )
-
-    def _drop_records(self, stage: str, step: int) -> None:
         for name in (reader.METRICS, reader.CURVE, reader.EVENTS):  # events have no stage
-            path = self.path / name
-            if path.exists():
-                kept = [
-                    json.dumps(line)
-                    for line in reader.read_lines(path)
-                    if line.get("stage") != stage
-                    or line["step"] <= (step or -1)
-                    or line.get("trouble") == monitor.NOT_FINITE
-                ]
-                write_atomic(path, "".join(f"{line}\n" for line in kept))
+            kept = [
+                json.dumps(line)
+                for line in reader.read_lines(self.path / name)
+                if line.get("stage") != stage or line["step"] <= (step or -1)
+            ]
+            write_atomic(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
             written = picture.stem.rpartition("_")[2]
             if written.isdecimal() and int(written) > step:
                 picture.unlink()
+        if stage == "gan" and step == 0:
+            shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
+        self._tensorboards[stage] = SummaryWriter(
+            str(self.path / "tensorboard" / stage), purge_step=step + 1
+        )
 
     def write_metrics(self, stage: str, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl; floats are read back exactly."""
@@ -116,21 +107,12 @@ class Workdir(reader.Reader):
         self._write_line(reader.EVENTS, {"time": now, "event": text})
 
     def write_trouble(self, stage: str, step: int, trouble: monitor.Trouble) -> bool:
-        """Records a trouble unless it is recorded already; returns whether it is new.
-
-        Each trouble is recorded once per stage; values that are not finite, once per step.
-        """
-        line = {
-            "stage": stage,
-            "step": step,
-            "trouble": trouble.name,
-            "text": trouble.text,
-            "remedy": trouble.remedy,
-        } | trouble.evidence
-        if not self._writes or _identity(line) in self._recorded:
+        """Records a trouble the first time it occurs in a stage; returns whether it is new."""
+        key = stage, trouble.name
+        if not self._writes or key in {(x["stage"], x["trouble"]) for x in self.troubles()}:
             return False
-        self._recorded.add(_identity(line))
-        self._write_line(reader.METRICS, line)
+        line = {"stage": stage, "step": step, "trouble": trouble.name, "text": trouble.text}
+        self._write_line(reader.METRICS, line | {"remedy": trouble.remedy} | trouble.evidence)
         self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
         self.write_event(f"{stage}, step {step}: {trouble.sentence}")
         return True
@@ -220,9 +202,3 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
 
 def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
     Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
-
-
-def _identity(trouble: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the values by which a recorded trouble is the same as another."""
-    name = trouble["trouble"]
-    return trouble["stage"], name, trouble["step"] if name == monitor.NOT_FINITE else None
