@@ -97,22 +97,6 @@ def test_user_module_cannot_change_pinned_options(finished):
     assert not jax.config.jax_enable_x64
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "part"),
-    [
-        ("vae.reconstruction", "huber(delt=1)", "'delt'"),
-        ("vae.reconstruction", "builtins:repr", "signature"),
-        ("gan.penalties", "no_module:loss", "no_module"),
-        ("gan.generator_terms", "loss_of_run:loss", "'logits'"),
-    ],
-)
-def test_loss_is_checked_before_the_images_are_read(finished, field, value, part):
-    config, run = finished
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=part):
-        train_and_evaluate(config, run.parent / "new")
-
-
 def test_evaluate_alone_requires_an_embedding(tmp_path, config):
     config.evaluation.embeddings = "none"
     with pytest.raises(UserError, match=r"evaluation\.embeddings"):

@@ -48,7 +48,7 @@ def train_and_evaluate(
     config = recipe.keep(config, saved)
     training = _unfinished_stages(config, path, stages)
     source = vae_source.load(config) if training else None
-    config = _with_vae_fields(config, saved, source)
+    config = vae_source.with_fields(config, saved, source)
     workdir.require_usable(path, config)
     if training:
         vae_source.require_same(path, source)
@@ -98,19 +98,6 @@ def _unfinished_stages(config: ConfigDict, path: pathlib.Path, stages: Sequence[
         if stage in stages
     }
     return [s for s, step in latest.items() if step is None or step < config[s].steps]
-
-
-def _with_vae_fields(
-    config: ConfigDict, saved: dict[str, Any], source: trained.Trained | None
-) -> ConfigDict:
-    """Returns `vae_source.with_fields`, and prints which fields change."""
-    given = configuration.flatten(config)
-    config = vae_source.with_fields(config, saved, source)
-    taken = configuration.flatten(config)
-    changed = [f"{name}={value}" for name, value in taken.items() if value != given[name]]
-    if changed:
-        print(f"transfer.vae={config.transfer.vae} sets {', '.join(changed)}.", flush=True)
-    return config
 
 
 def _check_sources(
