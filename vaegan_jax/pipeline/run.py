@@ -150,10 +150,9 @@ def _identity(
 
 def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
     """Records the latent use of a finished VAE, if not recorded yet."""
-    steps, directory = config.vae.steps, folder.checkpoints("vae")
-    if (folder.read_json(workdir.LATENT) or {}).get("step") == steps:
-        return
-    if checkpoints.latest(directory) != steps:
+    steps = config.vae.steps
+    recorded = (folder.read_json(workdir.LATENT) or {}).get("step")
+    if recorded == steps or checkpoints.latest(folder.checkpoints("vae")) != steps:
         return
     parts = trained.read_parts(config, data.shape, folder, {"vae": steps}, ["encoder"])
     use = latent_use.measure(config, parts["encoder"], data.validation)

@@ -56,11 +56,13 @@ class Log:
         self._lines.append({"step": step} | means)
         self._count, self._sums, self._written = 0, {}, (step, cost["seconds"])
 
+        troubles = monitor.detect(stage, self._lines, self._config)
         shown = [f"{name} {means[name]:.3g}" for name in self._stage.shown]
+        shown += [f"trouble {trouble.name}" for trouble in troubles]
         shown += [f"images/s {speeds['images_per_second']:.0f}", f"{speed:.2f} steps/s"]
         left = f"{(self._stage.steps - step) / speed:.0f} s left"
         print(f"{stage} {step}/{self._stage.steps}: {', '.join(shown)}, {left}", flush=True)
-        for trouble in monitor.detect(stage, self._lines, self._config):
+        for trouble in troubles:
             if self._workdir.write_trouble(stage, step, trouble):
                 print(f"{stage}, step {step}: {trouble.sentence}", flush=True)
 
