@@ -52,8 +52,8 @@ def train_and_evaluate(
     workdir.require_usable(path, config)
     if training:
         vae_source.require_same(path, source)
-    begins = starts.load(config, path, training)
-    sources = _check_sources(config, path, begins, training)
+    initial = starts.load(config, path, training)
+    sources = _check_sources(config, path, initial, training)
 
     data = images.load(config.data)
     config = recipe.resolve(config, len(data.train), data.shape)
@@ -71,11 +71,11 @@ def train_and_evaluate(
         if source is not None:
             vae_source.copy_to(folder, source)
         if "vae" in training:
-            vae_stage = make_vae_stage(config, data, folder, measure, begins.get("vae"))
+            vae_stage = make_vae_stage(config, data, folder, measure, initial.get("vae"))
             loop.train(vae_stage, data.train, config, folder, profile)
         _record_latent_use(config, data, folder)
         if "gan" in training:
-            gan_stage = make_gan_stage(config, data, folder, measure, begins.get("gan"))
+            gan_stage = make_gan_stage(config, data, folder, measure, initial.get("gan"))
             loop.train(gan_stage, data.train, config, folder, profile)
         evaluated = False
         if "evaluate" in stages and embeddings:
@@ -103,12 +103,12 @@ def _unfinished_stages(config: ConfigDict, path: pathlib.Path, stages: Sequence[
 def _check_sources(
     config: ConfigDict,
     path: pathlib.Path,
-    begins: dict[str, trained.Trained],
+    initial: dict[str, trained.Trained],
     training: Sequence[str],
 ) -> dict[str, Any]:
     """Checks the user's functions, and returns the digests of all sources."""
     sources = registry.source_digests(configuration.flatten(config))
-    sources |= starts.digests(begins, path)
+    sources |= starts.digests(initial, path)
     environment.pin()  # a user's module may have changed an option when it was imported
     if training:
         workdir.require_same_sources(path, config, sources)
