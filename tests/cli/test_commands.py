@@ -194,7 +194,6 @@ BAD = {
     "one image": ("interpolate RUN --images images/0.png", "two images"),
     "images and stops": ("interpolate RUN --images images/0.png --stops 2", "--stops"),
     "no export": ("sample text.csv", "text.csv"),
-    "dtype alone": ("export RUN --format stablehlo --dtype bfloat16", "--dtype"),
     "grid": ("sample RUN --count 200000", "80,000,000"),
     "number of files": ("sample RUN --count 1000001 --files", "1000001"),
     "removed option": ("sample RUN --scale 2", "--scale"),

@@ -1,14 +1,10 @@
 """The evaluation and the report of configs/smoke.py."""
 
 import re
-import shutil
-import signal
-import subprocess
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.end_to_end.launched import command, lines, numbers
+from tests.end_to_end.launched import lines, numbers
 
 
 def test_numbers_have_errors_and_floors(finished):
@@ -56,33 +52,9 @@ def test_the_curve_has_a_line_every_few_steps_and_the_matched_decoder(finished):
     assert all(0 < line["fd_n50_pixels_floor"] < line["fd_n50_pixels"] for line in curve)
 
 
-def test_sigterm_during_the_evaluation_leaves_no_evaluation(finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "evaluation")
-    flags = ("--config.evaluation.max_likelihood_images=100000",
-             "--config.evaluation.iwae_samples=999")  # fmt: skip
-    process = subprocess.Popen(
-        command(workdir, *flags, evaluated=True),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("calibration"):
-            break
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "Traceback" not in errors
-    assert not (workdir / "evaluation").exists()
-
-
 REFUSED = {
     "unknown stage": (["--stages=vae,evaluation"], "evaluation"),
     "no stage": (["--stages="], "--stages"),
-    "nothing to report": (["--stages=report"], "no run"),
     "nothing to evaluate": (["--stages=evaluate"], "evaluate"),
     "no embedding": (
         ["--stages=evaluate", "--config.evaluation.embeddings=none"],

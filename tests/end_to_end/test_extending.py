@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.end_to_end.launched import NOT_EVALUATED, metrics
+from vaegan_jax.data import images
 from vaegan_jax.losses.gan import Objective
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -78,6 +79,8 @@ REFUSED = {
     "no objective": (f"gan.objective={HERE}:grey", "'images'"),
     "signature": (f"gan.objective={HERE}:SIGNATURE", "TypeError"),
     "vector": (f"gan.objective={HERE}:VECTOR", r"float32\[2\]"),
+    "no arrays": ("vae.reconstruction=builtins:repr", "signature"),
+    "arguments": (f"gan.generator_terms={HERE}:per_image", "'logits'"),
     "term": (f"vae.reconstruction={HERE}:per_image", r"float32\[2\].* float32\[\]"),
     "augmentation": (f"gan.augmentations={HERE}:grey", r"float32\[2, 16, 16, 3\]"),
     "penalty": (f"gan.penalties={HERE}:broken", "out of luck"),
@@ -86,7 +89,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_invalid_losses_are_refused_before_compilation(name, tmp_path, refused):
+def test_invalid_losses_are_refused_before_images_are_read(name, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(images, "load", None)
     field, pattern = REFUSED[name]
     message = refused(tmp_path / "run", f"--config.{field}")
     assert re.search(pattern, message), message

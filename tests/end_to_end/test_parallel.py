@@ -81,9 +81,10 @@ def await_checkpoint(workdir, stage, started):
 def runs(tmp_path_factory):
     """The same run on two devices, and on two streaming processes of one device each."""
     base = tmp_path_factory.mktemp("parallel")
-    result = launch(base / "devices", *FLAGS, **devices(2))
+    curve = ("--config.evaluation.embeddings=pixels", "--config.evaluation.curve_every=6")
+    result = launch(base / "devices", *FLAGS, *curve, **devices(2))
     assert result.returncode == 0, result.stderr
-    started = processes(base / "processes", 2, "--config.data.max_resident_mb=0")
+    started = processes(base / "processes", 2, *curve, "--config.data.max_resident_mb=0")
     codes = [process.wait(timeout=300) for process in started]
     assert codes == [0, 0], output(base / "processes", 0) + output(base / "processes", 1)
     return base
@@ -109,17 +110,6 @@ def test_batches_and_noise_do_not_depend_on_devices(finished, runs):
     gan_lines = [next(line for line in run if line["stage"] == "gan") for run in (one, two)]
     for name in ("discriminator_loss", "diversity", "near_duplicates"):
         np.testing.assert_allclose(gan_lines[1][name], gan_lines[0][name], rtol=2e-2, err_msg=name)
-
-
-def test_eight_devices_shard_the_images(finished, tmp_path):
-    """8,300 images of 16x16 have 5.5 MB, above the limit of one device and below that of eight."""
-    flags = ("--config.data.max_resident_mb=1", "--config.training.seconds_per_call=60")
-    parts = launch(tmp_path / "parts", *FLAGS, "--stages=vae", *flags, **devices(8))
-    assert parts.returncode == 0, parts.stderr
-    one = metrics(finished)[0]
-    eight = metrics(tmp_path / "parts")[0]
-    for name in ("loss", "reconstruction", "kl", "gradient_norm"):
-        np.testing.assert_allclose(eight[name], one[name], rtol=1e-4, err_msg=name)
 
 
 def test_a_killed_process_ends_the_others_and_one_process_resumes(tmp_path):

@@ -1,4 +1,4 @@
-"""Resuming with changed sources of user functions, and forced evaluations; nothing is trained."""
+"""Resuming with changed sources of user functions; nothing is trained."""
 
 import json
 
@@ -12,7 +12,6 @@ from vaegan_jax.checkpoints import Checkpoints
 from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.pipeline import STAGES
-from vaegan_jax.pipeline import run as pipeline
 from vaegan_jax.pipeline.run import train_and_evaluate
 from vaegan_jax.runtime import sources
 
@@ -96,46 +95,6 @@ def test_user_module_cannot_change_pinned_options(finished):
     with pytest.raises(LoadError):
         train_and_evaluate(config, run.parent / "new")
     assert not jax.config.jax_enable_x64
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "part"),
-    [
-        ("vae.reconstruction", "huber(delt=1)", "'delt'"),
-        ("vae.reconstruction", "builtins:repr", "signature"),
-        ("gan.penalties", "no_module:loss", "no_module"),
-        ("gan.generator_terms", "loss_of_run:loss", "'logits'"),
-    ],
-)
-def test_loss_is_checked_before_the_images_are_read(finished, field, value, part):
-    config, run = finished
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=part):
-        train_and_evaluate(config, run.parent / "new")
-
-
-@pytest.mark.parametrize(
-    ("stages", "forced"),
-    [
-        (STAGES, False),
-        (("evaluate",), True),
-        (("vae", "evaluate"), False),
-        (("evaluate", "report"), False),
-    ],
-)
-def test_only_evaluate_alone_forces_an_evaluation(tmp_path, monkeypatch, config, stages, forced):
-    config.evaluation.embeddings = "pixels"
-    calls = []
-
-    def evaluate_run(config, data, folder, evaluators, stop, force):
-        calls.append(force)
-        return False
-
-    monkeypatch.setattr(pipeline.evaluate, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(pipeline.loop, "train", lambda *arguments: False)
-    monkeypatch.setattr(pipeline, "_record_latent_use", lambda *arguments: None)
-    train_and_evaluate(config, tmp_path / "run", stages)
-    assert calls == [forced]
 
 
 def test_evaluate_alone_requires_an_embedding(tmp_path, config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ _MILLISECONDS = 80
 """Duration of a frame."""
 
 BLOCK = 256
-"""Images decoded at a time."""
+"""Images decoded and written to files at a time."""
 
 
 def load(arguments: argparse.Namespace, encoder: bool = False) -> Trained:
@@ -85,8 +84,7 @@ def decode(model: Trained, z: np.ndarray) -> np.ndarray:
 
     from vaegan_jax.data import preprocessing
 
-    blocks = (jnp.asarray(model.decode(z[i : i + BLOCK])) for i in range(0, len(z), BLOCK))
-    return np.concatenate([np.asarray(preprocessing.to_uint8(block)) for block in blocks])
+    return np.asarray(preprocessing.to_uint8(jnp.asarray(model.decode(z))))
 
 
 def require_new(path: pathlib.Path, force: bool) -> None:
@@ -157,12 +155,9 @@ def save_animation(path: pathlib.Path, pictures: np.ndarray, frames: int) -> Non
     """
     kept = [picture for index, picture in enumerate(pictures) if index % frames or not index]
     first, *others = map(_as_image, kept)
-    buffer = io.BytesIO()  # an error while encoding leaves an existing file as it is
     first.save(
-        buffer, path.suffix[1:], save_all=True, append_images=others,
-        duration=_MILLISECONDS, loop=0, lossless=True,
-    )  # fmt: skip
-    path.write_bytes(buffer.getvalue())
+        path, save_all=True, append_images=others, duration=_MILLISECONDS, loop=0, lossless=True
+    )
     print(f"result: {path}, {1 + len(others)} frames")
 
 

@@ -136,26 +136,22 @@ def export(arguments: argparse.Namespace) -> None:
     from vaegan_jax.runtime.files import write_atomic
     from vaegan_jax.trained import weights
 
-    formats = list(dict.fromkeys(arguments.format))
-    if arguments.dtype and "safetensors" not in formats:
-        raise UserError("--dtype applies to safetensors: add it to --format.")
     model = exporting.with_decoder(common.load(arguments, encoder=True))
     source = pathlib.Path(model.facts["source"]).resolve()
     out = arguments.out or pathlib.Path(f"{source.stem}_{model.model}")
     out = out.with_suffix("") if out.suffix in (*_SUFFIXES.values(), ".json") else out
     card_path = out.with_name(f"{out.name}.json")
-    paths = {name: out.with_name(out.name + _SUFFIXES[name]) for name in formats}
+    paths = {name: out.with_name(out.name + _SUFFIXES[name]) for name in arguments.format}
     partial = out.with_name(f".{out.name}.partial")
     for path in (*paths.values(), card_path):
         common.require_new(path, arguments.force)
     card = exporting.card(model, arguments.licence, arguments.made_by) | {"verified": {}}
     exports = {}
-    for name in formats:
-        if name == "safetensors":
-            dtype = arguments.dtype or model.facts["dtype"] or "float32"
-            exports[name] = exporting.to_safetensors(model, card, dtype, partial)
-        else:
-            exports[name] = exporting.to_stablehlo(model)
+    if "safetensors" in paths:
+        dtype = arguments.dtype or model.facts["dtype"] or "float32"
+        exports["safetensors"] = exporting.to_safetensors(model, card, dtype, partial)
+    if "stablehlo" in paths:
+        exports["stablehlo"] = exporting.to_stablehlo(model)
     for name, result in exports.items():
         partial.write_bytes(result.data)
         partial.replace(paths[name])

@@ -28,13 +28,9 @@ def set_up() -> None:
 
 
 def run(function: Callable[[], int | None], exit_error: int = EXIT_ERROR) -> int:
-    """Calls a function and returns the exit code.
+    """Calls a function and returns its exit code (None means 0), or `exit_error` after an error.
 
     Expected errors become one sentence on stderr. Any other exception is raised.
-
-    Args:
-      function: returns an exit code, or None for 0.
-      exit_error: the exit code after an error.
     """
     try:
         return function() or 0

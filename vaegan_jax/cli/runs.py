@@ -46,15 +46,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     chosen = arguments.model, arguments.step, arguments.seed, arguments.out
     if all(value is None for value in chosen):
-        _run_stage("evaluate", pathlib.Path(arguments.run), arguments.set)
+        from vaegan_jax.pipeline import run
+
+        config, folder = _load_run(pathlib.Path(arguments.run), arguments.set)
+        run.train_and_evaluate(config, folder.path, ("evaluate",))
     else:
         _print_evaluation(arguments)
 
 
 @options.command("runs/quickstart", options.RUN)
 def report(arguments: argparse.Namespace) -> None:
-    """Writes the HTML report of a run again."""
-    _run_stage("report", arguments.run, ())
+    """Writes the HTML report of a run again.
+
+    Raises:
+      UserError: if there is no run or a damaged one.
+    """
+    from vaegan_jax.report import page
+
+    folder = _folder(arguments.run)
+    print(f"report: {folder.write_report(page.make(folder))}")
 
 
 @options.command(
@@ -127,19 +137,10 @@ def _loss(kind: str, name: str, function: Any) -> str:
     return f"  {name}({', '.join(taken)})\n      {' | '.join(lines)}"
 
 
-def _run_stage(stage: str, path: pathlib.Path, overrides: Sequence[str]) -> None:
-    """Runs one stage with the config of a finished run."""
-    from vaegan_jax.pipeline import run
-
-    config, folder = _load_run(path, overrides)
-    run.train_and_evaluate(config, folder.path, (stage,))
-
-
 def _print_evaluation(arguments: argparse.Namespace) -> None:
     from vaegan_jax.data import images
     from vaegan_jax.pipeline import evaluate
     from vaegan_jax.report import tables
-    from vaegan_jax.runtime import signals
 
     config, folder = _load_run(pathlib.Path(arguments.run), arguments.set)
     if arguments.out is not None:
@@ -149,9 +150,8 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
     if arguments.seed is not None:
         config.seed = arguments.seed
     data = images.load(config.data)
-    evaluators = evaluate.make_evaluators(config, data, required=True)
-    with signals.StopRequest() as stop:
-        result, *_ = evaluate.evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
+    embeddings = evaluate.load_embeddings(config, data, required=True)
+    result, *_ = evaluate.evaluate_checkpoints(config, data, folder, embeddings, steps)
     print(tables.as_text(result))
     for finding in result["findings"]:
         print(f"{finding['name']}: {finding['text']}")
@@ -160,14 +160,22 @@ def _print_evaluation(arguments: argparse.Namespace) -> None:
         print(f"numbers: {arguments.out}")
 
 
+def _folder(path: pathlib.Path) -> Workdir:
+    from vaegan_jax import workdir
+
+    folder = workdir.Workdir(path)
+    if not folder.config():
+        raise UserError(f"There is no run in {path}: `vaegan train` starts one.")
+    return folder
+
+
 def _load_run(path: pathlib.Path, overrides: Sequence[str]) -> tuple[ConfigDict, Workdir]:
     """Returns the config of a run, with overrides of evaluation fields, and its folder."""
     from vaegan_jax import config as configuration
     from vaegan_jax import trained, workdir
     from vaegan_jax.runtime import environment
 
-    workdir.require_run(path)
-    folder = workdir.Workdir(path)
+    folder = _folder(path)
     config = trained.config_from(folder.config(), str(path / workdir.CONFIG))
     for override in overrides:
         field = configuration.set_field(config, override)

@@ -1,3 +1,3 @@
 """A run from data to report."""
 
-STAGES = ("vae", "gan", "evaluate", "report")
+STAGES = ("vae", "gan", "evaluate")

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,74 +14,64 @@ from tqdm import tqdm
 from vaegan_jax import checkpoints, trained, transfer, workdir
 from vaegan_jax import config as configuration
 from vaegan_jax.data import images
-from vaegan_jax.errors import Stopped, UserError
-from vaegan_jax.evaluation import embeddings, evaluate, findings
+from vaegan_jax.errors import UserError
+from vaegan_jax.evaluation import evaluate, findings
 from vaegan_jax.evaluation.batches import Progress
+from vaegan_jax.evaluation.embeddings import Embedding, make_all, require_valid
 from vaegan_jax.report import pictures
 from vaegan_jax.runtime import environment
-from vaegan_jax.runtime.signals import StopRequest
 
 Steps = dict[str, int | None]
 """Checkpoint step by stage; None for omitted stages."""
 
 
-class Evaluators(NamedTuple):
-    """The embeddings of an evaluation, and `evaluate.Measure` of the curve or None."""
+def load_embeddings(config: ConfigDict, data: images.Images, required: bool) -> list[Embedding]:
+    """Loads the embeddings of an evaluation, so missing files are reported before training.
 
-    embeddings: list[embeddings.Embedding]
-    measure: evaluate.Measure | None
-
-
-def make_evaluators(config: ConfigDict, data: images.Images, required: bool) -> Evaluators:
-    """Loads what an evaluation needs, so missing files are reported before training.
+    Returns none if there is no evaluation.
 
     Raises:
       UserError: if an embedding cannot be loaded, or if an evaluation is required and there is no
         embedding or too few images.
     """
-    settings = config.evaluation
+    names = config.evaluation.embeddings
     obstacle = evaluate.shortage(data)
-    if settings.embeddings == "none":
+    if names == "none":
         obstacle = "evaluation.embeddings is none: set it to efflite0,alexnet, for example."
-    if obstacle and required:
-        raise UserError(obstacle)
     if obstacle:
-        if settings.embeddings != "none":
+        if required:
+            raise UserError(obstacle)
+        if names != "none":
             print(f"The evaluation is disabled. {obstacle}")
-        return Evaluators([], None)
-    made = embeddings.make_all(settings.embeddings, settings.weights)
-    for embedding in made:
-        embeddings.require_valid(embedding, data.shape)
-    measure = evaluate.make_measure(config, data, made) if settings.curve_every else None
-    return Evaluators(made, measure)
+        return []
+    embeddings = make_all(names, config.evaluation.weights)
+    for embedding in embeddings:
+        require_valid(embedding, data.shape)
+    return embeddings
 
 
 def evaluate_run(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    evaluators: Evaluators,
-    stop: StopRequest,
-    force: bool,
+    embeddings: list[Embedding],
 ) -> bool:
     """Evaluates the latest checkpoints of a run unless the saved evaluation is up to date.
 
-    `force` always evaluates. `evaluators` must have embeddings; `stop` is checked after every
-    batch. Returns True if an evaluation was run.
+    Returns True if an evaluation was run.
 
     Raises:
       UserError: if no checkpoint is saved.
-      Stopped: after a signal; a previous evaluation is kept.
     """
     steps = {stage: checkpoints.latest(folder.checkpoints(stage)) for stage in ("vae", "gan")}
     if not any(steps.values()):
         raise UserError(f"There is nothing to evaluate yet: {folder.path} has no checkpoint.")
-    inputs = _inputs(config, data, evaluators, steps)
+    inputs = _inputs(config, data, embeddings, steps)
     saved = folder.evaluation()
-    if saved and not force and all(saved.get(name) == value for name, value in inputs.items()):
+    if saved and all(saved.get(name) == value for name, value in inputs.items()):
         return False
     folder.write_event("evaluation: began")
-    record, models, result = evaluate_checkpoints(config, data, folder, evaluators, steps, stop)
+    record, models, result = evaluate_checkpoints(config, data, folder, embeddings, steps)
     folder.write_evaluation(record, _pictures(config, data.shape, models, result))
     folder.write_event("evaluation: finished")
     return True
@@ -91,9 +81,8 @@ def evaluate_checkpoints(
     config: ConfigDict,
     data: images.Images,
     folder: workdir.Workdir,
-    evaluators: Evaluators,
+    embeddings: list[Embedding],
     steps: Steps,
-    stop: StopRequest,
 ) -> tuple[dict[str, Any], evaluate.Models, evaluate.Evaluation]:
     """Evaluates checkpoints of a run like `evaluate_run`, without writing files.
 
@@ -102,14 +91,12 @@ def evaluate_checkpoints(
 
     Raises:
       UserError: if a checkpoint is damaged.
-      Stopped: after a signal.
     """
     start = time.perf_counter()
     parts = trained.read_parts(config, data.shape, folder, steps, evaluate.Models._fields)
     models = evaluate.Models(**parts)
-    progress = functools.partial(_make_progress, stop)
-    result = evaluate.evaluate(config, data, models, evaluators.embeddings, progress)
-    record = _inputs(config, data, evaluators, steps) | {
+    result = evaluate.evaluate(config, data, models, embeddings, _make_progress)
+    record = _inputs(config, data, embeddings, steps) | {
         "environment": environment.facts(),
         "numbers": [
             dataclasses.asdict(number) | {"informative": number.is_informative}
@@ -124,7 +111,7 @@ def evaluate_checkpoints(
 
 
 def _inputs(
-    config: ConfigDict, data: images.Images, evaluators: Evaluators, steps: Steps
+    config: ConfigDict, data: images.Images, embeddings: list[Embedding], steps: Steps
 ) -> dict[str, Any]:
     """Returns everything that determines the numbers of an evaluation."""
     return {
@@ -134,7 +121,7 @@ def _inputs(
         "checkpoints": steps,
         "embeddings": [
             {"name": embedding.name, "sha256": None, "resize": None} | embedding.facts
-            for embedding in evaluators.embeddings
+            for embedding in embeddings
         ],
         "settings": {
             name: value
@@ -176,19 +163,13 @@ def _pictures(
     return shown
 
 
-def _make_progress(stop: StopRequest, label: str) -> Progress:
-    """Returns a progress display that raises `Stopped` after a signal."""
+def _make_progress(label: str) -> Progress:
+    """Returns a display of the progress: a bar on a terminal, elsewhere one line at the end."""
 
     def progress(batches: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         start = time.perf_counter()
         with tqdm(total=count, desc=label, unit=" images", disable=None) as bar:
             for indices in batches:
-                if stop.signal:
-                    raise Stopped(
-                        "Stopped during the evaluation. Training results are saved; run the same "
-                        "command again to evaluate.",
-                        128 + stop.signal,
-                    )
                 yield indices
                 bar.update(min(len(indices), count - bar.n))
             if bar.disable:

@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from vaegan_jax import checkpoints, gan, randomness, transfer, vae, workdir
@@ -20,7 +19,6 @@ from vaegan_jax.runtime import compilation, memory
 from vaegan_jax.trained import Trained
 from vaegan_jax.training import loop
 
-State = TypeVar("State")
 _KEPT = ("ema", "generator", "latent_mean", "latent_factor")
 
 
@@ -56,7 +54,9 @@ def make_vae_stage(
             **pictures.decoder_pictures(config, data.shape, state.params["decoder"], "normal"),
         },
         shown=("reconstruction", "kl"),
-        measure=_state_measure(measure, lambda state: state.params["decoder"], "normal"),
+        measure=None
+        if measure is None
+        else lambda state: measure(state.params["decoder"], "normal"),
     )
 
 
@@ -99,7 +99,7 @@ def make_gan_stage(
             config, data.shape, state.ema, config.gan.noise
         ),
         shown=("discriminator_loss", "generator_loss", "discriminator_auc"),
-        measure=_state_measure(measure, lambda state: state.ema, config.gan.noise),
+        measure=None if measure is None else lambda state: measure(state.ema, config.gan.noise),
         # The matched decoder, with which the GAN is compared, or the start.
         measures_start=config.transfer.generator == "vae" or bool(config.gan.start),
         kept=lambda state: {name: getattr(state, name) for name in _KEPT},
@@ -129,9 +129,3 @@ def _compiled_init(
     config: ConfigDict, init: Callable[..., Any], image_shape: tuple[int, int, int]
 ) -> Callable[..., Any]:
     return compilation.once(functools.partial(init, config, image_shape))
-
-
-def _state_measure(
-    measure: Measure | None, params: Callable[[State], optax.Params], noise: str
-) -> Callable[[State], dict[str, float]] | None:
-    return None if measure is None else lambda state: measure(params(state), noise)

@@ -26,8 +26,7 @@ def load(config: ConfigDict) -> trained.Trained | None:
     """Returns the VAE that ``transfer.vae`` names, or None for a run that trains its own.
 
     Raises:
-      UserError: if it cannot be read, is not finished, or does not fit the config; leaves of other
-        shapes are listed.
+      UserError: if it cannot be read or is not finished.
     """
     name = config.transfer.vae
     if not name:
@@ -39,27 +38,36 @@ def load(config: ConfigDict) -> trained.Trained | None:
             f"transfer.vae={name}: its VAE is not finished (step {model.step} of {steps}): train "
             "it first."
         )
-    starts.require_fit(f"transfer.vae={name}", model, with_fields(config, {}, model))
     return model
 
 
 def with_fields(
     config: ConfigDict, saved: Mapping[str, Any], model: trained.Trained | None
 ) -> ConfigDict:
-    """Returns a copy of a config with the fields of the VAE's source in its section `vae`.
+    """Returns a copy of a config with the fields `vae.*` of the source, and prints which change.
 
-    Args:
-      config: with or without ``transfer.vae``.
-      saved: the config of the run's folder, flattened, which has them already; or empty.
-      model: the VAE, or None; used if `saved` is empty.
+    They are read from `saved`, the flattened config of the run's folder, or if that is empty from
+    the VAE.
+
+    Raises:
+      UserError: if the VAE does not fit the config; leaves of other shapes are listed.
     """
     config = copy.deepcopy(config)
-    if not config.transfer.vae:
-        return config
-    if model is not None and not saved:
+    name = config.transfer.vae
+    if name and model is not None and not saved:
         saved = configuration.flatten(model.config) | {"vae.steps": model.step}
-    names = [name for name in configuration.flatten(config) if name.startswith("vae.")]
-    config.update_from_flattened_dict({name: saved[name] for name in names if name in saved})
+    if name and saved:
+        changed = {
+            field: saved[field]
+            for field, value in configuration.flatten(config).items()
+            if field.startswith("vae.") and saved.get(field, value) != value
+        }
+        config.update_from_flattened_dict(changed)
+        if changed:
+            sets = ", ".join(f"{field}={value}" for field, value in changed.items())
+            print(f"transfer.vae={name} sets {sets}.", flush=True)
+    if model is not None:
+        starts.require_fit(f"transfer.vae={name}", model, config)
     return config
 
 
@@ -101,24 +109,27 @@ def copy_to(folder: workdir.Workdir, model: trained.Trained) -> None:
         folder.write_event(f"vae: finished at step {model.step}, copied from {source}")
 
 
-def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path]) -> None:
+def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path]) -> bool:
     """Copies the VAE stage from the first run that has finished the same one, if there is any.
 
     The same means the same environment, sources and images, and config but for `gan` and
     `transfer`, so every bit is the one that training would give. The siblings need not exist.
+    Returns whether a VAE was copied.
     """
+    same = []
     if parallel.is_primary() and not folder.checkpoints("vae").exists():
         needed = _vae_facts(folder)
-        for other in map(workdir.Reader, siblings):
-            if (
-                needed is not None
-                and other.finished("vae")
-                and _vae_facts(other) == needed
-                and checkpoints.latest(other.checkpoints("vae")) == steps
-            ):
-                folder.copy_stage("vae", other, steps)
-                break
-    parallel.barrier("vae shared")
+        same = [
+            other
+            for other in map(workdir.Reader, siblings)
+            if needed is not None
+            and other.finished("vae")
+            and _vae_facts(other) == needed
+            and checkpoints.latest(other.checkpoints("vae")) == steps
+        ]
+    if same:
+        folder.copy_stage("vae", same[0], steps)
+    return bool(parallel.broadcast_from_primary(len(same)))
 
 
 def _vae_facts(folder: workdir.Reader) -> list[Any] | None:

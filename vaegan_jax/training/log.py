@@ -46,35 +46,25 @@ class Log:
 
     def write(self, step: int) -> None:
         """Writes and prints a line of means and speeds, and resets the sums."""
-        name = self._stage.name
+        stage = self._stage.name
         cost = self.cost(step)
         before, seconds_before = self._written
         speed = (step - before) / (cost["seconds"] - seconds_before)
         speeds = {"steps_per_second": speed, "images_per_second": speed * self._stage.batch_size}
         means = {name: total / self._count for name, total in self._sums.items()}
-        self._workdir.write_metrics(name, step, cost | speeds | means)
+        self._workdir.write_metrics(stage, step, cost | speeds | means)
         self._lines.append({"step": step} | means)
         self._count, self._sums, self._written = 0, {}, (step, cost["seconds"])
 
-        troubles = monitor.detect(name, self._lines, self._config)
-        self._show(step, means, speed, troubles)
+        troubles = monitor.detect(stage, self._lines, self._config)
+        shown = [f"{name} {means[name]:.3g}" for name in self._stage.shown]
+        shown += [f"trouble {trouble.name}" for trouble in troubles]
+        shown += [f"images/s {speeds['images_per_second']:.0f}", f"{speed:.2f} steps/s"]
+        left = f"{(self._stage.steps - step) / speed:.0f} s left"
+        print(f"{stage} {step}/{self._stage.steps}: {', '.join(shown)}, {left}", flush=True)
         for trouble in troubles:
-            if self._workdir.write_trouble(name, step, trouble):
-                print(f"{name}, step {step}: {trouble.sentence}", flush=True)
-
-    def _show(
-        self, step: int, means: dict[str, float], speed: float, troubles: list[monitor.Trouble]
-    ) -> None:
-        shown = {name: f"{means[name]:.3g}" for name in self._stage.shown}
-        shown["images/s"] = f"{speed * self._stage.batch_size:.0f}"
-        if troubles:
-            shown["trouble"] = "+".join(trouble.name for trouble in troubles)
-        numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
-        print(
-            f"{self._stage.name} {step}/{self._stage.steps}: {numbers}, {speed:.2f} steps/s, "
-            f"{(self._stage.steps - step) / speed:.0f} s left",
-            flush=True,
-        )
+            if self._workdir.write_trouble(stage, step, trouble):
+                print(f"{stage}, step {step}: {trouble.sentence}", flush=True)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -69,56 +69,54 @@ def train(
     images: ImageArray,
     config: ConfigDict,
     workdir: RunWriter,
-    stop: StopRequest,
     profile: bool = False,
-) -> bool:
-    """Trains a stage from its latest checkpoint to its last step; returns whether it took any.
+) -> None:
+    """Trains an unfinished stage from its latest checkpoint to its last step.
 
     Args:
       stage: the stage.
       images: uint8 [N, H, W, C], N at least the batch size.
       config: the run's config.
       workdir: receives metrics, pictures and checkpoints.
-      stop: checked after every call.
       profile: whether to write a trace of some steps to the workdir.
 
     Raises:
-      Stopped: after saving, if a signal requested it.
+      Stopped: after saving, if Ctrl-C or SIGTERM came during training.
       UserError: if a checkpoint does not fit or cannot be written, or if a value is not finite.
     """
     every = config.training
     checkpoints = Checkpoints(workdir.checkpoints(stage.name), every.max_checkpoints)
     step = _latest_step(stage, checkpoints, workdir)
-    if step == stage.steps:
-        return False
     state, progress = _restore_or_init(stage, checkpoints, workdir, step)
     trace = workdir.path / "profile" / stage.name if profile else None
     take_steps = _make_take_steps(stage, images, config, step, trace)
     log = Log(stage, config, workdir, step, progress)
-    signal = 0
     if step == 0 and stage.measures_start:
         _measure(stage, state, workdir, log, step)
-    while step < stage.steps and not signal:
-        state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
-        if bad := first_not_finite(scalars):
-            raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
-        step += len(next(iter(scalars.values())))
-        signal = parallel.any_process(stop.signal or 0)
-        log.add(scalars)
-        if _is_due(stage, step, every.log_every):
-            log.write(step)
-        if _is_due(stage, step, every.picture_every):
-            _draw(stage, state, workdir, step)
-        if _is_due(stage, step, config.evaluation.curve_every):
-            _measure(stage, state, workdir, log, step)
-        if _is_due(stage, step, every.checkpoint_every) or signal:
-            if not is_finite:
-                raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
-            checkpoints.save(step, state, log.progress())
-    if step < stage.steps:
+    with StopRequest() as stop:
+        signal = 0
+        while step < stage.steps and not signal:
+            state, scalars, is_finite = take_steps(state, step, _next_due(stage, config, step))
+            if bad := first_not_finite(scalars):
+                raise _not_finite(stage, checkpoints, workdir, bad[1], step + bad[0] + 1)
+            step += len(next(iter(scalars.values())))
+            signal = parallel.any_process(stop.signal or 0)
+            log.add(scalars)
+            if _is_due(stage, step, every.log_every):
+                log.write(step)
+            if _is_due(stage, step, every.picture_every):
+                _draw(stage, state, workdir, step)
+            if _is_due(stage, step, config.evaluation.curve_every):
+                _measure(stage, state, workdir, log, step)
+            if _is_due(stage, step, every.checkpoint_every) or signal:
+                if not is_finite:
+                    raise _not_finite(stage, checkpoints, workdir, "a parameter", step)
+                checkpoints.save(step, state, log.progress())
+        signal = signal or parallel.any_process(stop.signal or 0)
+    if step == stage.steps:
+        workdir.write_event(f"{stage.name}: finished at step {step}")
+    if signal:
         raise _stopped(stage, workdir, signal, step)
-    workdir.write_event(f"{stage.name}: finished at step {step}")
-    return True
 
 
 def _latest_step(stage: Stage[Any], checkpoints: Checkpoints, workdir: RunWriter) -> int:
@@ -305,20 +303,17 @@ def _draw(stage: Stage[State], state: State, workdir: RunWriter, step: int) -> N
 
 
 def _measure(stage: Stage[State], state: State, workdir: RunWriter, log: Log, step: int) -> None:
+    """Measures distances for the curve, and saves the state where they are smallest."""
     if stage.measure is None:
         return
     cost = log.cost(step)
     with log.paused():
         workdir.write_curve(stage.name, step, cost | stage.measure(parallel.local(state)))
-        if stage.kept is not None and workdir.smallest_distance(stage.name)[1] == step > 0:
-            _keep(stage.kept(state), workdir, step)
-
-
-def _keep(tree: Any, workdir: RunWriter, step: int) -> None:
-    """Saves a part of the state with the smallest distance, unless it was before resuming."""
-    best = Checkpoints(workdir.checkpoints("best"), keep=1)
-    if step > (best.latest() or 0):
-        best.save(step, tree, {})
+        smallest = parallel.broadcast_from_primary(workdir.smallest_distance(stage.name)[1] or 0)
+        if stage.kept is not None and step == smallest > 0:
+            best = Checkpoints(workdir.checkpoints("best"), keep=1)
+            if step > (best.latest() or 0):  # else it was saved before resuming
+                best.save(step, stage.kept(state), {})
 
 
 def _is_due(stage: Stage[Any], step: int, interval: int) -> bool:

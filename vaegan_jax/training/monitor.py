@@ -25,13 +25,9 @@ WINDOW = 5
 
 
 class Trouble(NamedTuple):
-    """A detected training failure.
+    """A detected training failure, such as "mode_collapse".
 
-    Attributes:
-      name: such as "mode_collapse".
-      evidence: the values in the text.
-      text: a sentence with these values.
-      remedy: what to try, in names of config fields.
+    `text` is a sentence with the values in `evidence`; `remedy` names config fields to change.
     """
 
     name: str
@@ -48,13 +44,8 @@ class Trouble(NamedTuple):
 def detect(stage: str, lines: Sequence[Line], config: ConfigDict) -> list[Trouble]:
     """Returns the troubles of a stage after its last line of metrics.
 
-    It needs `WINDOW` lines. Lines from the discriminator's warm-up, in which it is expected to win,
-    do not count.
-
-    Args:
-      stage: "vae" or "gan".
-      lines: all lines of that stage.
-      config: the run's config.
+    `lines` are all lines of that stage, "vae" or "gan". Lines from the discriminator's warm-up, in
+    which it is expected to win, do not count.
     """
     begin = 0
     if stage == "gan":
@@ -91,15 +82,10 @@ def _means(lines: Sequence[Line]) -> dict[str, float]:
 
 
 class _Rule(NamedTuple):
-    """When a failure is detected, and what is said of it.
+    """A failure, detected if ``applies(means, config)``; `text` is a format string of the means.
 
-    Attributes:
-      stage: "vae" or "gan".
-      name: of the failure.
-      applies: (means, config) -> bool. The means are those over the last window and, after
-        ``first_``, over the first one before it; they are NaN where there are none.
-      text: format string of the means.
-      remedy: what to try.
+    The means are those over the last window and, after ``first_``, over the first one before it;
+    they are NaN where there are none.
     """
 
     stage: str

@@ -16,39 +16,19 @@ evaluation/          numbers.json and pictures of the latest evaluation
 report.html          all of it on one page
 """
 
-from vaegan_jax.workdir.checks import require_run, require_same_sources, require_usable
-from vaegan_jax.workdir.reader import (
-    BEST,
-    BEST_FACTS,
-    CHECKPOINTS,
-    CONFIG,
-    DATA,
-    ENVIRONMENT,
-    EVALUATION_FORMAT,
-    LATENT,
-    NUMBERS,
-    REPORT,
-    Reader,
-    pictures_by_step,
-)
-from vaegan_jax.workdir.writer import Workdir, open_workdir
-
-__all__ = [
-    "BEST",
-    "BEST_FACTS",
-    "CHECKPOINTS",
-    "CONFIG",
-    "DATA",
-    "ENVIRONMENT",
-    "EVALUATION_FORMAT",
-    "LATENT",
-    "NUMBERS",
-    "REPORT",
-    "Reader",
-    "Workdir",
-    "open_workdir",
-    "pictures_by_step",
-    "require_run",
-    "require_same_sources",
-    "require_usable",
-]
+from vaegan_jax.workdir.checks import require_same_sources as require_same_sources
+from vaegan_jax.workdir.checks import require_usable as require_usable
+from vaegan_jax.workdir.reader import BEST as BEST
+from vaegan_jax.workdir.reader import BEST_FACTS as BEST_FACTS
+from vaegan_jax.workdir.reader import CHECKPOINTS as CHECKPOINTS
+from vaegan_jax.workdir.reader import CONFIG as CONFIG
+from vaegan_jax.workdir.reader import DATA as DATA
+from vaegan_jax.workdir.reader import ENVIRONMENT as ENVIRONMENT
+from vaegan_jax.workdir.reader import EVALUATION_FORMAT as EVALUATION_FORMAT
+from vaegan_jax.workdir.reader import LATENT as LATENT
+from vaegan_jax.workdir.reader import NUMBERS as NUMBERS
+from vaegan_jax.workdir.reader import REPORT as REPORT
+from vaegan_jax.workdir.reader import Reader as Reader
+from vaegan_jax.workdir.reader import pictures_by_step as pictures_by_step
+from vaegan_jax.workdir.writer import Workdir as Workdir
+from vaegan_jax.workdir.writer import open_workdir as open_workdir

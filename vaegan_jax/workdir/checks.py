@@ -12,16 +12,6 @@ from vaegan_jax.runtime import parallel
 from vaegan_jax.workdir.reader import CHECKPOINTS, CONFIG, ENVIRONMENT, Reader
 
 
-def require_run(path: pathlib.Path) -> None:
-    """Checks that a run has begun in a folder.
-
-    Raises:
-      UserError: if it has not.
-    """
-    if not (path / CONFIG).exists():
-        raise UserError(f"There is no run in {path} yet: omit --stages to start one.")
-
-
 def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     """Checks that a folder is empty or holds a run of this config.
 
@@ -32,15 +22,9 @@ def require_usable(path: pathlib.Path, config: ConfigDict) -> None:
     """
     if not parallel.is_primary():
         return
-    try:
-        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    except FileNotFoundError:
+    if not path.exists() or all(entry.name.startswith(".") for entry in path.iterdir()):
         return
-    except OSError as error:
-        raise not_writable(path, error) from error
-    if not names:
-        return
-    if CONFIG not in names:
+    if not (path / CONFIG).exists():
         raise UserError(
             f"The workdir {path} is not empty and holds no run: name a new or an empty folder."
         )
@@ -82,10 +66,3 @@ def require_same_sources(
                 f"({', '.join(changed)}): restore it to continue this run, or name another "
                 "--workdir to start a new one."
             )
-
-
-def not_writable(path: pathlib.Path, error: OSError) -> UserError:
-    """Returns the error for a workdir that cannot be written."""
-    return UserError(
-        f"The workdir {path} cannot be written ({error.strerror}): name another with --workdir."
-    )

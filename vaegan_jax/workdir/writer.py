@@ -3,10 +3,8 @@
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import shutil
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +33,7 @@ class Workdir(reader.Reader):
         super().__init__(path)
         self._writes = parallel.is_primary()
         self._tensorboards: dict[str, SummaryWriter] = {}
-        self._recorded: set[tuple[Any, ...]] = set()
+        self._recorded: set[tuple[str, str]] = set()  # stages and names of troubles
 
     def require_data(self, facts: dict[str, Any]) -> None:
         """Records the images of the run: `digest`, the count `train`, and anything else.
@@ -73,30 +71,26 @@ class Workdir(reader.Reader):
         """Removes a stage's metrics and pictures after a step, and incomplete lines.
 
         They are written again when training continues from the checkpoint of that step, or from the
-        initial state at step 0. Records of values that were not finite are kept.
+        initial state at step 0.
         """
         if not self._writes:
             return
         self._drop_records(stage, step)
+        self._recorded = {(line["stage"], line["trouble"]) for line in self.troubles()}
         if stage == "gan" and step == 0:
             shutil.rmtree(self.checkpoints(reader.BEST), ignore_errors=True)
-        self._recorded = {_identity(line) for line in self.troubles()}
         self._tensorboards[stage] = SummaryWriter(
             str(self.path / "tensorboard" / stage), purge_step=step + 1
         )
 
     def _drop_records(self, stage: str, step: int) -> None:
         for name in (reader.METRICS, reader.CURVE, reader.EVENTS):  # events have no stage
-            path = self.path / name
-            if path.exists():
-                kept = [
-                    json.dumps(line)
-                    for line in reader.read_lines(path)
-                    if line.get("stage") != stage
-                    or line["step"] <= (step or -1)
-                    or line.get("trouble") == monitor.NOT_FINITE
-                ]
-                write_atomic(path, "".join(f"{line}\n" for line in kept))
+            kept = [
+                json.dumps(line)
+                for line in reader.read_lines(self.path / name)
+                if line.get("stage") != stage or line["step"] <= (step or -1)
+            ]
+            write_atomic(self.path / name, "".join(f"{line}\n" for line in kept))
         for picture in (self.path / "images" / stage).glob("*.png"):
             written = picture.stem.rpartition("_")[2]
             if written.isdecimal() and int(written) > step:
@@ -133,34 +127,23 @@ class Workdir(reader.Reader):
         self._write_line(reader.EVENTS, {"time": now, "event": text})
 
     def write_trouble(self, stage: str, step: int, trouble: monitor.Trouble) -> bool:
-        """Records a trouble unless it is recorded already; returns whether it is new.
-
-        Each trouble is recorded once per stage; values that are not finite, once per step.
-        """
-        line = {
-            "stage": stage,
-            "step": step,
-            "trouble": trouble.name,
-            "text": trouble.text,
-            "remedy": trouble.remedy,
-        } | trouble.evidence
-        if not self._writes or _identity(line) in self._recorded:
+        """Records a trouble the first time it occurs in a stage; returns whether it is new."""
+        if not self._writes or (stage, trouble.name) in self._recorded:
             return False
-        self._recorded.add(_identity(line))
-        self._write_line(reader.METRICS, line)
+        self._recorded.add((stage, trouble.name))
+        line = {"stage": stage, "step": step, "trouble": trouble.name, "text": trouble.text}
+        self._write_line(reader.METRICS, line | {"remedy": trouble.remedy} | trouble.evidence)
         self._tensorboards[stage].add_text("trouble", trouble.sentence, step)
         self.write_event(f"{stage}, step {step}: {trouble.sentence}")
         return True
 
-    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> pathlib.Path:
+    def write_picture(self, stage: str, name: str, step: int, picture: np.ndarray) -> None:
         """Writes a picture, uint8 [H, W, 3] or [H, W, 1], as PNG and for TensorBoard."""
-        path = self.path / "images" / stage / f"{name}_{step:06d}.png"
-        if not self._writes:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save_picture(path, picture)
-        self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
-        return path
+        if self._writes:
+            folder = self.path / "images" / stage
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_picture(folder / f"{name}_{step:06d}.png", picture)
+            self._tensorboards[stage].add_image(name, picture, step, dataformats="HWC")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file in the folder, atomically."""
@@ -210,7 +193,7 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
     """Opens the folder of a run under its lock, creating it if necessary.
 
     Raises:
-      UserError: if the folder cannot be written, holds another run, or is in use.
+      UserError: if the folder holds another run, or is in use.
     """
     if not parallel.is_primary():
         parallel.barrier("workdir opened")
@@ -218,46 +201,24 @@ def open_workdir(path: pathlib.Path, config: ConfigDict) -> Iterator[Workdir]:
         return
     checks.require_usable(path, config)
     with contextlib.ExitStack() as stack:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(path))
-            workdir = stack.enter_context(contextlib.closing(Workdir(path)))
-            before = workdir.config()
-            changed = resume.differences(before, configuration.flatten(config))
-            if not before or changed:
-                write_atomic(path / reader.CONFIG, configuration.to_json(config))
-            for change in changed if before else ():
-                workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
-        except OSError as error:
-            raise checks.not_writable(path, error) from error
+        path.mkdir(parents=True, exist_ok=True)
+        try:  # the kernel releases the lock when the process ends in any way
+            stack.enter_context(filelock.FileLock(path / ".lock", timeout=0))
+        except filelock.Timeout as error:
+            raise UserError(
+                f"The workdir {path} is in use by another process: wait for it, or name another "
+                "--workdir."
+            ) from error
+        workdir = stack.enter_context(contextlib.closing(Workdir(path)))
+        before = workdir.config()
+        changed = resume.differences(before, configuration.flatten(config))
+        if not before or changed:
+            write_atomic(path / reader.CONFIG, configuration.to_json(config))
+        for change in changed if before else ():
+            workdir.write_event(f"config: {change.name} {change.before!r} -> {change.now!r}")
         parallel.barrier("workdir opened")
         yield workdir
 
 
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a folder's lock, which the kernel releases when the process ends in any way."""
-    lock, owner = filelock.FileLock(path / ".lock"), path / ".lock-owner"
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        name = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
-        raise UserError(
-            f"The workdir {path} is in use by {name}: wait for it, or name another --workdir."
-        ) from error
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
 def _save_picture(path: pathlib.Path, picture: np.ndarray) -> None:
     Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(path)
-
-
-def _identity(trouble: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the values by which a recorded trouble is the same as another."""
-    name = trouble["trouble"]
-    return trouble["stage"], name, trouble["step"] if name == monitor.NOT_FINITE else None
