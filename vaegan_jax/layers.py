@@ -83,6 +83,7 @@ def correlate(x: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _correlate_by_convolution(x: jax.Array, g: jax.Array, stride: int = 2) -> jax.Array:
+    """The kernel gradient of a convolution of this stride and padding 1."""
     # GPUs and TPUs sum products of bfloat16 in float32. To ask for a float32 result, which is
     # rounded to bfloat16 anyway, makes XLA convert the arrays before the convolution on a GPU.
     # Explicit transposes and plain dimension numbers: the same convolution with permuted numbers,

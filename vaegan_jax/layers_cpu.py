@@ -146,7 +146,7 @@ def _kernel_tiles(k: jax.Array) -> list[jax.Array]:
 
 
 def _to_nine(split: Callable[[jax.Array, int], _Triple], a: jax.Array) -> list[jax.Array]:
-    """Splits [N, h, w, ..., D] along h and along w, into nine matrices of D columns."""
+    """Splits [N, h, w, ..., D] along h and along w into nine tiles, as matrices of D columns."""
     return [piece.reshape(-1, a.shape[-1]) for row in split(a, 1) for piece in split(row, 2)]
 
 
@@ -155,7 +155,7 @@ def _from_nine(
     matrices: list[jax.Array],
     shape: tuple[int, int, int],
 ) -> jax.Array:
-    """The transpose of `_to_nine` if `merge` is that of `split`, from tiles of a [N, h, w]."""
+    """The transpose of `_to_nine` if `merge` is that of `split`; `shape` is [N, h, w] of a tile."""
     a, b, c, d, e, f, g, h, i = (matrix.reshape(*shape, -1) for matrix in matrices)
     first, second, third = (merge(row, 2) for row in ((a, b, c), (d, e, f), (g, h, i)))
     return merge((first, second, third), 1)
