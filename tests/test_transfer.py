@@ -23,8 +23,7 @@ def saved(tmp_path, config):
 
 
 def save(directory, step, state):
-    checkpoints = Checkpoints(directory, 3)
-    checkpoints.save(step, state, {})
+    Checkpoints(directory, 3).save(step, state, {})
 
 
 def first_state(config, start):
@@ -54,12 +53,8 @@ def test_initial_generator_is_bit_identical_to_decoder(saved, config):
     assert np.ptp(images) > 0
     np.testing.assert_array_equal(apply({"params": warm.generator}, z), images)
     np.testing.assert_array_equal(apply({"params": warm.ema}, z), images)
-    np.testing.assert_array_equal(
-        transfer.to_encoder_latents(warm.latent_mean, warm.latent_factor, z), z
-    )
-    np.testing.assert_array_equal(
-        transfer.to_generator_latents(warm.latent_mean, warm.latent_factor, z), z
-    )
+    for convert in (transfer.to_encoder_latents, transfer.to_generator_latents):
+        np.testing.assert_array_equal(convert(warm.latent_mean, warm.latent_factor, z), z)
 
 
 def test_transfer_changes_only_the_generator(saved, config):
@@ -81,16 +76,6 @@ def test_discriminator_takes_the_encoder_trunk_and_a_random_head(saved, config):
     assert_trees_equal(warm.discriminator["trunk"], state.params["encoder"]["trunk"])
     assert_trees_equal(warm.discriminator["head"], alone.discriminator["head"])
     assert_trees_equal(warm.generator, state.params["decoder"])
-    # What it judges by is what the encoder's head saw.
-    model = config.model
-    images = jnp.asarray(IMAGES[:3] / 127.5 - 1, jnp.float32)
-    _, features = networks.make_discriminate(model, SHAPE)(warm.discriminator, images)
-    head = state.params["encoder"]["head"]
-    encoded, _ = networks.make_encoder(model, SHAPE).apply(
-        {"params": state.params["encoder"]}, images
-    )
-    by_hand = features.reshape(3, -1) @ head["kernel"] + head["bias"][None]
-    np.testing.assert_allclose(by_hand[:, : model.latent_size], encoded, rtol=1e-3, atol=1e-4)
 
 
 def test_matched_generator_is_the_decoder_at_mapped_latents(saved, config):
@@ -134,16 +119,6 @@ def test_latent_maps_are_inverse():
     )
 
 
-def test_training_keeps_latent_mean_and_factor(saved, config):
-    directory, _ = saved
-    config.transfer.match_posterior, config.gan.discriminator_warmup_steps = True, 0
-    state = first_state(config, transfer.make_init(config, IMAGES, directory, 7))
-    real = jnp.asarray(IMAGES[:4] / 127.5 - 1, jnp.float32)
-    new, _ = jax.jit(gan.make_train_step(config, SHAPE))(state, real, jax.random.key(0))
-    assert_trees_equal(new.latent_mean, state.latent_mean)
-    assert_trees_equal(new.latent_factor, state.latent_factor)
-
-
 def test_only_the_decoder_is_read(saved, config):
     # Whatever else the checkpoint holds may be of any shape: here, another encoder's latents.
     directory, state = saved
@@ -153,37 +128,21 @@ def test_only_the_decoder_is_read(saved, config):
     assert_trees_equal(start.generator, state.params["decoder"])
 
 
-@pytest.mark.parametrize(
-    ("change", "phrase"),
-    [
-        ({"latent_size": 6}, "kernel is saved as float32[5,256] and expected as float32[6,256]"),
-        (
-            {"base_width": 8},
-            "up_1.kernel is saved as float32[3,3,3,4] and expected as float32[3,3,3,8]",
-        ),
-    ],
-)
-def test_other_architectures_are_refused(saved, config, change, phrase):
+def test_another_architecture_is_refused(saved, config):
     directory, _ = saved
-    config.model.update(change)
+    config.model.latent_size = 6
     with pytest.raises(UserError) as caught:
         transfer.make_init(config, IMAGES, directory, 7)
-    assert phrase in str(caught.value)
     assert "params.decoder" in str(caught.value)
+    assert "kernel is saved as float32[5,256] and expected as float32[6,256]" in str(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["up_1", "whole"])
-def test_missing_and_extra_leaves_are_refused(saved, config, missing):
+def test_missing_and_extra_leaves_are_refused(saved, config):
     directory, state = saved
     decoder = dict(state.params["decoder"])
-    if missing == "whole":
-        params = {"encoder": state.params["encoder"]}
-    else:
-        decoder["spare"] = decoder.pop(missing)
-        params = {"decoder": decoder}
-    save(directory, 9, {"params": params})
+    decoder["spare"] = decoder.pop("up_1")
+    save(directory, 9, {"params": {"decoder": decoder}})
     with pytest.raises(UserError) as caught:
         transfer.make_init(config, IMAGES, directory, 9)
     assert "up_1.kernel is saved as nothing" in str(caught.value)
-    if missing != "whole":
-        assert "spare.kernel is saved as" in str(caught.value)
+    assert "spare.kernel is saved as" in str(caught.value)

@@ -26,28 +26,13 @@ def draw(seed=0, shape=SHAPE):
 
 
 @each
-@pytest.mark.parametrize("channels", [1, 3])
-def test_shape_dtype_and_jit_equality(name, channels):
-    images = draw(shape=(*SHAPE[:3], channels))
-    changed = ALL[name](images, KEY)
-    assert changed.shape == images.shape
-    assert changed.dtype == jnp.float32
-    np.testing.assert_allclose(jax.jit(ALL[name])(images, KEY), changed, atol=1e-6)
-
-
-@each
 def test_key_determines_the_result(name):
     images = draw()
     changed = ALL[name](images, KEY)
+    assert (changed.shape, changed.dtype) == (images.shape, jnp.float32)
     np.testing.assert_array_equal(changed, ALL[name](images, KEY))
     assert not np.array_equal(changed, ALL[name](images, OTHER))
     assert not np.array_equal(changed, images)
-
-
-@each
-def test_images_are_changed_differently(name):
-    changed = np.asarray(ALL[name](np.repeat(draw()[:1], 5, axis=0), KEY))
-    assert len({image.tobytes() for image in changed}) > 1
 
 
 @each
@@ -105,19 +90,14 @@ def test_translation_shifts_by_up_to_an_eighth():
     # The places of a grid's values are told by the values themselves.
     grid = 1 + np.arange(16 * 32, dtype=np.float32).reshape(1, 16, 32, 1)
     moved = np.asarray(augmentation.translation(np.repeat(grid, 300, axis=0), KEY))
-    images = draw(shape=(300, 16, 32, 3))
-    images_moved = augmentation.translation(images, KEY)
     seen = set()
-    for number in range(300):
-        i, j = np.argwhere(moved[number, ..., 0])[0]
-        row, column = divmod(int(moved[number, i, j, 0]) - 1, 32)
+    for image in moved:
+        i, j = np.argwhere(image[..., 0])[0]
+        row, column = divmod(int(image[i, j, 0]) - 1, 32)
         down, right = int(i) - row, int(j) - column
         seen.add((down, right))
-        np.testing.assert_array_equal(moved[number], shifted(grid[0], down, right))
-        np.testing.assert_array_equal(images_moved[number], shifted(images[number], down, right))
-    assert {down for down, _ in seen} == set(range(-2, 3))
-    assert {right for _, right in seen} == set(range(-4, 5))
-    assert len(seen) == 5 * 9  # the axes move apart
+        np.testing.assert_array_equal(image, shifted(grid[0], down, right))
+    assert seen == {(down, right) for down in range(-2, 3) for right in range(-4, 5)}
 
 
 def test_cutout_masks_a_rectangle_of_half_the_sides():

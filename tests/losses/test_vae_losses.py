@@ -87,17 +87,11 @@ def test_kl_is_the_integral(mean, variance):
 
 
 def test_kl_gradient_matches_the_formula():
-    rng = np.random.default_rng(0)
-    mean, log_variance = rng.standard_normal((2, 3, 5)).astype(np.float32)
+    mean, log_variance = np.random.default_rng(0).standard_normal((2, 3, 5)).astype(np.float32)
     gradients = jax.grad(lambda m, v: losses.kl(m, v).sum(), argnums=(0, 1))(mean, log_variance)
-    np.testing.assert_allclose(gradients[0], mean, rtol=1e-5)
-    expected = 0.5 * (np.exp(log_variance.astype(np.float64)) - 1)
-    np.testing.assert_allclose(gradients[1], expected, rtol=1e-5, atol=1e-6)
-
-
-def slopes(x, a):
-    """d tanh(a) / da and the residual tanh(a) - x, in float64."""
-    return 1 - np.tanh(a) ** 2, np.tanh(a) - x
+    expected = mean, 0.5 * (np.exp(log_variance.astype(np.float64)) - 1)
+    for gradient, formula in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, formula, rtol=1e-5, atol=1e-6)
 
 
 def gaussian_nats(x, a, variance):
@@ -111,35 +105,22 @@ def test_gaussian_is_the_likelihood_at_the_optimal_variance(scale):
     best = scipy.optimize.minimize_scalar(
         lambda v: gaussian_nats(x, a, np.exp(v)).mean(), bounds=(-10, 5), method="bounded"
     )
-    variance = ((x - np.tanh(a)) ** 2).mean()
-    np.testing.assert_allclose(np.exp(best.x), variance, rtol=1e-4)
-    np.testing.assert_allclose(losses.best_variance(images, logits), variance, rtol=1e-5)
     value = losses.gaussian(images, logits)
-    assert value.shape == (2,)
-    assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, gaussian_nats(x, a, variance), rtol=1e-5)
+    assert (value.shape, value.dtype) == ((2,), jnp.float32)
+    np.testing.assert_allclose(value, gaussian_nats(x, a, np.exp(best.x)), rtol=1e-4)
 
 
 def test_gaussian_gradient_includes_the_optimal_variance():
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
     gradient = jax.grad(lambda a: losses.gaussian(images, a).mean())(logits)
-    slope, residual = slopes(x, a)
-    expected = residual * slope / (residual**2).mean() / 2  # two images
+    residual = np.tanh(a) - x
+    expected = residual * (1 - np.tanh(a) ** 2) / (residual**2).mean() / 2  # two images
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
     # An image's own term does not pull at the others through the variance.
     own = jax.grad(lambda a: losses.gaussian(images, a)[0])(logits)
     np.testing.assert_allclose(own[0], 2 * expected[0], rtol=1e-4, atol=1e-6)
     assert not np.any(own[1])
-
-    # In float64, at the optimal variance: D/2 (1 + log 2 pi s^2).
-    def least(a):
-        return x[0].size / 2 * (1 + np.log(2 * np.pi * ((x - np.tanh(a)) ** 2).mean()))
-
-    np.testing.assert_allclose(losses.gaussian(images, logits).mean(), least(a), rtol=1e-5)
-    step = np.random.default_rng(1).standard_normal(SHAPE)
-    rise = (least(a + 1e-6 * step) - least(a - 1e-6 * step)) / 2e-6
-    np.testing.assert_allclose(np.vdot(np.float64(gradient), step), rise, rtol=1e-5)
 
 
 def test_perfect_reconstruction_has_the_minimum_variance():
@@ -156,18 +137,16 @@ def test_gaussian_given_matches_scipy(log_variance):
     images, logits = draw()
     x, a = images.astype(np.float64), logits.astype(np.float64)
 
-    def term(v, a):
-        return losses.gaussian_given(v)(images, a)
-
     given = jnp.float32(log_variance)
-    value = term(given, logits)
-    assert value.shape == (2,)
+    value = losses.gaussian_given(given)(images, logits)
     np.testing.assert_allclose(value, gaussian_nats(x, a, np.exp(log_variance)), rtol=1e-5)
-    of_variance, of_logits = jax.grad(lambda v, a: term(v, a).sum(), (0, 1))(given, logits)
-    slope, residual = slopes(x, a)
+    of_variance, of_logits = jax.grad(
+        lambda v, a: losses.gaussian_given(v)(images, a).sum(), argnums=(0, 1)
+    )(given, logits)
+    residual = np.tanh(a) - x
     expected = x.size / 2 - (residual**2).sum() / 2 * np.exp(-log_variance)
     np.testing.assert_allclose(of_variance, expected, rtol=1e-5)
-    expected = residual * slope * np.exp(-log_variance)
+    expected = residual * (1 - np.tanh(a) ** 2) * np.exp(-log_variance)
     np.testing.assert_allclose(of_logits, expected, rtol=1e-4, atol=1e-6 * np.exp(-log_variance))
 
 
@@ -194,31 +173,21 @@ def test_terms_are_exact_at_extreme_logits(name, size):
     np.testing.assert_allclose(gradient, slope + 0 * x, rtol=1e-4, atol=1e-6)
 
 
-def kl_values():
-    return np.random.default_rng(0).gamma(0.5, size=(6, 5)).astype(np.float32)
-
-
-def test_free_bits_clamps_each_dimension():
-    kl = kl_values()
+@pytest.mark.parametrize("floor", [0.0, 0.4, 100.0])
+def test_free_bits_clamp_each_dimension(floor):
+    kl = np.random.default_rng(0).gamma(0.5, size=(6, 5)).astype(np.float32)
     means = kl.astype(np.float64).mean(0)
-    floor = float(np.median(means)) + 1e-3
-    assert 0 < (means > floor).sum() < 5
+    assert floor != 0.4 or 0 < (means > floor).sum() < 5
     value, gradient = jax.value_and_grad(losses.free_bits)(kl, floor)
-    assert value.shape == ()
-    assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, sum(max(mean, floor) for mean in means), rtol=1e-6)
+    assert (value.shape, value.dtype) == ((), jnp.float32)
+    np.testing.assert_allclose(value, np.maximum(means, floor).sum(), rtol=1e-6)
     expected = np.broadcast_to(np.where(means > floor, 1 / 6, 0), (6, 5))
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
-    np.testing.assert_allclose(losses.free_bits(kl, 100.0), 500, rtol=1e-6)
 
 
-def test_zero_free_bits_equal_the_mean_of_the_sum():
-    kl = kl_values()
+def test_zero_free_bits_leave_a_negative_kl():
     below = np.full((6, 1), -2e-8, np.float32)  # as rounding may leave a KL of 0
     assert losses.free_bits(below, 0.0) == jnp.mean(below) < 0
-    assert losses.free_bits(kl, 0.0) == jnp.mean(jnp.sum(kl, axis=-1))
-    np.testing.assert_allclose(jax.grad(losses.free_bits)(kl, 0.0), 1 / 6, rtol=1e-6)
-    np.testing.assert_allclose(losses.free_bits(kl, 1e-30), losses.free_bits(kl, 0.0), rtol=1e-6)
 
 
 def expected_factors(name, steps, warmup, cycles):
@@ -238,12 +207,9 @@ def expected_factors(name, steps, warmup, cycles):
     ("steps", "warmup", "cycles"), [(40, 10, 4), (41, 0, 4), (7, 1, 1), (9, 20, 2)]
 )
 def test_schedule_matches_the_formula(name, steps, warmup, cycles):
-    schedule = SCHEDULES[name]
     expected = expected_factors(name, steps, warmup, cycles)
-    traced = jax.jit(lambda step: schedule(step, steps, warmup, cycles))
+    traced = jax.jit(lambda step: SCHEDULES[name](step, steps, warmup, cycles))
     for step in range(steps + 5):
         factor = traced(jnp.int32(step))
-        assert factor.shape == ()
-        assert factor.dtype == jnp.float32
+        assert (factor.shape, factor.dtype) == ((), jnp.float32)
         np.testing.assert_allclose(factor, expected[step], rtol=1e-6)
-        np.testing.assert_allclose(schedule(step, steps, warmup, cycles), factor, rtol=1e-6)
