@@ -11,8 +11,7 @@ from vaegan_jax.data import images
 from vaegan_jax.errors import UserError
 from vaegan_jax.evaluation import embeddings, evaluate
 from vaegan_jax.evaluation.number import evaluation_key
-from vaegan_jax.pipeline import best
-from vaegan_jax.pipeline.run import train_and_evaluate
+from vaegan_jax.pipeline import best, run
 from vaegan_jax.randomness import Purpose
 from vaegan_jax.report import page
 
@@ -24,7 +23,7 @@ def swinging(config, monkeypatch):
     """A config of a GAN without VAE, whose distances are those above."""
     values = iter(DISTANCES.values())
     measure = lambda params, noise: {"fd_n40_pixels": next(values)}  # noqa: E731
-    monkeypatch.setattr(evaluate, "make_measure", lambda *_: measure)
+    monkeypatch.setattr(run, "make_measure", lambda *_: measure)
     config.transfer.generator = "scratch"
     config.training.checkpoint_every = 2
     config.evaluation.update(embeddings="pixels", curve_every=2, curve_samples=40)
@@ -40,7 +39,7 @@ def test_generator_with_the_smallest_distance_is_kept(swinging, tmp_path, monkey
 
     monkeypatch.setattr(evaluate, "compare_generators", compare)
     swinging.training.max_checkpoints, error = 9, 0.4
-    train_and_evaluate(swinging, tmp_path, ("gan", "report"))
+    run.train_and_evaluate(swinging, tmp_path, ("gan",))
     saved = {step: state(tmp_path, "gan", step) for step in (4, 7)}
     assert_trees_equal(compared[0], tuple(saved[step]["ema"] for step in (7, 4)))
     for step in (2, 4, 6):

@@ -105,15 +105,15 @@ def test_call_length_does_not_change_bits(config):
     batches = feed.Batches(config.seed, stage.number, 4, len(IMAGES))
 
     def go(*lengths):
-        state, first, rows = stage.init(), 0, []
+        state, first, losses = stage.init(), 0, []
         for length in lengths:
             indices = np.zeros((8, 4), np.int32)
             indices[:length] = [batches.indices(first + i) for i in range(length)]
             block = loop.Block(IMAGES, indices, indices, np.int32(length), np.uint32(config.seed))
-            state, scalars, _ = call(state, block)
-            rows.append(scalars["loss"][:length])
+            state, rows = call(state, block)
+            losses.append(rows.by_name(length)["loss"])
             first += length
-        return state, np.concatenate(rows)
+        return state, np.concatenate(losses)
 
     whole = go(7)
     for lengths in ([1] * 7, [3, 4], [6, 1]):
