@@ -31,7 +31,7 @@ MAX_PATCH_CHANNELS = 8
 MAX_WINDOW = 64
 """Positions of g up to which its kernel gradient is faster as a convolution than as patches."""
 
-_MIN_TILE_CHANNELS = 32  # with fewer, building the tiles costs more than the products save
+_MIN_TILE_CHANNELS = 8  # with fewer, building the tiles costs more than the products save
 _MAX_CHUNKS = 8
 
 _Triple = tuple[jax.Array, jax.Array, jax.Array]

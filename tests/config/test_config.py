@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from vaegan_jax import config as configuration
 from vaegan_jax import randomness
 from vaegan_jax.config import set_field
+from vaegan_jax.config.removed import REMOVED
 from vaegan_jax.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -129,6 +130,16 @@ def test_missing_field_is_refused_by_name():
         del config.gan.noise
     assert "gan.noise" in refusal(config)
     assert "seed" in refusal(ConfigDict())
+
+
+@pytest.mark.parametrize("name", [*REMOVED, "monitor.window"])
+def test_removed_field_is_refused_with_an_alternative(name):
+    assert name not in configuration.FIELDS
+    section, _, last = name.rpartition(".")
+    # ml_collections reports the section or the last part alone, where a config file sets a field.
+    missing = last if section in configuration.default_config() else section or name
+    for part in (name, missing):
+        assert REMOVED.get(name, REMOVED["monitor"]) in str(configuration.unknown_field(part))
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,8 @@ def test_members_share_a_vae_with_the_bits_of_runs_alone(config, tmp_path, monke
     trained, train = [], run.loop.train
 
     def counted(stage, images, config, folder, *rest):
-        worked = train(stage, images, config, folder, *rest)
-        trained.extend([(folder.path.name, stage.name)] if worked else [])
-        return worked
+        trained.append((folder.path.name, stage.name))
+        train(stage, images, config, folder, *rest)
 
     monkeypatch.setattr(run.loop, "train", counted)
     config.variants = (

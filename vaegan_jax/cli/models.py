@@ -136,6 +136,8 @@ def export(arguments: argparse.Namespace) -> None:
     from vaegan_jax.runtime.files import write_atomic
     from vaegan_jax.trained import weights
 
+    if arguments.dtype and "safetensors" not in arguments.format:
+        raise UserError("--dtype applies to safetensors: add it to --format.")
     model = exporting.with_decoder(common.load(arguments, encoder=True))
     source = pathlib.Path(model.facts["source"]).resolve()
     out = arguments.out or pathlib.Path(f"{source.stem}_{model.model}")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FieldReference
 
 from vaegan_jax import registry
 from vaegan_jax.config.fields import FIELDS as FIELDS
+from vaegan_jax.config.removed import REMOVED
 from vaegan_jax.errors import UserError
 
 
@@ -88,10 +89,13 @@ def set_field(config: ConfigDict, override: str) -> str:
 
 
 def unknown_field(name: str) -> UserError:
-    """Returns the error for a field that does not exist, with the closest ones.
+    """Returns the error for a field that does not exist, with what to use instead.
 
     The name may be only a section or the last part, as ml_collections reports it.
     """
+    for removed, instead in REMOVED.items():
+        if name in (removed, *removed.split(".")) or name.startswith(f"{removed}."):
+            return UserError(f"The config field {name} was removed: {instead}.")
     last = {field.rpartition(".")[2]: field for field in FIELDS}
     near = difflib.get_close_matches(name, FIELDS, n=3)
     near += [last[match] for match in difflib.get_close_matches(name.rpartition(".")[2], last)]

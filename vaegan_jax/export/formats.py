@@ -44,7 +44,7 @@ def card(model: trained.Trained, licence: str = "", made_by: str = "") -> dict[s
         licence = _COMIC_FACES_LICENCE
     evaluation = facts["evaluation"]
     if evaluation is not None:
-        kept = ("embedding", "seed", "checkpoints", "numbers")
+        kept = ("embeddings", "seed", "checkpoints", "numbers")
         evaluation = {name: evaluation.get(name) for name in kept}
     flat = configuration.flatten(model.config)
     return {
