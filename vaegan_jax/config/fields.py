@@ -66,7 +66,9 @@ FIELDS: dict[str, Field] = {
         "one image in this many is a test image and, of 1,500 images or more, half as many are "
         "validation images",
     ),
-    "data.max_bad_fraction": Field(0.1, FRACTION, "of bad files, above which a run is refused"),
+    "data.max_bad_fraction": Field(
+        0.1, FRACTION, "of unusable files, above which a run is refused"
+    ),
     "data.flip": Field(False, BOOL, "flip training images horizontally at random"),
     "data.max_resident_mb": Field(2_000.0, NON_NEGATIVE, "larger data is streamed; same bits"),
     "data.workers": Field(0, at_least(0), "threads that read images; 0 for one per core"),
@@ -128,20 +130,28 @@ FIELDS: dict[str, Field] = {
         "step and multiplied by 4",
     ),
     "gan.generator_terms": Field(
-        "", losses("generator_term"), "terms of its loss, such as mode_seeking(weight=0.1)"
+        "",
+        losses("generator_term"),
+        "terms of the generator's loss, such as mode_seeking(weight=0.1)",
     ),
     "gan.augmentations": Field(
         "auto", losses("augmentation", automatic=True), "of the discriminator's inputs"
     ),
     "gan.discriminator_steps": Field(1, at_least(1), "the generator is updated at its multiples"),
     "gan.noise": Field(
-        "normal", one_of("normal", "uniform", "truncated_normal"), "of the latents, unit variance"
+        "normal",
+        one_of("normal", "uniform", "truncated_normal"),
+        "distribution of the latents, unit variance",
     ),
     "gan.generator_learning_rate": Field(1e-3, POSITIVE, "learning rate of the generator's Adam"),
-    "gan.discriminator_learning_rate": Field(1e-3, POSITIVE, "that of the discriminator's Adam"),
+    "gan.discriminator_learning_rate": Field(
+        1e-3, POSITIVE, "learning rate of the discriminator's Adam"
+    ),
     "gan.b1": Field(0.5, BELOW_ONE, "decay of the first moment, of both optimizers"),
     "gan.b2": Field(0.99, BELOW_ONE, "decay of the second moment, of both optimizers"),
-    "gan.discriminator_warmup_steps": Field(50, at_least(0), "first steps, without the generator"),
+    "gan.discriminator_warmup_steps": Field(
+        50, at_least(0), "initial steps that train the discriminator only"
+    ),
     "gan.ema_half_life_images": Field(
         0.0, NON_NEGATIVE, f"of the generator's EMA in images, shorter at first; {_0_AUTOMATIC}"
     ),

@@ -80,8 +80,8 @@ def train_and_evaluate(
         if "gan" in training:
             gan_stage = make_gan_stage(config, data, folder, measure, initial.get("gan"))
             loop.train(gan_stage, data.train, config, folder, profile)
-            if measure is not None:
-                best.choose(config, data, folder, embeddings[0])
+        if "gan" in stages and measure is not None:
+            best.choose(config, data, folder, embeddings[0])
         evaluated = False
         if "evaluate" in stages and embeddings:
             evaluated = evaluate.evaluate_run(config, data, folder, embeddings)
