@@ -8,11 +8,12 @@ from vaegan_jax.evaluation.number import format_value
 
 
 class Table(NamedTuple):
-    """A table of strings."""
+    """A table of strings; the note names the rows that are left out."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    note: str = ""
 
 
 def make(evaluation: dict[str, Any]) -> list[Table]:
@@ -46,8 +47,11 @@ def _subject_table(title: str, numbers: Sequence[dict[str, Any]]) -> Table:
         by_metric.setdefault(n["metric"], {})[n["subject"]] = n
     counts = sorted({n["count"] for n in numbers})
     title += f", {' and '.join(map(str, counts))} of each"
-    rows = []
+    rows, omitted = [], []
     for metric, by_subject in by_metric.items():
+        if not any(n["informative"] for n in by_subject.values()):
+            omitted.append(metric)
+            continue
         cells = {name: with_error(n) for name, n in by_subject.items()}
         floors = {name: _floor(n) for name, n in by_subject.items()}
         shared = {*floors.values()}
@@ -55,7 +59,9 @@ def _subject_table(title: str, numbers: Sequence[dict[str, Any]]) -> Table:
             cells = {name: f"{cell} (floor: {floors[name]})" for name, cell in cells.items()}
             shared = {"see each"}
         rows.append([metric, *(cells.get(name, "") for name in subjects), *shared])
-    return Table(title, ["", *(SUBJECTS[name] for name in subjects), "floor"], rows)
+    note = f"Not informative (at 0 or 1 within the error): {', '.join(omitted)}."
+    columns = ["", *(SUBJECTS[name] for name in subjects), "floor"]
+    return Table(title, columns, rows, note if omitted else "")
 
 
 def _floor(number: dict[str, Any]) -> str:
@@ -115,4 +121,4 @@ def lay_out(table: Table) -> list[str]:
     for first, *others in cells:
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append(("    " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
-    return lines
+    return [*lines, f"    {table.note}"] if table.note else lines
