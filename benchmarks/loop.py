@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from typing import Any
+from unittest import mock
 
 import common
 import jax
@@ -50,10 +51,13 @@ def time_stage(make_stage: Any, config: ConfigDict, data: images.Images) -> floa
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "run"
         with workdir.open_workdir(path, config) as opened:
-            clock: Any = Clock()
+            clock = Clock()
             stage = make_stage(config, data, opened)
-            with contextlib.redirect_stdout(io.StringIO()):
-                loop.train(stage, data.train, config, opened, clock)
+            handler = mock.patch.object(
+                loop, "StopRequest", return_value=contextlib.nullcontext(clock)
+            )
+            with handler, contextlib.redirect_stdout(io.StringIO()):
+                loop.train(stage, data.train, config, opened)
             seconds = time.perf_counter() - clock.began
     return seconds / (stage.steps - 1)  # the first call takes one step
 
