@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from vaegan_jax import config as configuration
 from vaegan_jax.config import recipe, resume
+from vaegan_jax.errors import UserError
 from vaegan_jax.losses.terms import make_terms
 
 SHAPE = (64, 64, 3)
@@ -78,5 +79,5 @@ def test_resuming_keeps_what_was_chosen():
 
 
 def test_an_automatic_penalty_is_refused_where_the_data_is_unknown():
-    with pytest.raises(ValueError, match=r"recipe\.resolve"):
+    with pytest.raises(UserError, match="auto"):
         make_terms("penalty", configuration.default_config().gan.penalties)
