@@ -6,10 +6,13 @@ here whose backward pass calls the other two, so the family is closed under reve
 differentiation of any order. Nothing in it is an lhs-dilated convolution, whose filter gradient
 is what makes `nn.ConvTranspose` slow. Forward-mode derivatives are not defined.
 
-They are convolutions, except on a CPU, where the forms of `layers_cpu` are faster.
+`smooth_down`, `smooth_up` and `smooth_correlate` are the same with a 3x3 kernel, which `low_pass`
+makes 4x4. The strided layers of the networks use these.
 
-Shapes: x float [B, H, W, C] with H and W even; k float [4, 4, C, O];
-g float [B, H/2, W/2, O]. All three functions keep the dtype of their arguments.
+All are convolutions, except on a CPU, where the forms of `layers_cpu` are faster.
+
+Shapes: x float [B, H, W, C] with H and W even; k float [4, 4, C, O] or [3, 3, C, O];
+g float [B, H/2, W/2, O]. All functions keep the dtype of their arguments.
 """
 
 from collections.abc import Callable
@@ -93,7 +96,12 @@ def _select(cpu: _Form, elsewhere: _Form, a: jax.Array, b: jax.Array) -> jax.Arr
 
 
 def low_pass(k: jax.Array) -> jax.Array:
-    """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O]."""
+    """Returns a 3x3 kernel convolved with a 2x2 box: [3, 3, C, O] -> [4, 4, C, O].
+
+    By such a kernel, `up` is nearest-neighbour upsampling followed by a 3x3 convolution, and `down`
+    a 3x3 convolution followed by the sum over 2x2 pixels (Karras et al. 2017, arXiv 1710.10196,
+    appendix A, fuse both alike). Such layers leave no checkerboard.
+    """
     return jnp.sum(jnp.stack(_shifts(k)), axis=0)
 
 
@@ -105,7 +113,7 @@ def _shifts(k: jax.Array) -> list[jax.Array]:
 
 @jax.custom_vjp
 def smooth_down(x: jax.Array, k: jax.Array) -> jax.Array:
-    """`down` by a low-passed kernel [3, 3, C, O]: a 3x3 convolution, then the sum of 2x2 pixels."""
+    """A 3x3 convolution and the sum over 2x2 pixels: [B, H, W, C] -> [B, H/2, W/2, O]."""
 
     def by_low_pass(x: jax.Array, k: jax.Array) -> jax.Array:
         return down(x, low_pass(k))
@@ -117,7 +125,7 @@ def smooth_down(x: jax.Array, k: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def smooth_up(g: jax.Array, k: jax.Array) -> jax.Array:
-    """`up` by a low-passed kernel [3, 3, C, O]: nearest neighbours, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling and a 3x3 convolution: [B, h, w, O] -> [B, 2h, 2w, C]."""
 
     def by_low_pass(g: jax.Array, k: jax.Array) -> jax.Array:
         return up(g, low_pass(k))
@@ -129,7 +137,7 @@ def smooth_up(g: jax.Array, k: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def smooth_correlate(x: jax.Array, g: jax.Array) -> jax.Array:
-    """The derivative of ``<g, smooth_down(x, k)>`` in k: -> [3, 3, C, O]."""
+    """The derivative of ``<g, smooth_down(x, k)>`` in k: [3, 3, C, O]."""
 
     def by_low_pass(x: jax.Array, g: jax.Array) -> jax.Array:
         k = correlate(x, g)
