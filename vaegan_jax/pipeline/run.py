@@ -86,12 +86,7 @@ def train_and_evaluate(
         if "evaluate" in stages and embeddings:
             evaluated = evaluate.evaluate_run(config, data, folder, embeddings)
         if parallel.is_primary():  # only this process writes the files that the report reads
-            worked = bool(training) or evaluated
-            if not worked:
-                print("This run is already finished.")
-            if worked or not (path / workdir.REPORT).exists():
-                folder.write_report(page.make(folder))
-            print(summary(config, folder))
+            _report(config, folder, bool(training) or evaluated)
 
 
 def _unfinished_stages(config: ConfigDict, path: pathlib.Path, stages: Sequence[str]) -> list[str]:
@@ -151,6 +146,15 @@ def _identity(
         "data_sha256": data.digest,
     }
     return identity | ({} if source is None else {"vae": vae_source.facts(source, data)})
+
+
+def _report(config: ConfigDict, folder: workdir.Workdir, worked: bool) -> None:
+    """Writes the report if necessary, and prints a summary."""
+    if not worked:
+        print("This run is already finished.")
+    if worked or not (folder.path / workdir.REPORT).exists():
+        folder.write_report(page.make(folder))
+    print(summary(config, folder))
 
 
 def _record_latent_use(config: ConfigDict, data: images.Images, folder: workdir.Workdir) -> None:
