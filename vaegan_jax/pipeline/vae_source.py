@@ -116,20 +116,21 @@ def share(folder: workdir.Workdir, steps: int, siblings: Iterable[pathlib.Path])
     `transfer`, so every bit is the one that training would give. The siblings need not exist.
     Returns whether a VAE was copied.
     """
-    same = []
+    same = None
     if parallel.is_primary() and not folder.checkpoints("vae").exists():
         needed = _vae_facts(folder)
-        same = [
+        others = map(workdir.Reader, siblings if needed is not None else ())
+        found = (
             other
-            for other in map(workdir.Reader, siblings)
-            if needed is not None
-            and other.finished("vae")
+            for other in others
+            if other.finished("vae")
             and _vae_facts(other) == needed
             and checkpoints.latest(other.checkpoints("vae")) == steps
-        ]
-    if same:
-        folder.copy_stage("vae", same[0], steps)
-    return bool(parallel.broadcast_from_primary(len(same)))
+        )
+        same = next(found, None)  # the others are not read
+    if same is not None:
+        folder.copy_stage("vae", same, steps)
+    return bool(parallel.broadcast_from_primary(int(same is not None)))
 
 
 def _vae_facts(folder: workdir.Reader) -> list[Any] | None:
