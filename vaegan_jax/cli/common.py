@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -155,9 +156,12 @@ def save_animation(path: pathlib.Path, pictures: np.ndarray, frames: int) -> Non
     """
     kept = [picture for index, picture in enumerate(pictures) if index % frames or not index]
     first, *others = map(_as_image, kept)
+    buffer = io.BytesIO()  # an error while encoding leaves an existing file as it is
     first.save(
-        path, save_all=True, append_images=others, duration=_MILLISECONDS, loop=0, lossless=True
-    )
+        buffer, path.suffix[1:], save_all=True, append_images=others,
+        duration=_MILLISECONDS, loop=0, lossless=True,
+    )  # fmt: skip
+    path.write_bytes(buffer.getvalue())
     print(f"result: {path}, {1 + len(others)} frames")
 
 
